@@ -9,13 +9,14 @@ protovalidate wheel carries as a descriptor; it is rebuilt from there.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
-from protovalidate._gen.buf.validate import validate_pb  # noqa: PLC2701 - the wheel offers it nowhere else
+from protovalidate._gen.buf.validate import validate_pb
 
 ROOT = Path(__file__).resolve().parent
 RULES = "buf/validate/validate.proto"
@@ -41,13 +42,21 @@ def run(*arguments: str) -> None:
 
 def main() -> None:
     """Generate what the command line asks for."""
+    # protoc looks for its plugins on PATH; ours lie beside this interpreter.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     include = str(Path(protoc.__file__).parent / "_proto")
     with tempfile.TemporaryDirectory() as folder:
         rules = rules_set(Path(folder))
         sources = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("lethe/**/*.proto"))
         base = [f"--proto_path={ROOT}", f"--proto_path={include}", f"--descriptor_set_in={rules}"]
         if sys.argv[1] == "--image":
-            run(*base, "--include_source_info", "--include_imports", f"--descriptor_set_out={sys.argv[2]}", *sources)
+            run(
+                *base,
+                "--include_source_info",
+                "--include_imports",
+                f"--descriptor_set_out={sys.argv[2]}",
+                *sources,
+            )
             return
         out = sys.argv[1]
         run(*base, f"--python_out={out}", f"--mypy_out=quiet:{out}", RULES)

@@ -1,0 +1,95 @@
+# Every target is phony: proto, policy, audit, tests and deploy are folders too.
+.PHONY: help demo test check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+UV := $(shell command -v uv)
+VENV := .venv
+BIN := $(VENV)/bin
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# --- set-up ----------------------------------------------------------------------------------
+
+# $(1): the lock.  uv where it is there, else pip; hashes are required either way.
+define install
+	@if [ ! -f $(VENV)/.$(1) ] || [ requirements/$(1).lock -nt $(VENV)/.$(1) ] || [ pyproject.toml -nt $(VENV)/.$(1) ]; then set -e; \
+	  if [ -n "$(UV)" ]; then \
+	    [ -x $(BIN)/python ] || $(UV) venv --quiet --python $(PYTHON) $(VENV); \
+	    $(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/$(1).lock; \
+	    $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
+	  else \
+	    [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(1).lock; \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	  fi; \
+	  touch $(VENV)/.$(1); \
+	fi
+endef
+
+setup:  ## install what running needs into .venv
+	$(call install,runtime)
+
+setup-dev:  ## install what developing needs into .venv
+	$(call install,dev)
+
+weights: setup  ## fetch the model weights as files, checked by sha256
+	@$(BIN)/python -m gateway.backends.studio.fetch_weights --dest .cache/weights
+
+lock:  ## resolve the locks again (needs uv)
+	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal \
+	  --python-version 3.11 --extra studio --extra build pyproject.toml -o requirements/runtime.lock
+	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal \
+	  --python-version 3.11 --extra studio --extra build --extra dev -c requirements/runtime.lock pyproject.toml -o requirements/dev.lock
+
+# --- what people run -------------------------------------------------------------------------
+
+demo: setup weights  ## the whole story on a real portrait, on loopback
+	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/lethe demo $(if $(KEEP),--keep $(KEEP))
+
+serve: setup weights  ## a development gateway and backend in .cache/dev
+	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/python -m gateway.admin.devserver .cache/dev
+
+test: setup-dev weights  ## all tests, warnings are errors
+	@LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+
+bench: setup-dev weights  ## the benchmarks, with what they compare against in the same run
+	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+# --- what a commit has passed ----------------------------------------------------------------
+
+check: lint types imports wire drift deploy-lint  ## everything static
+
+lint: setup-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup-dev
+	@$(BIN)/mypy
+
+imports: setup-dev
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.contracts_break
+
+wire: setup-dev
+	@mkdir -p .cache && $(BIN)/python proto/generate.py --image .cache/wire.binpb
+	@$(BIN)/buf lint .cache/wire.binpb
+	@$(BIN)/buf breaking .cache/wire.binpb --against proto/wire.binpb
+
+drift: setup-dev  ## the generated code is that of the .proto files
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(BIN)/python proto/generate.py $$tmp && \
+	  (cd $$tmp && find . -name '*_pb2*') | sort > $$tmp/made && (cd proto && find . -name '*_pb2*') | sort | diff $$tmp/made - && \
+	  while read -r f; do cmp "$$tmp/$$f" "proto/$$f" || exit 1; done < $$tmp/made && echo "no drift"
+
+proto: setup-dev  ## generate the Python code of the wire
+	@$(BIN)/python proto/generate.py proto
+	@rm -rf .mypy_cache
+
+deploy-lint: setup-dev
+	@$(BIN)/yamllint -s deploy gateway policy .ci
+	@$(BIN)/python -m tests.deploy_lint
+
+clean:  ## remove what the targets made
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Package lethe.backend.v1."""
