@@ -1,0 +1,1 @@
+"""What lies behind the doors: databases, disks, key services, backends, clocks, telemetry."""

@@ -1,0 +1,31 @@
+"""What SQLite and PostgreSQL do each in their own way: where a transaction runs, and how traces go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+T = TypeVar("T")
+
+
+class Database(Protocol):
+    """A database behind the records."""
+
+    async def run(self, body: Callable[[Connection], T]) -> T:
+        """Run `body` on a connection where it may do one transaction, and return its result.
+
+        Where the body raises `Again` or `Duplicate` it may be run again.  A
+        caller that is cancelled stops waiting; a body that has begun is
+        finished all the same, so that a transaction is never left half-done.
+
+        Raises:
+            StoreUnavailable: There is no connection.
+        """
+
+    async def scour(self) -> None:
+        """Remove traces of deleted rows, where the database can."""
+
+    async def close(self) -> None:
+        """Wait for what has begun, and let all connections go."""

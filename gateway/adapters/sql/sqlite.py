@@ -1,0 +1,163 @@
+"""SQLite: one file, one thread, one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.pool import NullPool
+
+from gateway.adapters.sql.faults import RAISED, translate
+from gateway.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+
+class SqliteDatabase:
+    """A SQLite file, which must exist.
+
+    All transactions run one after the other in a thread of their own, each in
+    one hop, and each begins IMMEDIATE: serialisable without any retry.  Another
+    process that holds the file is waited for, `busy_timeout_s` at most.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout_s: float = 5.0) -> None:
+        self._path = path
+        self._busy_timeout_s = busy_timeout_s
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lethe-sqlite")
+        self._engine = create_engine(
+            "sqlite+pysqlite://", creator=self._connect, poolclass=NullPool, hide_parameters=True
+        )
+        event.listen(self._engine, "begin", _begin_immediate)
+        self._connection: Connection | None = None
+        self._file: tuple[int, int] | None = None
+
+    async def run(self, body: Callable[[Connection], T]) -> T:
+        """Run `body` in the thread; if the caller is cancelled before it began, it never does."""
+        return await self._in_thread(lambda: body(self._held()))
+
+    async def scour(self) -> None:
+        """Rewrite the file and empty the write-ahead log.
+
+        `secure_delete` alone is not enough: when SQLite rebalances a tree it
+        leaves stale copies of rows in the unused part of pages, and what is
+        deleted later is zeroed only where it lives (about one row in a thousand
+        survived whole when we measured it).  VACUUM builds every page anew.
+        It takes about two seconds per 100 MB, as much memory as the file is
+        large, and everything else waits.  Blocks that the file system freed
+        are out of our reach.
+        """
+        await self._in_thread(self._scour)
+
+    async def close(self) -> None:
+        """Close the connection in its thread, and end the thread."""
+        try:
+            await self._in_thread(self._let_go)
+        except StoreUnavailable:
+            return  # closed before
+        self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, job: Callable[[], T]) -> T:
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._thread, job)
+        except RuntimeError as error:
+            raise StoreUnavailable("the records are closed", detail="closed") from error
+        return await running
+
+    def _held(self) -> Connection:
+        """Return the connection, opened anew if it failed or the file is another one.
+
+        SQLite would go on writing, and reporting success, into a file that was
+        moved away or replaced by a backup.
+        """
+        file = _identity(self._path)
+        if self._connection is not None and (self._connection.invalidated or file != self._file):
+            self._let_go()
+        if self._connection is None:
+            try:
+                self._connection = self._engine.connect()
+            except RAISED as error:
+                raise translate(error)  # noqa: B904  # `translate` decides what is chained
+            self._file = file
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        """Open the file, never creating one, and set what every connection needs."""
+        connection = sqlite3.connect(
+            f"file:{quote(str(self._path))}?mode=rw",
+            uri=True,
+            timeout=self._busy_timeout_s,
+            isolation_level=None,  # we begin ourselves
+        )
+        try:
+            _prepare(connection, int(self._busy_timeout_s * 1000))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _scour(self) -> None:
+        connection = self._held()
+        try:
+            raw = connection.connection.driver_connection
+            assert isinstance(raw, sqlite3.Connection)  # noqa: S101  # tells mypy what `_connect` returned
+            raw.execute("VACUUM")
+            busy = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error as error:
+            name = getattr(error, "sqlite_errorname", "sqlite_error")
+            connection.invalidate()
+            raise StoreUnavailable("the database could not be scoured", detail=name.lower()) from error
+        if busy:
+            raise StoreUnavailable("another process reads the database", detail="sqlite_busy")
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def create_file(path: Path) -> None:
+    """Create an empty database file that only its owner may read, unless there is one.
+
+    SQLite gives the log and the index beside it the same mode.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take the write lock at once: a lock that is upgraded later may fail half-way."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _prepare(connection: sqlite3.Connection, busy_timeout_ms: int) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise sqlite3.OperationalError("the file system does not carry a write-ahead log")
+    connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA temp_store = MEMORY")  # sorting and VACUUM leave no file behind
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise StoreUnavailable("the database file is not there", detail="file_missing") from error
+    return found.st_dev, found.st_ino

@@ -1,0 +1,218 @@
+"""One transaction: the port's verbs as statements, between BEGIN and COMMIT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, RootTransaction, Row, Select, bindparam, func, select
+from sqlalchemy.sql.base import Executable
+
+from gateway.adapters.sql.faults import RAISED, Again, translate
+from gateway.adapters.sql.registry import MAPPED, Mapped
+from gateway.errors import StoreUnavailable
+from gateway.ports.records import Missing, R, Record, Transaction
+
+T = TypeVar("T")
+
+
+class SqlTransaction:
+    """The port's transaction on a connection that has begun.
+
+    INVARIANT: once a statement has failed, nothing is committed, even if `work`
+    catches the exception: PostgreSQL would refuse to go on anyway, and SQLite
+    must not differ.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._is_over = False
+        self.failure: Exception | None = None
+
+    def add(self, *records: Record) -> None:
+        """Insert the records, in order."""
+        for mapped, some in _by_kind(records):
+            self._do(mapped.insert, [mapped.row(record) for record in some])
+
+    def get(self, kind: type[R], *key: str | int) -> R | None:
+        """Return the record with that primary key, or None."""
+        mapped = MAPPED[kind]
+        bound = {f"key_{name}": value for name, value in zip(mapped.key, key, strict=True)}
+        rows = self._rows(mapped.select_one, bound)
+        return _made(kind, rows[0]) if rows else None
+
+    def find(
+        self,
+        kind: type[R],
+        *,
+        equal: Mapping[str, Any] | None = None,
+        among: Mapping[str, Sequence[Any]] | None = None,
+        below: Mapping[str, Any] | None = None,
+        above: Mapping[str, Any] | None = None,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[R]:
+        """Return the records for which every condition holds; a null sorts before every value."""
+        mapped = MAPPED[kind]
+        where = _conditions(mapped, equal or {}, among or {}, below or {}, above or {})
+        never_null = {*(name for name, value in (equal or {}).items() if value is not None)}
+        never_null |= {*(among or {}), *(below or {}), *(above or {})}
+        statement = mapped.select_all.where(*where)
+        for name in order_by:
+            statement = statement.order_by(_order(mapped, name, never_null))
+        return [_made(kind, row) for row in self._rows(_limited(statement, limit))]
+
+    def count(self, kind: type[Record], *, equal: Mapping[str, Any] | None = None) -> int:
+        """Return how many records match."""
+        mapped = MAPPED[kind]
+        where = _conditions(mapped, equal or {}, {}, {}, {})
+        rows = self._rows(select(func.count()).select_from(mapped.table).where(*where))
+        return int(rows[0][0])
+
+    def put(self, record: Record) -> None:
+        """Replace the record that has the same key."""
+        mapped = MAPPED[type(record)]
+        if self._do(mapped.update, mapped.change(record)) == 0:
+            raise Missing(mapped.table.name)
+
+    def remove(self, *records: Record) -> None:
+        """Delete the records by key."""
+        for mapped, some in _by_kind(records):
+            self._do(mapped.delete, [mapped.key_of(record) for record in some])
+
+    def end(self) -> None:
+        """Let nothing more be done, and raise the failure that `work` may have swallowed."""
+        self._is_over = True
+        if self.failure is not None:
+            raise self.failure
+
+    def _do(self, statement: Executable, values: dict[str, Any] | list[dict[str, Any]]) -> int:
+        """Execute a change and return how many rows it met (-1 for several)."""
+        self._check()
+        try:
+            return self._connection.execute(statement, values).rowcount
+        except RAISED as error:
+            self._fail(error)
+            raise
+
+    def _rows(self, statement: Select[Any], values: dict[str, Any] | None = None) -> Sequence[Row[Any]]:
+        """Execute a question and fetch all of its answer: SQLite reads, and may fail, while fetching."""
+        self._check()
+        try:
+            return self._connection.execute(statement, values).all()
+        except RAISED as error:
+            self._fail(error)
+            raise
+
+    def _check(self) -> None:
+        if self._is_over:
+            raise RuntimeError("the transaction is over")
+        if self.failure is not None:
+            raise self.failure
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = translate(error)
+        raise self.failure
+
+
+def attempt(connection: Connection, work: Callable[[Transaction], T]) -> T:
+    """Run `work` once between BEGIN and COMMIT and return its result.
+
+    A connection that failed is invalidated, so that nothing of it is used again.
+    """
+    try:
+        outer = connection.begin()
+    except RAISED as error:
+        connection.invalidate()
+        raise translate(error)  # noqa: B904  # `translate` decides what is chained
+    tx = SqlTransaction(connection)
+    try:
+        result = _run(work, tx)
+        tx.end()
+    except BaseException:
+        _roll_back(connection, outer, tx.failure)
+        if isinstance(tx.failure, Again):
+            raise tx.failure from None  # whatever `work` made of it
+        raise
+    try:
+        outer.commit()
+    except RAISED as error:
+        failure = translate(error, is_committing=True)
+        _roll_back(connection, outer, failure)
+        raise failure  # noqa: B904  # `translate` decides what is chained
+    return result
+
+
+def _run(work: Callable[[Transaction], T], tx: SqlTransaction) -> T:
+    try:
+        return work(tx)
+    except StopIteration as error:
+        # A future cannot carry it: the caller would wait for ever.
+        raise RuntimeError("the work raised StopIteration") from error
+
+
+def _roll_back(connection: Connection, outer: RootTransaction, failure: Exception | None) -> None:
+    """Undo; where the connection has failed or cannot even do that, let it go: that undoes, too."""
+    try:
+        if isinstance(failure, StoreUnavailable):
+            connection.invalidate()
+        outer.rollback()
+    except RAISED:
+        connection.invalidate()
+
+
+def _by_kind(records: Sequence[Record]) -> list[tuple[Mapped, list[Record]]]:
+    return [(MAPPED[kind], list(some)) for kind, some in groupby(records, key=type)]
+
+
+def _made(kind: type[R], row: Row[Any]) -> R:
+    """Return the record of a row, whose columns stand in the order of the record's fields."""
+    build: Callable[..., R] = kind
+    return build(*row)
+
+
+def _conditions(
+    mapped: Mapped,
+    equal: Mapping[str, Any],
+    among: Mapping[str, Sequence[Any]],
+    below: Mapping[str, Any],
+    above: Mapping[str, Any],
+) -> list[ColumnElement[bool]]:
+    """Return the conditions; an unknown field is a `KeyError`, a bound of None a `ValueError`."""
+    if None in below.values() or None in above.values():
+        raise ValueError("nothing is below or above None")
+    columns = mapped.columns
+    found: list[ColumnElement[bool]] = []
+    for name, value in equal.items():
+        found.append(
+            columns[name].is_(None) if value is None else columns[name] == _bound(mapped, name, value)
+        )
+    for name, values in among.items():
+        found.append(columns[name].in_([value for value in values if value is not None]))
+    found.extend(columns[name] <= _bound(mapped, name, value) for name, value in below.items())
+    found.extend(columns[name] > _bound(mapped, name, value) for name, value in above.items())
+    return found
+
+
+def _bound(mapped: Mapped, name: str, value: Any) -> Any:
+    return bindparam(None, value, type_=mapped.columns[name].type)
+
+
+def _order(mapped: Mapped, name: str, never_null: set[str]) -> Any:
+    """Return the sort key.  The databases disagree where nulls go, so we say it, where there can be any."""
+    is_descending = name.startswith("-")
+    name = name.removeprefix("-")
+    column = mapped.columns[name]
+    key = column.desc() if is_descending else column.asc()
+    if not column.nullable or name in never_null:
+        return key
+    return key.nulls_last() if is_descending else key.nulls_first()
+
+
+def _limited(statement: Select[Any], limit: int | None) -> Select[Any]:
+    if limit is None:
+        return statement
+    if limit < 0:
+        raise ValueError("a limit is not negative")
+    return statement.limit(limit)

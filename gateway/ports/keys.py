@@ -1,0 +1,104 @@
+"""The door to the key service: epoch keys, fences, keyed pseudonyms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Epoch:
+    """Names one epoch key: it wraps the subject keys of a tenant, class and retention month.
+
+    `month` is `YYYY-MM`, the month in which what it protects expires, or `open`
+    where no term is known in advance.  `roll` counts up when survivors are
+    re-wrapped so that an older roll can be destroyed.
+    """
+
+    tenant: str
+    cls: str
+    month: str
+    roll: int
+
+    def __str__(self) -> str:
+        """Give the stable text form `tenant/cls/month/roll`, used as associated data."""
+        return f"{self.tenant}/{self.cls}/{self.month}/{self.roll}"
+
+    @classmethod
+    def parse(cls, text: str) -> Epoch:
+        """Read the text form back."""
+        tenant, key_class, month, roll = text.split("/")
+        return cls(tenant, key_class, month, int(roll))
+
+
+class KeyService(Protocol):
+    """Epoch keys that never leave, and what is done with them.
+
+    Every method raises `KeyServiceUnavailable` when the service cannot answer;
+    the caller then does nothing else (fail closed).
+    """
+
+    @property
+    def name(self) -> str:
+        """The adapter's name, as shown by `lethe key status`."""
+
+    @property
+    def destroy_latency(self) -> timedelta:
+        """Time from `destroy_epoch` returning until the key is gone for good."""
+
+    @property
+    def copies_outside_our_control(self) -> bool:
+        """Whether copies of epoch keys may exist that `destroy_epoch` does not reach."""
+
+    async def create_epoch(self, epoch: Epoch) -> None:
+        """Make the epoch key durable; creating it again changes nothing.
+
+        Raises:
+            EpochDestroyed: The epoch was destroyed; it never comes back.
+        """
+
+    async def destroy_epoch(self, epoch: Epoch) -> None:
+        """Destroy the epoch key for good; destroying it again changes nothing."""
+
+    async def epochs(self) -> tuple[Epoch, ...]:
+        """List the epochs whose keys exist, sorted."""
+
+    async def wrap(self, epoch: Epoch, key: bytes, binding: bytes) -> bytes:
+        """Return `key` encrypted under the epoch key with `binding` as associated data.
+
+        Raises:
+            EpochDestroyed: The epoch key is destroyed or never existed.
+        """
+
+    async def unwrap(self, epoch: Epoch, wrapped: bytes, binding: bytes) -> bytes:
+        """Return the key inside `wrapped`.
+
+        Raises:
+            EpochDestroyed: The epoch key is destroyed or never existed.
+            UnwrapFailed: The bytes or the binding are not those that were wrapped.
+        """
+
+    async def fence(self, handle: str) -> None:
+        """Record durably that this subject handle never gets a key again.
+
+        The service stores HMAC(fence key, handle) only.  Repeating is harmless.
+        """
+
+    async def is_fenced(self, handle: str) -> bool:
+        """Tell whether `fence` was called for this handle."""
+
+    async def mac(self, tenant: str, label: str, data: bytes) -> bytes:
+        """Return HMAC-SHA256 of `data` under the tenant's key for `label` (32 bytes).
+
+        Labels in use: `handle` (row handle of a subject), `backend` (job
+        pseudonyms), `idempotency` (digest of a request's content).
+        """
+
+
+class EpochDestroyed(Exception):
+    """The epoch key does not exist, or no longer."""
+
+
+class UnwrapFailed(Exception):
+    """The wrapped key does not open under this epoch and binding."""

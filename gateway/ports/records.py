@@ -1,0 +1,374 @@
+"""The door to the records, and the values that live behind it.
+
+Records are frozen values; a change is `tx.put(replace(record, ...))`.  Ids are
+16 random bytes in lowercase hex unless said otherwise, instants are aware and in
+UTC, `sealed_*` and `wrapped_*` are ciphertext.  `handle` is the row handle of a
+subject, HMAC(tenant lookup key, the caller's id) in hex: the caller's own id
+appears nowhere in clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+R = TypeVar("R", bound="Record")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Base of everything that is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject(Record):
+    """A person whose data a controller processes through us.
+
+    `state` is `active`, `restricted` (storage only, GDPR Art. 18) or `blocked`
+    (an erasure has begun).  `sealed_profile` holds the caller's id, residence,
+    location, age facts and guardian under the `profile` class.
+    """
+
+    tenant: str
+    handle: str
+    state: str
+    key_id: str
+    sealed_profile: bytes
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectKey(Record):
+    """A subject key wrapped under an epoch key.
+
+    `handle` is None once the subject is erased and only a kept class (evidence,
+    dsr) still needs the key.  `epoch` is the text form of `Epoch`.
+    """
+
+    key_id: str
+    tenant: str
+    handle: str | None
+    cls: str
+    month: str
+    epoch: str
+    wrapped: bytes
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedEpoch(Record):
+    """An epoch (text form) that is being rolled: no subject key is minted under it any more."""
+
+    epoch: str
+    closed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PackText(Record):
+    """A policy pack as it stood when a decision named it by digest; exports carry it."""
+
+    digest: str
+    pack_id: str
+    version: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Record):
+    """One version of a privacy notice in one language; `thing_id` is its random id in the log."""
+
+    tenant: str
+    notice_id: str
+    version: int
+    language: str
+    thing_id: str
+    title: str
+    body: str
+    sha256: str
+    purposes: tuple[str, ...]
+    shown: Mapping[str, Any]
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Consent(Record):
+    """Proof that a subject consented to one purpose (GDPR Art. 7(1)).
+
+    `flags` are codes (`separate`, `presented_separately`, `highlighted`,
+    `condition_of_service`, `two_step_confirmed`, ...).  Who, how and the
+    signature artefact are in `sealed_evidence` under the `evidence` class.
+    """
+
+    consent_id: str
+    tenant: str
+    handle: str | None
+    key_id: str
+    purpose: str
+    form: str
+    flags: tuple[str, ...]
+    given_by: str
+    via: str
+    term_shown: str
+    notice_id: str
+    notice_version: int
+    notice_language: str
+    notice_sha256: str
+    given_at: datetime
+    expires_at: datetime | None
+    withdrawn_at: datetime | None
+    withdrawn_via: str
+    superseded_by: str
+    regimes: tuple[str, ...]
+    sealed_evidence: bytes
+    keep_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signal(Record):
+    """The opt-out signals of a subject (CCPA: GPC, limit use of sensitive data)."""
+
+    tenant: str
+    handle: str
+    gpc: bool
+    limit_spi: bool
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject(Record):
+    """A sealed object.  `wrapped_dek` is empty once its key is destroyed; the bytes follow.
+
+    `state` is `live` or `destroyed` (key gone, bytes still to be reaped).
+    """
+
+    object_id: str
+    tenant: str
+    handle: str
+    key_id: str
+    job_id: str
+    kind: str
+    purpose: str
+    image_type: str
+    width: int
+    height: int
+    size_bytes: int
+    wrapped_dek: bytes
+    state: str
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Record):
+    """One generation.  `state`: queued, running, succeeded, failed, cancelled, expired.
+
+    `lease_owner` and `lease_until` say which process works on it; a lease that
+    ran out may be taken by any.  `backend_job` is the per-backend pseudonym.
+    """
+
+    job_id: str
+    tenant: str
+    handle: str
+    purpose: str
+    state: str
+    style: str
+    backend: str
+    backend_job: str
+    input_object: str
+    result_object: str
+    percent: int
+    stage: str
+    reason: str
+    detail: str
+    is_cancel_requested: bool
+    attempt: int
+    lease_owner: str
+    lease_until: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Dsr(Record):
+    """A data-subject request and its statutory clock.
+
+    `state` follows `policy.dsr`.  `step` counts the finished steps of an
+    erasure, so that a restart goes on where it stopped.  `opened_by` and
+    `approved_by` are caller identities of services, or per-event tokens.
+    `sealed_note` holds free text under the `dsr` class.
+    """
+
+    dsr_id: str
+    tenant: str
+    handle: str | None
+    kind: str
+    regime: str
+    state: str
+    step: int
+    opened_by: str
+    approved_by: str
+    reason_code: str
+    received_at: datetime
+    due_on: str
+    extended_due_on: str
+    internal_target_on: str
+    counts: Mapping[str, Any]
+    certificate_id: str
+    lease_owner: str
+    lease_until: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    keep_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate(Record):
+    """What a finished erasure hands out: its leaf's event id and the opening of its commitment."""
+
+    certificate_id: str
+    tenant: str
+    dsr_id: str
+    event_id: str
+    opening: bytes
+    issued_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered(Record):
+    """An answered `request_id`: a keyed digest of the content, and the resource it made."""
+
+    tenant: str
+    method: str
+    request_id: str
+    digest: str
+    resource: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf(Record):
+    """An audit leaf, queued with the change it describes; `seq` is None until it is sequenced."""
+
+    event_id: str
+    log: str
+    ty: str
+    line: bytes
+    leaf_hash: bytes
+    queued_at: datetime
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node(Record):
+    """The hash of a complete subtree of a log: leaves [index * 2**level, (index + 1) * 2**level)."""
+
+    log: str
+    level: int
+    index: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Record):
+    """The newest signed checkpoint of a log (C2SP signed note)."""
+
+    log: str
+    size: int
+    root: bytes
+    note: str
+    signed_at: datetime
+    peaks: tuple[str, ...] = field(default=())
+
+
+class Duplicate(Exception):
+    """A record with this key, or this unique value, exists."""
+
+
+class Missing(Exception):
+    """No record with this key exists."""
+
+
+class Transaction(Protocol):
+    """One transaction; nothing of it is seen by others unless all of it is.
+
+    Inside, reads see a single consistent state and the whole is serialisable:
+    what was read still holds at commit.
+    """
+
+    def add(self, *records: Record) -> None:
+        """Insert the records.
+
+        Raises:
+            Duplicate: The key of one is taken.
+        """
+
+    def get(self, kind: type[R], *key: str | int) -> R | None:
+        """Return the record with that primary key, or None."""
+
+    def find(
+        self,
+        kind: type[R],
+        *,
+        equal: Mapping[str, Any] | None = None,
+        among: Mapping[str, Sequence[Any]] | None = None,
+        below: Mapping[str, Any] | None = None,
+        above: Mapping[str, Any] | None = None,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[R]:
+        """Return the records for which every condition holds.
+
+        `equal` compares with `=` (None means IS NULL), `among` with IN, `below`
+        with `<=`, `above` with `>` (each on non-null values).  `order_by` names
+        fields, ascending, or descending with a leading `-`.
+        """
+
+    def count(self, kind: type[Record], *, equal: Mapping[str, Any] | None = None) -> int:
+        """Return how many records match."""
+
+    def put(self, record: Record) -> None:
+        """Replace the record that has the same key.
+
+        Raises:
+            Missing: There is none.
+        """
+
+    def remove(self, *records: Record) -> None:
+        """Delete the records by key; one that is gone already is no error."""
+
+
+class Records(Protocol):
+    """The records of all tenants.
+
+    `StoreUnavailable` is raised when the database cannot be reached, is full or
+    broken; nothing of the transaction then persists, except that a commit whose
+    answer was lost may have (callers repeat under the same ids).
+    """
+
+    async def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` as one serialisable transaction and return its result once it is durable.
+
+        `work` is plain code without side effects outside the transaction: it may
+        be run again when the database reports a conflict.  If it raises, nothing
+        is kept and the exception passes through.
+        """
+
+    async def scour(self) -> None:
+        """Remove traces of deleted rows that the database would keep (WAL, free pages), where it can."""
+
+    async def close(self) -> None:
+        """Let the database go."""
+
+
+SUBJECT_TABLES: tuple[type[Record], ...] = (Subject, SubjectKey, Consent, Signal, StoredObject, Job, Dsr)
+"""Every record kind with a `handle`; a test compares this with the fields themselves."""
+
+
+def kinds() -> Iterable[type[Record]]:
+    """Yield every record kind."""
+    return Record.__subclasses__()

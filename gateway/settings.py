@@ -1,0 +1,240 @@
+"""One frozen Settings, read once: YAML, then `LETHE__SECTION__KEY` from the environment.
+
+Secrets are file paths, never values.  Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.caller import Role
+
+Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+class ConfigInvalid(Exception):
+    """The configuration cannot be used; the message names the keys at fault, never their values."""
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Listen(Section):
+    """Where and how the gateway is reached."""
+
+    address: str = "127.0.0.1:8443"
+    cert: Path
+    key: Path
+    client_ca: Path
+    reload_s: Annotated[float, Field(gt=0)] = 5.0
+    drain_s: Annotated[float, Field(ge=0)] = 20.0
+    max_message_bytes: Annotated[int, Field(ge=300_000)] = 1 << 20
+    max_concurrent_calls: Annotated[int, Field(gt=0)] = 256
+    min_deadline_ms: Annotated[int, Field(ge=0)] = 20
+    max_deadline_s: Annotated[int, Field(gt=0)] = 3600
+
+
+class RecordsSection(Section):
+    """The database: `sqlite:///ABSOLUTE/PATH` or `postgresql://…`; the password may stand in a file."""
+
+    url: str
+    password_file: Path | None = None
+
+
+class ObjectsSection(Section):
+    """The object store: a directory; `reserve_bytes` of free space are never used."""
+
+    directory: Path
+    reserve_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+
+
+class KeysSection(Section):
+    """The key service: a local keyring directory."""
+
+    directory: Path
+
+
+class AuditSection(Section):
+    """The log's signing key (Ed25519 seed file) and its pace."""
+
+    signing_key: Path
+    sequence_interval_ms: Annotated[int, Field(ge=1)] = 200
+
+
+class ControllerSection(Section):
+    """Facts of the controller that policy needs (GDPR Art. 3, 13(1)(a))."""
+
+    name: str
+    contact: str = ""
+    establishments: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = None
+
+
+class TenantSection(Section):
+    """One controller.  `log_origin` is opaque: it is public, the tenant's name is not."""
+
+    log_origin: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9./-]+$")]
+    controller: ControllerSection
+    time_zone: str = "UTC"
+    calendar: str | None = None
+
+
+class CallerSection(Section):
+    """A client certificate's identity (SPIFFE id or DNS SAN) and what it stands for."""
+
+    identity: str
+    name: Code
+    tenant: Code
+    role: Role
+    is_person: bool = False
+
+
+class BackendSection(Section):
+    """An inference backend that speaks `lethe.backend.v1`."""
+
+    name: Code
+    address: str
+    server_name: str | None = None
+    ca: Path
+    cert: Path
+    key: Path
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+
+
+class Limits(Section):
+    """What strangers may ask for."""
+
+    max_image_bytes: Annotated[int, Field(gt=0)] = 32 << 20
+    max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    max_uploads_in_flight: Annotated[int, Field(gt=0)] = 16
+    scrub_workers: Annotated[int, Field(gt=0)] = 1
+    scrub_timeout_s: Annotated[float, Field(gt=0)] = 20.0
+
+
+class JobsSection(Section):
+    """How jobs are worked on."""
+
+    workers: Annotated[int, Field(ge=0)] = 1
+    lease_s: Annotated[float, Field(gt=0)] = 30.0
+    attempts: Annotated[int, Field(gt=0)] = 3
+    poll_ms: Annotated[int, Field(ge=10)] = 100
+    original_ttl_h: Annotated[float, Field(gt=0)] = 24.0
+    output_ttl_h: Annotated[float, Field(gt=0)] = 720.0
+    max_backend_retention_s: Annotated[int, Field(ge=0)] = 0
+
+
+class SweepSection(Section):
+    """How often expired bytes are destroyed, and how long an unclaimed object may lie."""
+
+    interval_s: Annotated[float, Field(gt=0)] = 60.0
+    orphan_grace_s: Annotated[float, Field(ge=0)] = 600.0
+
+
+class TelemetrySection(Section):
+    """Sight: a log level, a Prometheus address, an OTLP endpoint.  Empty means off."""
+
+    level: Annotated[str, Field(pattern=r"^(debug|info|warning|error)$")] = "info"
+    metrics_address: str = ""
+    otlp_endpoint: str = ""
+
+
+class AccessSection(Section):
+    """What needs two people."""
+
+    two_person: bool = True
+
+
+class Settings(BaseSettings):
+    """Everything the gateway is told from outside."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="LETHE__",
+        env_nested_delimiter="__",
+        hide_input_in_errors=True,
+    )
+
+    listen: Listen
+    records: RecordsSection
+    objects: ObjectsSection
+    keys: KeysSection
+    audit: AuditSection
+    tenants: dict[Code, TenantSection]
+    callers: tuple[CallerSection, ...]
+    backends: tuple[BackendSection, ...]
+    limits: Limits = Limits()
+    jobs: JobsSection = JobsSection()
+    sweep: SweepSection = SweepSection()
+    telemetry: TelemetrySection = TelemetrySection()
+    access: AccessSection = AccessSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise; .env files are not read
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file."""
+        return env_settings, init_settings
+
+
+def load(path: Path) -> Settings:
+    """Read and check the configuration at `path`.
+
+    Relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigInvalid: The file is missing, is not YAML, or breaks the schema.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigInvalid(f"the configuration file cannot be read ({type(error).__name__})") from error
+    if not isinstance(tree, dict):
+        raise ConfigInvalid("the configuration file holds no mapping")
+    try:
+        settings = Settings(**tree)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors())
+        raise ConfigInvalid(faults) from error
+    _check(settings)
+    return _anchored(settings, path.resolve().parent)
+
+
+def _check(settings: Settings) -> None:
+    identities = [caller.identity for caller in settings.callers]
+    if len(set(identities)) != len(identities):
+        raise ConfigInvalid("callers: an identity is listed twice")
+    unknown = {caller.tenant for caller in settings.callers} - set(settings.tenants)
+    if unknown:
+        raise ConfigInvalid("callers: a tenant is not configured")
+    if len({tenant.log_origin for tenant in settings.tenants.values()}) != len(settings.tenants):
+        raise ConfigInvalid("tenants: two tenants share a log_origin")
+    if len({backend.name for backend in settings.backends}) != len(settings.backends):
+        raise ConfigInvalid("backends: two backends share a name")
+
+
+def _anchored(value: Any, root: Path) -> Any:
+    """Return `value` with every relative path made absolute under `root`."""
+    if isinstance(value, Path):
+        return value if value.is_absolute() else root / value
+    if isinstance(value, BaseModel):
+        changes = {name: _anchored(getattr(value, name), root) for name in type(value).model_fields}
+        return value.model_copy(update=changes)
+    if isinstance(value, tuple):
+        return tuple(_anchored(item, root) for item in value)
+    if isinstance(value, dict):
+        return {key: _anchored(item, root) for key, item in value.items()}
+    return value

@@ -1,0 +1,1 @@
+"""Sealing and opening: the stream format, the key hierarchy, who holds which key."""

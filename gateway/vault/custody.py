@@ -1,0 +1,198 @@
+"""Who holds which key: finds, mints, opens and re-wraps subject keys.
+
+A subject key is random and belongs to one (tenant, subject, class, retention
+month).  It rests wrapped under an epoch key that lives inside the key service.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gateway.errors import KeyServiceUnavailable, SubjectBlocked
+from gateway.ports.clock import Clock
+from gateway.ports.keys import Epoch, EpochDestroyed, KeyService, UnwrapFailed
+from gateway.ports.records import ClosedEpoch, Records, SubjectKey, Transaction
+from gateway.vault.keys import KeyCache
+
+OPEN_TERM = "open"
+"""The retention month of what has no term known in advance (profile, evidence)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """A subject key, opened: its record and its 32 bytes."""
+
+    record: SubjectKey
+    key: bytes
+
+
+def wrap_binding(tenant: str, key_id: str, cls: str, month: str) -> bytes:
+    """Return the associated data of a wrapped subject key.
+
+    It names the key's id rather than the subject: a kept class outlives the
+    subject's handle.
+    """
+    return f"lethe.dev/subject-key/v1\n{tenant}\n{key_id}\n{cls}\n{month}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Custody:
+    """Mints and opens subject keys; every failure of the key service fails closed."""
+
+    records: Records
+    keys: KeyService
+    clock: Clock
+    cache: KeyCache
+    random: Callable[[int], bytes] = os.urandom
+
+    async def obtain(self, tenant: str, handle: str, cls: str, month: str = OPEN_TERM) -> HeldKey:
+        """Return the subject's key of that class and month, minted if there is none.
+
+        Raises:
+            SubjectBlocked: The subject is fenced: it was erased and gets no key again.
+            KeyServiceUnavailable: The key service does not answer.
+        """
+        found = await self.records.transact(lambda tx: self._find(tx, tenant, handle, cls, month))
+        if found is not None:
+            return HeldKey(found, await self.open(found))
+        while found is None:
+            if await self.keys.is_fenced(handle):
+                raise SubjectBlocked
+            minted = await self._mint(tenant, handle, cls, month)
+            found = await self.records.transact(lambda tx, new=minted: self._keep_first(tx, new))
+        # A fence may have gone up while the key was being minted: the key must not outlive it.
+        if found.key_id == minted.key_id and await self.keys.is_fenced(handle):
+            await self.records.transact(lambda tx: tx.remove(minted))
+            raise SubjectBlocked
+        return HeldKey(found, await self.open(found))
+
+    def _keep_first(self, tx: Transaction, minted: SubjectKey) -> SubjectKey | None:
+        """Return the key that stands: the first one made, or None where the epoch was closed meanwhile."""
+        first = self._find(tx, minted.tenant, minted.handle or "", minted.cls, minted.month)
+        if first is not None:
+            return first
+        if tx.get(ClosedEpoch, minted.epoch) is not None:
+            return None
+        tx.add(minted)
+        return minted
+
+    async def open(self, record: SubjectKey) -> bytes:
+        """Return the 32 bytes of a subject key.
+
+        Raises:
+            KeyServiceUnavailable: It cannot be opened now, or its epoch is gone.
+        """
+        cached = self.cache.get(record.key_id)
+        if cached is not None:
+            return cached
+        binding = wrap_binding(record.tenant, record.key_id, record.cls, record.month)
+        try:
+            key = await self.keys.unwrap(Epoch.parse(record.epoch), record.wrapped, binding)
+        except (EpochDestroyed, UnwrapFailed) as error:
+            raise KeyServiceUnavailable("a subject key does not open", detail="key_lost") from error
+        self.cache.put(record.key_id, record.handle or "", key)
+        return key
+
+    async def open_by_id(self, key_id: str) -> bytes:
+        """Return the 32 bytes of the key with that id; see `open`."""
+        record = await self.records.transact(lambda tx: tx.get(SubjectKey, key_id))
+        if record is None:
+            raise KeyServiceUnavailable("a subject key is gone", detail="key_lost")
+        return await self.open(record)
+
+    def evict(self, handle: str) -> None:
+        """Drop the subject's opened keys from memory."""
+        self.cache.evict(handle)
+
+    async def roll(self, epoch: Epoch) -> int:
+        """Re-wrap every key of `epoch` under its next roll, destroy `epoch`, and return how many survived.
+
+        The bytes of a deleted row linger in heaps, WALs, replicas and backups; once
+        the epoch key is destroyed they open nothing.  Safe to repeat: what was
+        re-wrapped is skipped, and destroying again changes nothing.
+        """
+        successor = replace(epoch, roll=epoch.roll + 1)
+        await self.keys.create_epoch(successor)
+        await self.records.transact(lambda tx: self._close(tx, epoch))
+        moved = 0
+        while True:
+            batch = await self.records.transact(
+                lambda tx: tx.find(SubjectKey, equal={"epoch": str(epoch)}, order_by=("key_id",), limit=100)
+            )
+            if not batch:
+                break
+            rewrapped = [await self._rewrap(record, epoch, successor) for record in batch]
+            moved += await self.records.transact(
+                lambda tx, rows=tuple(rewrapped): self._replace(tx, epoch, rows)
+            )
+        await self.keys.destroy_epoch(epoch)
+        return moved
+
+    async def _rewrap(self, record: SubjectKey, old: Epoch, new: Epoch) -> SubjectKey:
+        binding = wrap_binding(record.tenant, record.key_id, record.cls, record.month)
+        try:
+            key = await self.keys.unwrap(old, record.wrapped, binding)
+            return replace(record, epoch=str(new), wrapped=await self.keys.wrap(new, key, binding))
+        except (EpochDestroyed, UnwrapFailed) as error:
+            raise KeyServiceUnavailable("a subject key does not re-wrap", detail="key_lost") from error
+
+    @staticmethod
+    def _replace(tx: Transaction, old: Epoch, rows: tuple[SubjectKey, ...]) -> int:
+        """Put the re-wrapped rows whose originals are still there under the old epoch."""
+        moved = 0
+        for row in rows:
+            standing = tx.get(SubjectKey, row.key_id)
+            if standing is not None and standing.epoch == str(old):
+                tx.put(replace(standing, epoch=row.epoch, wrapped=row.wrapped))
+                moved += 1
+        return moved
+
+    def _close(self, tx: Transaction, epoch: Epoch) -> None:
+        if tx.get(ClosedEpoch, str(epoch)) is None:
+            tx.add(ClosedEpoch(epoch=str(epoch), closed_at=self.clock.now()))
+
+    async def _mint(self, tenant: str, handle: str, cls: str, month: str) -> SubjectKey:
+        key, key_id = self.random(32), self.random(16).hex()
+        epoch, wrapped = await self._wrap(
+            await self._current_epoch(tenant, cls, month), key, wrap_binding(tenant, key_id, cls, month)
+        )
+        return SubjectKey(
+            key_id=key_id,
+            tenant=tenant,
+            handle=handle,
+            cls=cls,
+            month=month,
+            epoch=str(epoch),
+            wrapped=wrapped,
+            created_at=self.clock.now(),
+        )
+
+    async def _wrap(self, epoch: Epoch, key: bytes, binding: bytes) -> tuple[Epoch, bytes]:
+        """Wrap under `epoch`, or under the next roll that was not destroyed."""
+        while True:
+            try:
+                await self.keys.create_epoch(epoch)
+                return epoch, await self.keys.wrap(epoch, key, binding)
+            except EpochDestroyed:
+                epoch = replace(epoch, roll=epoch.roll + 1)
+
+    async def _current_epoch(self, tenant: str, cls: str, month: str) -> Epoch:
+        """Return the newest roll that exists and is not closed."""
+        rolls = [
+            e.roll for e in await self.keys.epochs() if (e.tenant, e.cls, e.month) == (tenant, cls, month)
+        ]
+        newest = Epoch(tenant, cls, month, max(rolls, default=0))
+        closed = await self.records.transact(lambda tx: tx.get(ClosedEpoch, str(newest)))
+        return newest if closed is None else replace(newest, roll=newest.roll + 1)
+
+    @staticmethod
+    def _find(tx: Transaction, tenant: str, handle: str, cls: str, month: str) -> SubjectKey | None:
+        keys = tx.find(
+            SubjectKey,
+            equal={"tenant": tenant, "handle": handle, "cls": cls, "month": month},
+            order_by=("key_id",),
+            limit=1,
+        )
+        return keys[0] if keys else None
