@@ -1,0 +1,9 @@
+"""Scrub pictures from strangers: nothing but pixels and orientation gets through."""
+
+from __future__ import annotations
+
+from gateway.deidentify.errors import Rejected, ScrubberUnavailable
+from gateway.deidentify.limits import Limits
+from gateway.deidentify.scrubbed import Format, Scrubbed, Scrubber
+
+__all__ = ["Format", "Limits", "Rejected", "Scrubbed", "Scrubber", "ScrubberUnavailable"]

@@ -1,0 +1,166 @@
+"""The second opinion: is there nothing but pixels and orientation in a file we wrote?
+
+Shares no code with the walkers.  It does not look for metadata; it reads the
+narrow grammar of our own output and refuses whatever is not in it.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from gateway.deidentify.errors import Rejected
+from gateway.deidentify.scrubbed import Format
+
+_TIFF: Final = (
+    rb"MM\x00\x2a\x00\x00\x00\x08\x00\x01"
+    rb"\x01\x12\x00\x03\x00\x00\x00\x01\x00([\x02-\x08])\x00{6}"
+)
+_JPEG_HEAD: Final = re.compile(
+    rb"\xff\xd8"
+    rb"(?:\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00)?"
+    rb"(?:\xff\xe1\x00\x22Exif\x00\x00" + _TIFF + rb")?"
+    rb"(?:\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00[\x00-\x02])?"
+)
+_JPEG_FRAME: Final = re.compile(rb"\xff[\xc0-\xc2]..\x08(..)(..)[\x01\x03\x04]", re.DOTALL)
+_JPEG_CODED_END: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_PNG_ORDER: Final = re.compile(rb"IHDR (?:sRGB )?(?:gAMA )?(?:PLTE )?(?:tRNS )?(?:eXIf )?(?:IDAT )+IEND ")
+_PNG_FIXED: Final = {b"IHDR": 13, b"sRGB": 1, b"gAMA": 4, b"eXIf": 26, b"IEND": 0}
+_WEBP_ORDER: Final = re.compile(rb"(?:VP8 |VP8L)|VP8X(?:ALPHVP8 |VP8L|VP8 )(?:EXIF)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a file says about itself when it is read a second time."""
+
+    format: Format
+    width: int
+    height: int
+    orientation: int
+
+
+def verify(data: bytes) -> Seen:
+    """Return what is in `data`, or refuse it.
+
+    Raises:
+        Rejected: `residue_found`, whenever anything is not exactly as we write it.
+    """
+    reader = next((read for magic, read in _READERS if data.startswith(magic)), None)
+    if reader is None:
+        _residue()
+    try:
+        return reader(data)
+    except (IndexError, KeyError, ValueError):
+        # A checker that stumbles has not checked: closed is the safe side.
+        _residue()
+
+
+def _residue() -> NoReturn:
+    raise Rejected("residue_found")
+
+
+def _demand(is_good: bool) -> None:
+    if not is_good:
+        _residue()
+
+
+def _orientation(tiff: bytes) -> int:
+    found = re.fullmatch(_TIFF, tiff)
+    if found is None:
+        _residue()
+    return found[1][0]
+
+
+def _jpeg(data: bytes) -> Seen:
+    head = _JPEG_HEAD.match(data)
+    if head is None:
+        _residue()
+    orientation = head[1][0] if head[1] else 1
+    at, size, is_coded = head.end(), (0, 0), False
+    while data[at : at + 2] != b"\xff\xd9":
+        stop = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        _demand(at + 4 <= stop <= len(data) - 2)
+        segment = data[at:stop]
+        if frame := _JPEG_FRAME.match(segment):
+            _demand(size == (0, 0) and len(segment) == 10 + 3 * segment[9])
+            size = (int.from_bytes(frame[2], "big"), int.from_bytes(frame[1], "big"))
+        elif segment.startswith(b"\xff\xda"):
+            following = _JPEG_CODED_END.search(data, stop)
+            if following is None or len(segment) != 8 + 2 * segment[4]:
+                _residue()
+            stop, is_coded = following.start(), True
+        else:
+            _jpeg_table(segment)
+        at = stop
+    _demand(at + 2 == len(data) and size != (0, 0) and is_coded)
+    return Seen("jpeg", *size, orientation)
+
+
+def _jpeg_table(segment: bytes) -> None:
+    """Demand that quantisation, Huffman and restart tables fill their segment exactly."""
+    rest = segment[4:]
+    if segment.startswith(b"\xff\xdd"):
+        _demand(len(rest) == 2)
+        return
+    _demand(segment.startswith((b"\xff\xc4", b"\xff\xdb")))
+    while rest:
+        taken = 17 + sum(rest[1:17]) if segment[1] == 0xC4 else 65 + 64 * (rest[0] >> 4)
+        _demand(taken <= len(rest) and rest[0] <= 0x13)
+        rest = rest[taken:]
+
+
+def _png(data: bytes) -> Seen:
+    at, order, orientation = 8, b"", 1
+    while at < len(data):
+        name, size = data[at + 4 : at + 8], int.from_bytes(data[at : at + 4], "big")
+        stop = at + 12 + size
+        _demand(stop <= len(data) and size == _PNG_FIXED.get(name, size))
+        _demand(zlib.crc32(data[at + 4 : stop - 4]) == int.from_bytes(data[stop - 4 : stop], "big"))
+        if name == b"eXIf":
+            orientation = _orientation(data[at + 8 : stop - 4])
+        # Long rows of IDAT are noted once.
+        order += name + b" " if not (name == b"IDAT" and order.endswith(b"IDAT ")) else b""
+        _demand(len(order) <= 40)
+        at = stop
+    _demand(_PNG_ORDER.fullmatch(order) is not None)
+    return Seen("png", int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"), orientation)
+
+
+def _webp(data: bytes) -> Seen:
+    _demand(int.from_bytes(data[4:8], "little") == len(data) - 8 and data[8:12] == b"WEBP")
+    at, chunks = 12, dict[bytes, bytes]()
+    while at < len(data):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        stop = at + 8 + size
+        at = stop + (size & 1)
+        _demand(name not in chunks and at <= len(data) and not any(data[stop:at]))
+        chunks[name] = data[stop - size : stop]
+    _demand(_WEBP_ORDER.fullmatch(b"".join(chunks)) is not None)
+    size_of = _webp_lossless if b"VP8L" in chunks else _webp_lossy
+    seen = Seen("webp", *size_of(chunks), _orientation(chunks[b"EXIF"]) if b"EXIF" in chunks else 1)
+    if b"VP8X" in chunks:
+        _webp_header(chunks, seen)
+    return seen
+
+
+def _webp_header(chunks: dict[bytes, bytes], seen: Seen) -> None:
+    header = chunks[b"VP8X"]
+    sides = (seen.width - 1).to_bytes(3, "little") + (seen.height - 1).to_bytes(3, "little")
+    _demand(len(header) == 10 and not header[0] & ~0x18 and not any(header[1:4]) and header[4:] == sides)
+    _demand(bool(header[0] & 8) == (b"EXIF" in chunks))
+    _demand(b"ALPH" not in chunks or bool(header[0] & 16))
+
+
+def _webp_lossy(chunks: dict[bytes, bytes]) -> tuple[int, int]:
+    start = chunks[b"VP8 "][:10]
+    return int.from_bytes(start[6:8], "little") & 0x3FFF, int.from_bytes(start[8:10], "little") & 0x3FFF
+
+
+def _webp_lossless(chunks: dict[bytes, bytes]) -> tuple[int, int]:
+    bits = int.from_bytes(chunks[b"VP8L"][1:5], "little")
+    return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+
+
+_READERS: Final = ((b"\xff\xd8", _jpeg), (b"\x89PNG\r\n\x1a\n", _png), (b"RIFF", _webp))
