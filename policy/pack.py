@@ -1,0 +1,561 @@
+"""The schema of a rule book.  A pack is data: numbers, citations, status; never code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from importlib import resources
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from policy.codes import ALLOW_CODES, DENY_CODES
+from policy.errors import PackInvalid
+from policy.predicates import Predicate, Strict, tests_of
+from policy.spans import parse_span
+from policy.terms import ConsentForm, DsrKind, KeyClass, Purpose
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Territory = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+IsoDate = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
+Doubt = Annotated[str, StringConstraints(pattern=r"^U-\d\d$")]
+Cites = Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+#\S.*$")], ...], Field(min_length=1)]
+Layer = Literal["legal", "house"]
+_UNTOUCHABLE = frozenset({KeyClass.CONTENT, KeyClass.PROFILE})
+
+
+class Rule(Strict):
+    """Anything that binds: it cites its source and may say since when and how surely."""
+
+    cite: Cites
+    uncertain: tuple[Doubt, ...] = ()
+    since: IsoDate | None = None
+    until: IsoDate | None = None
+
+    @model_validator(mode="after")
+    def _dates_exist(self) -> Rule:
+        for text in (self.since, self.until):
+            if text is not None:
+                date.fromisoformat(text)
+        return self
+
+    def in_force(self, at: datetime) -> bool:
+        """Return whether the rule binds on the (UTC) day of `at`; `until` itself is no longer in."""
+        day = at.date().isoformat()
+        return (self.since is None or self.since <= day) and (self.until is None or day < self.until)
+
+
+class Header(Strict):
+    """What the pack is."""
+
+    id: Name
+    version: Line
+    title: Line
+    regulator: Line
+    status: Literal["in_force", "partly", "pending"]
+    notes: tuple[Line, ...] = ()
+
+
+class Source(Strict):
+    """A text that rules cite by key; `short` opens the printed citation."""
+
+    key: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")]
+    short: Line
+    cite: Line
+    url: Line | None = None
+    read: Literal["primary", "secondary", "memory"]
+    read_on: IsoDate | None = None
+
+
+class Trigger(Rule):
+    """One reason why the pack applies."""
+
+    when: Predicate
+    layer: Layer = "legal"
+
+
+class ConsentNeed(Strict):
+    """What a consent must be for a purpose, and the code for each way to fall short."""
+
+    form: ConsentForm
+    separate: bool = False
+    must_have: tuple[Literal["presented_separately", "highlighted", "signature", "term_shown", "two_step_confirmed"], ...] = ()
+    conditioning: Literal["never", "if_necessary"] = "never"
+    weak: str = "DENY_NO_CONSENT"
+    bundled: str = "DENY_CONSENT_BUNDLED"
+    conditioned: str = "DENY_CONSENT_CONDITIONED"
+
+    @model_validator(mode="after")
+    def _codes_exist(self) -> ConsentNeed:
+        if self.form is ConsentForm.PARENTAL:
+            raise ValueError("parental consent is a minors' rule, not a form of its own")
+        _codes(DENY_CODES, self.weak, self.bundled, self.conditioned)
+        return self
+
+
+class Gate(Rule):
+    """A condition under which the purpose is denied whatever else holds."""
+
+    when: Predicate
+    deny: str
+
+    @model_validator(mode="after")
+    def _code_exists(self) -> Gate:
+        _codes(DENY_CODES, self.deny)
+        return self
+
+
+class Ground(Rule):
+    """A basis for the purpose: a consent, a condition, or both together; any one ground suffices."""
+
+    allow: str
+    consent: ConsentNeed | None = None
+    when: Predicate | None = None
+
+    @model_validator(mode="after")
+    def _is_something(self) -> Ground:
+        _codes(ALLOW_CODES, self.allow)
+        if self.consent is None and self.when is None:
+            raise ValueError("a ground needs a consent or a condition")
+        return self
+
+
+class HousePurpose(Strict):
+    """What the house asks beyond the law for a purpose under this pack."""
+
+    form: ConsentForm | None = None
+    forbidden: Literal[True] | None = None
+
+
+class PurposeRule(Rule):
+    """May the purpose be pursued, on which ground, and what is said if not."""
+
+    basis: tuple[Line, ...] = ()
+    forbidden: str | None = None
+    gates: tuple[Gate, ...] = ()
+    grounds: tuple[Ground, ...] = ()
+    otherwise: Annotated[str, Field(alias="else")]
+    house: HousePurpose = HousePurpose()
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> PurposeRule:
+        _codes(DENY_CODES, self.otherwise, *([self.forbidden] if self.forbidden else []))
+        if not self.grounds and self.forbidden is None:
+            raise ValueError("a purpose needs a ground, or to be forbidden")
+        asked = [ground.consent.form.strength for ground in self.grounds if ground.consent]
+        if self.house.form is not None and self.house.form.strength < max(asked, default=0):
+            raise ValueError("house relaxes legal: a weaker form of consent")
+        return self
+
+
+class MinorRule(Rule):
+    """What a young person needs.  With `age_table`, the limit is that of the country."""
+
+    purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)]
+    age_gte: int = 0
+    age_lt: int
+    age_table: dict[Territory, int] = {}
+    requires: Literal["guardian", "guardian_opt_in", "self_opt_in", "nothing_suffices"]
+    two_step: bool = False
+    deny: str
+    allow: str | None = None
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> MinorRule:
+        _codes(DENY_CODES, self.deny)
+        _codes(ALLOW_CODES, *([self.allow] if self.allow else []))
+        if any(not self.age_gte < age <= 18 for age in (self.age_lt, *self.age_table.values())):
+            raise ValueError("ages lie above age_gte and up to 18")
+        return self
+
+
+class Withdrawal(Rule):
+    """How fast a withdrawal acts, and what it does."""
+
+    max_latency: Line
+    effects: Annotated[tuple[Line, ...], Field(min_length=1)]
+
+
+class Notice(Rule):
+    """What must be told, and when."""
+
+    when: Line
+    items: Annotated[tuple[Line, ...], Field(min_length=1)]
+
+
+class HolidayRule(Strict):
+    """One yearly holiday: a fixed day, days from Easter Sunday, or the n-th weekday of a month.
+
+    `weekday` counts Monday as 0.  With `before_day`, it is the last such weekday before that day.
+    """
+
+    name: Line
+    month: Annotated[int, Field(ge=1, le=12)] | None = None
+    day: Annotated[int, Field(ge=1, le=31)] | None = None
+    easter: Annotated[int, Field(ge=-60, le=60)] | None = None
+    weekday: Annotated[int, Field(ge=0, le=6)] | None = None
+    nth: Annotated[int, Field(ge=1, le=4)] | None = None
+    before_day: Annotated[int, Field(ge=8, le=31)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> HolidayRule:
+        given = {name for name in type(self).model_fields if getattr(self, name) is not None} - {"name"}
+        if given not in (  # noqa: PLR6201 # sets are not hashable
+            {"month", "day"},
+            {"easter"},
+            {"month", "weekday", "nth"},
+            {"month", "weekday", "before_day"},
+        ):
+            raise ValueError("a holiday is month+day, easter, month+weekday+nth or month+weekday+before_day")
+        return self
+
+
+class Calendar(Rule):
+    """Which days are not working days.
+
+    `common_to` names country codes of the holiday tables; a day off must be in
+    all of them.  `codes` are the overrides that mean this very calendar.
+    """
+
+    weekend: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...]
+    codes: tuple[Territory, ...] = ()
+    common_to: tuple[Territory, ...] = ()
+    rules: tuple[HolidayRule, ...] = ()
+
+
+class Clock(Rule):
+    """A term.  The day of the event is not counted; a missing date is the month's last day."""
+
+    unit: Literal["hour", "day", "business_day", "month", "year"]
+    length: int
+    roll: Literal["none", "next_working_day"] = "none"
+
+
+class Since(Strict):
+    """Count `clock` from the first input in `after` that is given."""
+
+    after: Annotated[tuple[Name, ...], Field(min_length=1)]
+    clock: Name
+
+
+class Limit(Strict):
+    """A named last (or first) moment, counted from an input; of several options the earliest."""
+
+    field: Line
+    options: Annotated[tuple[Since, ...], Field(min_length=1)]
+
+
+class Pause(Strict):
+    """Days from input `begin` to input `end`, both included, do not count."""
+
+    begin: Name
+    end: Name
+
+
+class Event(Rule):
+    """Which clocks an event starts; `aliases` are matched without regard to case."""
+
+    aliases: Annotated[tuple[Line, ...], Field(min_length=1)]
+    ack: Name | None = None
+    respond: Name | None = None
+    extend: Name | None = None
+    target: Name | None = None
+    restart: tuple[Name, ...] = ()
+    pause: Pause | None = None
+    limits: tuple[Limit, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_something(self) -> Event:
+        if self.respond is None and not self.limits:
+            raise ValueError("an event starts a clock")
+        if self.respond is not None and self.target is None:
+            raise ValueError("an answer needs a house target")
+        return self
+
+
+class Seat(Strict):
+    """Where days are counted: a fixed zone and calendar, or the controller's own (None)."""
+
+    zone: Line | None = None
+    calendar: Name
+
+
+class Right(Rule):
+    """Is the right there, how is it answered, and what may be said against it."""
+
+    available: Literal["legal", "house", "none"]
+    event: Name | None = None
+    exemptions: tuple[Line, ...] = ()
+    propagate_to: tuple[Line, ...] = ()
+    notes: tuple[Line, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_answerable(self) -> Right:
+        if (self.available == "none") is not (self.event is None):
+            raise ValueError("a right that is there names its clock event, one that is not names none")
+        return self
+
+
+class Term(Rule):
+    """How long a kind of data may (`at_most`) or must (`at_least`) be kept."""
+
+    kind: Name
+    purpose: Purpose | None = None
+    layer: Layer
+    at_most: Line | None = None
+    at_least: Line | None = None
+
+    @model_validator(mode="after")
+    def _is_a_length(self) -> Term:
+        lengths = [text for text in (self.at_most, self.at_least) if text is not None]
+        if not lengths:
+            raise ValueError("a term has a length")
+        for text in lengths:
+            parse_span(text)
+        return self
+
+
+class Keep(Rule):
+    """A class of keys that an erasure leaves, for how long, and by which rule."""
+
+    cls: Annotated[KeyClass, Field(alias="class")]
+    keep_for: Line
+    at_least: Line | None = None
+
+    @model_validator(mode="after")
+    def _is_keepable(self) -> Keep:
+        if self.cls in _UNTOUCHABLE:
+            raise ValueError("content and profile never outlive an erasure")
+        if self.at_least and parse_span(self.keep_for).at_most < parse_span(self.at_least).at_most:
+            raise ValueError("house relaxes legal: kept for less than the law asks")
+        parse_span(self.keep_for)
+        return self
+
+
+class PackRules(Strict):
+    """The whole text of a pack."""
+
+    pack: Header
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    sets: dict[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")], tuple[Territory, ...]] = {}
+    applicability: Annotated[tuple[Trigger, ...], Field(min_length=1)]
+    purposes: dict[Purpose, PurposeRule]
+    minors: tuple[MinorRule, ...] = ()
+    withdrawal: Withdrawal | None = None
+    notices: tuple[Notice, ...] = ()
+    seat: Seat
+    calendars: dict[Name, Calendar]
+    clocks: dict[Name, Clock]
+    events: dict[Name, Event]
+    rights: dict[DsrKind, Right]
+    retention: tuple[Term, ...] = ()
+    keep_at_erasure: tuple[Keep, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> PackRules:
+        _complete("purposes", set(Purpose), set(self.purposes))
+        _complete("rights", set(DsrKind), set(self.rights))
+        self._check_references()
+        self._check_cites()
+        self._check_predicates()
+        _check_aliases(self.events)
+        _check_targets(self.events, self.clocks)
+        _check_terms(self.retention)
+        return self
+
+    def _check_references(self) -> None:
+        _known("seat", {self.seat.calendar}, set(self.calendars))
+        for name, event in self.events.items():
+            used = {event.ack, event.respond, event.extend, event.target} - {None}
+            used |= {option.clock for limit in event.limits for option in limit.options}
+            _known(f"events.{name}", used, set(self.clocks))
+        _known("rights", {right.event for right in self.rights.values()} - {None}, set(self.events))
+
+    def _check_cites(self) -> None:
+        keys = {source.key for source in self.sources}
+        for rule in _rules(self):
+            _known("cite", {cite.partition("#")[0] for cite in rule.cite}, keys)
+
+    def _check_predicates(self) -> None:
+        for predicate in _predicates(self):
+            for test in tests_of(predicate):
+                if isinstance(test.value, str) and test.value.startswith("$"):
+                    _known("sets", {test.value[1:]}, set(self.sets))
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """A rule book together with the very bytes it was read from."""
+
+    rules: PackRules
+    source_bytes: bytes
+
+    @property
+    def id(self) -> str:
+        """Return the pack's id, which is also its file's stem."""
+        return self.rules.pack.id
+
+    @property
+    def version(self) -> str:
+        """Return the version that the pack gives itself."""
+        return self.rules.pack.version
+
+    @property
+    def title(self) -> str:
+        """Return the name of the law."""
+        return self.rules.pack.title
+
+    @property
+    def status(self) -> str:
+        """Return `in_force`, `partly` or `pending`."""
+        return self.rules.pack.status
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the SHA-256 of the source bytes, in hex."""
+        return hashlib.sha256(self.source_bytes).hexdigest()
+
+    def cited(self, cites: tuple[str, ...]) -> tuple[str, ...]:
+        """Return citations as people write them: `GDPR#9(2)(a)` becomes `GDPR Art. 9(2)(a)`."""
+        short = {source.key: source.short for source in self.rules.sources}
+        return tuple(f"{short[key]} {place}" for key, _, place in (cite.partition("#") for cite in cites))
+
+
+def parse_pack(data: bytes) -> Pack:
+    """Read a pack from the bytes of its YAML file.
+
+    Raises:
+        PackInvalid: Not safe YAML, a duplicate or unknown key, a rule that
+            cites nothing, or a house value that is laxer than the legal one.
+    """
+    try:
+        tree = yaml.load(data, Loader=_Loader)  # noqa: S506 # _Loader is a SafeLoader that refuses more
+        # By way of JSON, so that lists may fill tuples while nothing else is converted.
+        rules = PackRules.model_validate_json(json.dumps(tree, allow_nan=False))
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise PackInvalid(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise PackInvalid(str(error)) from error
+    if rules.pack.id == "house":
+        raise PackInvalid("house is reserved and no pack")
+    return Pack(rules, data)
+
+
+def load_packs() -> dict[str, Pack]:
+    """Read the packs that come with this package, by id.
+
+    Raises:
+        PackInvalid: A file is broken, or its stem is not its id.
+    """
+    packs: dict[str, Pack] = {}
+    folder = resources.files("policy").joinpath("packs")
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".yaml"):
+            pack = parse_pack(file.read_bytes())
+            if file.name != f"{pack.id}.yaml":
+                raise PackInvalid(f"{file.name}: the stem of the file is not the pack's id {pack.id}")
+            packs[pack.id] = pack
+    return packs
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that also refuses duplicate keys, keys that are not text, and aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(None, None, "aliases are refused", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:str":
+                raise yaml.constructor.ConstructorError(None, None, "a key must be quoted text", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _codes(known: frozenset[str], *codes: str) -> None:
+    for code in codes:
+        if code not in known:
+            raise ValueError(f"no such reason code: {code}")
+
+
+def _known(where: str, used: set[Any], known: set[str]) -> None:
+    if used - known:
+        raise ValueError(f"{where}: not defined: {', '.join(sorted(used - known))}")
+
+
+def _complete(where: str, wanted: set[Any], given: set[Any]) -> None:
+    if wanted - given:
+        raise ValueError(f"{where}: nothing said of {', '.join(sorted(wanted - given))}")
+
+
+def _rules(part: object) -> Iterator[Rule]:
+    """Yield every rule inside a piece of a pack."""
+    if isinstance(part, Rule):
+        yield part
+    if isinstance(part, Strict):
+        for name in type(part).model_fields:
+            yield from _rules(getattr(part, name))
+    elif isinstance(part, Mapping):
+        for inner in part.values():
+            yield from _rules(inner)
+    elif isinstance(part, tuple):
+        for inner in part:
+            yield from _rules(inner)
+
+
+def _predicates(rules: PackRules) -> Iterator[Predicate]:
+    yield from (trigger.when for trigger in rules.applicability)
+    for purpose in rules.purposes.values():
+        yield from (gate.when for gate in purpose.gates)
+        yield from (ground.when for ground in purpose.grounds if ground.when is not None)
+
+
+def _check_aliases(events: Mapping[str, Event]) -> None:
+    seen: set[str] = set()
+    for event in events.values():
+        for alias in event.aliases:
+            if alias.casefold() in seen:
+                raise ValueError(f"alias of two events: {alias}")
+            seen.add(alias.casefold())
+
+
+_SHORTEST = {"hour": 1, "day": 24, "business_day": 24, "month": 28 * 24, "year": 365 * 24}
+_LONGEST = {"hour": 1, "day": 24, "business_day": 11 * 24, "month": 31 * 24, "year": 366 * 24}
+
+
+def _check_targets(events: Mapping[str, Event], clocks: Mapping[str, Clock]) -> None:
+    """Refuse a house target that may lie after the legal limit (lengths in hours)."""
+    for name, event in events.items():
+        if event.respond is None or event.target is None:
+            continue
+        legal, house = clocks[event.respond], clocks[event.target]
+        is_late = house.length > legal.length
+        if house.unit != legal.unit:
+            is_late = house.length * _LONGEST[house.unit] > legal.length * _SHORTEST[legal.unit]
+        if is_late or (house.roll != "none" and legal.roll == "none"):
+            raise ValueError(f"house relaxes legal: the target of {name} lies after the limit")
+
+
+def _check_terms(terms: tuple[Term, ...]) -> None:
+    """Refuse house terms that keep longer than the law lets, or less long than it asks."""
+    for house in (term for term in terms if term.layer == "house"):
+        same = [t for t in terms if t.layer == "legal" and (t.kind, t.purpose) == (house.kind, house.purpose)]
+        for legal in same:
+            for mine, theirs, sign in ((house.at_most, legal.at_most, 1), (house.at_most, legal.at_least, -1)):
+                if mine and theirs:
+                    gap = parse_span(mine).at_most - parse_span(theirs).at_most
+                    if gap.total_seconds() * sign > 0:
+                        raise ValueError(f"house relaxes legal: the term of {house.kind}")
+
