@@ -40,6 +40,7 @@ class Listen(Section):
     max_concurrent_calls: Annotated[int, Field(gt=0)] = 256
     min_deadline_ms: Annotated[int, Field(ge=0)] = 20
     max_deadline_s: Annotated[int, Field(gt=0)] = 3600
+    refused_alarm_per_minute: Annotated[int, Field(ge=0)] = 60
 
 
 class RecordsSection(Section):

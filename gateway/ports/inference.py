@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,8 +57,8 @@ class Inference(Protocol):
 
     def generate(
         self, job_pseudonym: str, style: str, image: bytes, image_type: str
-    ) -> AsyncIterator[Progress | Result]:
-        """Yield progress, then exactly one `Result`, and end."""
+    ) -> AsyncGenerator[Progress | Result]:
+        """Yield progress, then exactly one `Result`, and end; closing it ends the call."""
 
     async def cancel(self, job_pseudonym: str) -> None:
         """Stop the job if it runs; unknown jobs are no error."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import LetheError, StoreUnavailable
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectMissing, ObjectStore
 from gateway.ports.records import StoredObject
@@ -85,7 +86,13 @@ class Safe:
         )
         binding = object_binding(bare)
         sealed = stream.seal(dek, binding.aad(), _pieces(draft.image))
-        await self.objects.put(bare.object_id, _as_async(sealed))
+        try:
+            await self.objects.put(bare.object_id, _as_async(sealed))
+        except LetheError:
+            # It may have persisted all the same; we give up, so it must not stay.
+            with contextlib.suppress(LetheError):
+                await self.objects.delete(bare.object_id)
+            raise
         return replace(bare, wrapped_dek=wrap_dek(held.key, dek, binding))
 
     async def open(self, stored: StoredObject) -> bytes:
@@ -114,6 +121,6 @@ def _pieces(data: bytes) -> list[memoryview]:
     return [view[i : i + _FEED] for i in range(0, len(view), _FEED)] or [view]
 
 
-async def _as_async(chunks: object) -> AsyncIterator[bytes]:
-    for chunk in chunks:  # type: ignore[attr-defined] # any iterable of bytes
+async def _as_async(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
         yield chunk

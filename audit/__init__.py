@@ -1,0 +1,1 @@
+"""Proves: canonical leaves, the tree over them, signed checkpoints, proofs, exports.  Functions on bytes."""

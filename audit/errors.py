@@ -1,0 +1,52 @@
+"""What does not hold.
+
+Each error carries a short machine-readable `code`; messages are made of our own
+words, never of the data that failed.
+"""
+
+from __future__ import annotations
+
+
+class AuditError(Exception):
+    """Something that should be proven is not; `code` says what, in `[a-z0-9_]`."""
+
+    def __init__(self, code: str, message: str = "") -> None:
+        """Keep the code; the message continues it as a sentence."""
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+
+
+class JsonInvalid(AuditError):
+    """Bytes that are not one strict JSON value, or a value outside the restricted profile."""
+
+
+class LeafInvalid(AuditError):
+    """An event outside the closed schema, or a line that is not its canonical form."""
+
+
+class OpeningInvalid(AuditError):
+    """An opening that is not what the leaf committed to."""
+
+
+class NoteInvalid(AuditError):
+    """A note, or a verifier key, that is malformed or not signed by a known key."""
+
+
+class CheckpointInvalid(AuditError):
+    """A note that is signed and is no checkpoint of its origin."""
+
+
+class CheckpointInconsistent(AuditError):
+    """A checkpoint that contradicts the entries it is said to be about."""
+
+
+class ProofInvalid(AuditError):
+    """A proof that does not lead to the root it claims."""
+
+
+class ExportInvalid(AuditError):
+    """An export that is incomplete, altered, or contradicts itself."""
+
+
+class TrustInvalid(AuditError):
+    """A trust file from which no key can be taken."""

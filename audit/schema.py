@@ -1,0 +1,268 @@
+"""What a leaf may say: one closed set of fields per event type, and a pattern for every value.
+
+No value is free text.  What a pattern cannot rule out, the caller does: a code
+of `[a-z0-9_]` or `[A-Z0-9_]` comes from our own tables, never from a message
+(the one exception is `rc` of `dsr.refused`, which an officer gives).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+Check = Callable[[Any], bool]
+
+MAX_MS = 253_402_300_799_999  # the last millisecond of the year 9999
+MAX_LIST = 64
+
+# A citation is made of a closed vocabulary and of places: `GDPR Art. 17(3)(b),(e)`,
+# `Cal. Civ. Code 1798.105(d)(8)`, `PIPEDA Sch. 1 cl. 4.5.2`.  The one open word is an
+# acronym of two to six capitals.  A new statute may need a word here.
+_ABBREVIATIONS = (
+    "Ann|Arts?|Bus|Cal|Ch|Civ|Com|Dec|Dir|Ill|Mont|No|Pub|Rec|Reg|Regs|Rev|Sch|Secs?|Stat|Tex|Wash|"
+    "c|ch|cl|ff|para|paras|s|ss|tit"
+)
+_WORDS = "Act|Code|Guidelines|Interpretation|Law|Rules|Standards|and|guidance|guidelines|of|para|paras|under"
+_NUMBER = "[0-9]{1,5}[a-z]?"
+_LETTER = r"\((?:[0-9]{1,3}|[a-z]{1,2}|[ivx]{1,5}|[A-Z])\)"
+_PLACE = rf"(?:[A-Z]-)?(?:{_NUMBER}|{_LETTER})(?:{_LETTER}|[.,/-](?:{_NUMBER}|{_LETTER}))*"
+_CITED = rf"(?:(?:{_ABBREVIATIONS})\.|{_WORDS}|&|\(?[A-Z]{{2,6}}\)?|[A-Z]{{2,6}}/{_PLACE}|{_PLACE})"
+# Something named and some place in it; no numbers side by side (telephone), no four with dots (address).
+_SHAPE = r"(?=[^;]*[A-Z])(?=[^;]*[0-9])(?![^;]*[0-9] [0-9])(?![^;]*(?:[0-9]+\.){3}[0-9])"
+CITATION = rf"{_SHAPE}{_CITED}(?: {_CITED}){{0,9}}"
+"""One citation; a rule of `kept` is one or more of them, joined by `; `."""
+
+REASONS = frozenset(
+    {
+        "NOTICE_UNKNOWN",
+        "SUBJECT_UNKNOWN",
+        "SUBJECT_BLOCKED",
+        "OBJECT_EXPIRED",
+        "HOLD_ACTIVE",
+        "IMAGE_REJECTED",
+        "PAYLOAD_TOO_LARGE",
+        "IDEMPOTENCY_CONFLICT",
+        "RESIDENCY_NO_TARGET",
+        "BACKEND_RETENTION_TOO_LONG",
+        "BACKEND_UNAVAILABLE",
+        "JOB_CANCELLED",
+        "AUDIT_UNAVAILABLE",
+        "KEY_SERVICE_UNAVAILABLE",
+        "STORE_UNAVAILABLE",
+        "POLICY_UNAVAILABLE",
+        "PREVIEW_STALE",
+        "SECOND_PERSON_REQUIRED",
+        "SECOND_FACTOR_REQUIRED",
+        "ROLE_REQUIRED",
+        "RATE_LIMITED",
+        "DEADLINE_REQUIRED",
+        "DEADLINE_TOO_SHORT",
+        "MESSAGE_INVALID",
+        "NOT_FOUND",
+        "METHOD_NOT_BUILT",
+        "FACT_UNKNOWN",
+        "SCRUBBER_UNAVAILABLE",
+        "PROMPT_REJECTED",
+        "STATE_CONFLICT",
+        "BACKEND_PROTOCOL",
+        "ATTESTATION_REQUIRED",
+        "DISK_RESERVE",
+        "INPUT_LOST",
+        "INTERNAL",
+    }
+)
+"""Reasons that the gateway gives for a refusal; those of policy begin with `DENY_`."""
+
+_SERVICES = (
+    "Generation|Subject|Notice|Consent|Dsr|Retention|Policy|Audit|Backend|Key|Tenant|Training|"
+    "Analytics|Incident"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The fields that an event must have and those it may have."""
+
+    required: Mapping[str, Check]
+    optional: Mapping[str, Check] = field(default_factory=dict)
+
+    def fault(self, value: Mapping[str, Any]) -> str:
+        """Return what is wrong with `value` as a code, or nothing; the code never quotes it."""
+        known = {**self.required, **self.optional}
+        if not value.keys() <= known.keys():
+            return "field_unknown"
+        for name in sorted(self.required.keys() - value.keys()):
+            return f"field_missing_{name}"
+        for name in sorted(value):
+            if not known[name](value[name]):
+                return f"field_value_{name}"
+        return ""
+
+
+def text(pattern: str, longest: int = 255) -> Check:
+    """Return a check for text that matches `pattern` from end to end."""
+    compiled = re.compile(pattern, re.ASCII)
+    return lambda value: (
+        isinstance(value, str) and len(value) <= longest and compiled.fullmatch(value) is not None
+    )
+
+
+def one_of(*codes: str) -> Check:
+    """Return a check for one of `codes`."""
+    return lambda value: isinstance(value, str) and value in codes
+
+
+def number(low: int, high: int) -> Check:
+    """Return a check for an integer from `low` to `high`, both included."""
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def listed(check: Check, longest: int = MAX_LIST) -> Check:
+    """Return a check for a list of at most `longest` different values that pass `check`."""
+
+    def passes(value: Any) -> bool:
+        if not isinstance(value, (list, tuple)) or len(value) > longest:
+            return False
+        return all(map(check, value)) and all(item not in value[:place] for place, item in enumerate(value))
+
+    return passes
+
+
+def counts(name: Check) -> Check:
+    """Return a check for a mapping of at most `MAX_LIST` codes to numbers."""
+    amount = number(0, 1 << 40)
+    return lambda value: (
+        isinstance(value, dict)
+        and len(value) <= MAX_LIST
+        and all(name(key) and amount(item) for key, item in value.items())
+    )
+
+
+def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
+    """Return a check for an object with exactly these fields."""
+    fields = Fields(required, optional or {})
+    return lambda value: isinstance(value, dict) and not fields.fault(value)
+
+
+HEX16 = text(r"[0-9a-f]{32}")
+HEX32 = text(r"[0-9a-f]{64}")
+CODE = text(r"[a-z][a-z0-9_]{0,31}")
+DETAIL = text(r"[a-z0-9_]{1,63}")
+MS = number(0, MAX_MS)
+COUNT = number(0, 1 << 40)
+SIZE = number(0, (1 << 53) - 1)
+PACK = text(r"[a-z][a-z0-9_]{1,31}")
+ACTOR = text(r"svc:[a-z0-9][a-z0-9._-]{0,62}|tok:[0-9a-f]{32}|sys:lethe")
+PURPOSE = one_of(
+    "generate", "retain_original", "retain_output", "train", "analytics", "sell_share", "transfer"
+)
+KIND = one_of("original", "output", "template", "landmarks", "prompt", "telemetry")
+FORM = one_of(
+    "implied", "opt_out", "express", "explicit", "written_release", "signed_authorization", "parental"
+)
+FLAG = one_of("separate", "presented_separately", "highlighted", "condition_of_service", "two_step_confirmed")
+SIGNAL = one_of("gpc", "limit_spi")
+AGE = one_of("lt13", "13-15", "16-17", "adult", "unknown")
+CLASS = one_of("content", "profile", "evidence", "dsr", "audit")
+DSR_KIND = one_of("access", "erasure", "correction", "portability", "restriction", "opt_out", "withdrawal")
+WHY = one_of("cancelled", "deleted", "erasure", "expired", "job_done", "withdrawn")
+RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
+DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
+GIVEN_REASON = text(r"[A-Z][A-Z0-9_]{2,63}")
+METHOD = text(rf"(?:{_SERVICES})Service/[A-Z][A-Za-z]{{1,39}}")
+POLICY = listed(record({"id": PACK, "sha256": HEX32}))
+KEPT = listed(record({"cls": CLASS, "rule": RULE}, {"until": MS}))
+
+
+def REASON(value: Any) -> bool:  # noqa: N802 - a check like those above, made of two of them
+    """Return whether `value` is a reason of the gateway or a denial of policy."""
+    return isinstance(value, str) and (value in REASONS or (value.startswith("DENY_") and DECISION(value)))
+
+
+COMMON: Mapping[str, Check] = MappingProxyType(
+    {
+        "v": number(1, 1),
+        "ty": text(r"[a-z]{1,15}\.[a-z]{1,15}"),
+        "id": HEX16,
+        "t": MS,
+        "n": HEX16,
+        "act": ACTOR,
+        # Empty until erasable payloads are built (decision 0004).
+        "seals": listed(HEX32, 0),
+    }
+)
+"""The fields of every leaf."""
+
+EVENTS: Mapping[str, Fields] = MappingProxyType(
+    {
+        "access.refused": Fields({"mthd": METHOD, "rc": REASON}),
+        "consent.recorded": Fields(
+            {
+                "con": HEX16,
+                "pur": PURPOSE,
+                "form": FORM,
+                "flags": listed(FLAG),
+                "ntc": HEX16,
+                "minor": one_of("own", "guardian"),
+            },
+            {"exp": MS},
+        ),
+        "consent.withdrawn": Fields({"con": HEX16, "pur": PURPOSE, "meth": one_of("api")}),
+        "decision.made": Fields(
+            {
+                "pur": PURPOSE,
+                "dec": one_of("allow", "deny"),
+                "rc": DECISION,
+                "pol": POLICY,
+                "packs": listed(PACK),
+                "age": AGE,
+                "minor": one_of("own", "guardian", "none"),
+                "sig": listed(SIGNAL),
+                "layer": one_of("legal", "house"),
+                "cat": KIND,
+            },
+            {"job": HEX16},
+        ),
+        "dsr.approved": Fields({"dsr": HEX16}),
+        "dsr.cancelled": Fields({"dsr": HEX16}),
+        "dsr.received": Fields({"dsr": HEX16, "dkind": DSR_KIND, "reg": PACK}),
+        "dsr.refused": Fields({"dsr": HEX16, "rc": GIVEN_REASON}),
+        "export.created": Fields({"from": SIZE, "to": SIZE, "size": SIZE, "root": HEX32}),
+        "image.scrubbed": Fields({"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)}),
+        "job.cancelled": Fields({"job": HEX16, "why": WHY}),
+        "job.created": Fields({"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}),
+        "job.deleted": Fields({"job": HEX16}),
+        "job.dispatched": Fields({"job": HEX16, "bak": HEX16}),
+        "job.failed": Fields({"job": HEX16, "bak": HEX16, "rc": REASON}, {"det": DETAIL}),
+        "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32}),
+        "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}),
+        "object.destroyed": Fields({"obj": HEX16, "cat": KIND, "why": WHY}),
+        "object.sealed": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
+        "result.released": Fields({"job": HEX16, "obj": HEX16}),
+        "signal.recorded": Fields({"sig": listed(SIGNAL)}),
+        "subject.erased": Fields(
+            {
+                "dsr": HEX16,
+                "cls": listed(CLASS),
+                "kept": KEPT,
+                "nobj": COUNT,
+                "ncon": COUNT,
+                "njob": COUNT,
+                "nkey": COUNT,
+                "meth": one_of("key_destroyed_bytes_deleted"),
+                "t1": MS,
+                "opn": HEX32,
+            },
+            # Absent where copies of the keys lie outside our control: then no moment is promised.
+            {"t2": MS},
+        ),
+        "subject.restricted": Fields({}),
+        "subject.unrestricted": Fields({}),
+        "subject.upserted": Fields({"age": AGE}),
+        "upload.refused": Fields({"rc": REASON, "pur": PURPOSE}, {"det": DETAIL}),
+    }
+)
+"""Event type to its own fields, beside the common ones."""

@@ -1,0 +1,404 @@
+"""The door to a backend that speaks `lethe.backend.v1`, over mutual TLS.
+
+A backend is a stranger.  What it is sent is a pseudonym, a style and a scrubbed
+picture; what it sends is measured against the contract before it goes further,
+because stages and names end up in records and on the wire.  Refusals carry
+codes of ours and never its words: those may quote a picture or a prompt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from lethe.backend.v1 import backend_pb2, backend_pb2_grpc
+
+from gateway.errors import BackendProtocol, BackendUnavailable, ImageRejected, JobCancelled, LetheError
+from gateway.ports.inference import BackendFacts, Progress, Result
+
+CHUNK_BYTES: Final = 256 << 10
+MAX_RESULT_BYTES: Final = 64 << 20
+MAX_MESSAGES: Final = 10_000
+"""Of one answer: a backend that drips single bytes or floods stages is cut off."""
+MAX_STYLES: Final = 64
+MAX_MODELS: Final = 64
+MAX_SIDE: Final = 65_535
+CALL_S: Final = 10.0
+"""Deadline of every call but `Generate`; Forget waits for the job's stage to end."""
+
+DOMAIN: Final = "lethe.dev"
+IMAGE_TYPES: Final = frozenset({"jpeg", "png", "webp"})
+IMAGE_DETAILS: Final = frozenset(
+    {"no_face", "not_an_image", "unsupported_format", "too_many_pixels", "truncated", "multi_frame"}
+)
+"""Why a backend may reject a picture, as backend.proto lists it."""
+
+_CODE = re.compile(r"[a-z0-9_]{1,32}")
+_SOFTWARE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/()+-]{0,62}")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REGION = re.compile(r"[A-Z]{2}|local")
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class GrpcInference:
+    """One backend behind `lethe.backend.v1`; an `Inference`.
+
+    The connection is made when first needed and made again when it was lost.
+    Nothing but `address` is contacted: no proxy from the environment, no
+    service configuration from the DNS.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        address: str,
+        server_name: str | None,
+        ca: bytes,
+        cert: bytes,
+        key: bytes,
+        timeout_s: float,
+        max_result_bytes: int = MAX_RESULT_BYTES,
+    ) -> None:
+        """Prepare the connection; nothing is sent yet.
+
+        Args:
+            name: What the configuration calls the backend.  What it calls itself is not used.
+            address: Host and port.
+            server_name: The name its certificate must carry, where that is not the host's.
+            ca: The CA that its certificate must chain to, PEM.
+            cert: Our chain, PEM.
+            key: Our key, PEM.
+            timeout_s: How long a job may take from first byte to last.
+            max_result_bytes: The largest result that is taken.
+        """
+        self._name = name
+        self._timeout_s = timeout_s
+        self._max_result_bytes = max_result_bytes
+        self._is_closed = False
+        credentials = grpc.ssl_channel_credentials(ca, key, cert)
+        self._channel = grpc.aio.secure_channel(address, credentials, options=_options(server_name))
+        self._stub = backend_pb2_grpc.InferenceBackendServiceStub(self._channel)
+
+    async def describe(self) -> BackendFacts:
+        """Return what the backend declares of itself, under the name we gave it."""
+        said = await self._ask(self._stub.Describe, backend_pb2.DescribeRequest())
+        return _facts(self._name, said)
+
+    async def generate(
+        self, job_pseudonym: str, style: str, image: bytes, image_type: str
+    ) -> AsyncIterator[Progress | Result]:
+        """Yield progress, then exactly one `Result`, once the backend has ended well.
+
+        However this ends, the call has ended too, and with it the work.
+        """
+        self._need_open()
+        order = _order(job_pseudonym, style, image, image_type)
+        call = self._stub.Generate(order, timeout=self._timeout_s)
+        answer = _Answer(self._name, self._max_result_bytes)
+        refusal: LetheError | None = None
+        try:
+            async for message in call:
+                progress = answer.take(message)
+                if progress is not None:
+                    yield progress
+        except grpc.aio.AioRpcError as error:
+            refusal = _refusal(error)
+        except asyncio.CancelledError:
+            if not self._is_ours_to_translate():
+                raise
+            refusal = BackendUnavailable(detail="closed")
+        finally:
+            call.cancel()
+        # Raised out here, so that no chain leads to the backend's words.
+        if refusal is not None:
+            raise refusal
+        yield answer.result()
+
+    async def cancel(self, job_pseudonym: str) -> None:
+        """Stop the job if it runs."""
+        await self._ask(self._stub.Cancel, backend_pb2.CancelRequest(job_id=job_pseudonym))
+
+    async def forget(self, job_pseudonym: str) -> None:
+        """Return once the backend says that it holds nothing of the job."""
+        await self._ask(self._stub.Forget, backend_pb2.ForgetRequest(job_id=job_pseudonym))
+
+    async def close(self) -> None:
+        """Let the connection go; what still runs ends as unavailable."""
+        self._is_closed = True
+        await self._channel.close()
+
+    async def _ask(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
+    ) -> _Response:
+        """Make a unary call.
+
+        Raises:
+            BackendUnavailable: It cannot be reached or has no time.
+            BackendProtocol: It refused, which these calls do not provide for.
+        """
+        self._need_open()
+        try:
+            response: _Response | None = await method(request, timeout=min(CALL_S, self._timeout_s))
+        except grpc.aio.AioRpcError as error:
+            refusal = _refusal(error)
+        except asyncio.CancelledError:
+            if not self._is_ours_to_translate():
+                raise
+            refusal = BackendUnavailable(detail="closed")
+        else:
+            # grpc gives None where the bytes are no message.
+            if response is not None:
+                return response
+            refusal = BackendProtocol(detail="message_garbled")
+        if not isinstance(refusal, (BackendUnavailable, BackendProtocol)):
+            refusal = BackendProtocol(detail="unexpected_reason")
+        raise refusal
+
+    def _need_open(self) -> None:
+        if self._is_closed:
+            raise BackendUnavailable(detail="closed")
+
+    def _is_ours_to_translate(self) -> bool:
+        """Tell whether a cancellation is the closing of this door, not that of the caller's task."""
+        task = asyncio.current_task()
+        return self._is_closed and task is not None and not task.cancelling()
+
+
+def _options(server_name: str | None) -> list[tuple[str, Any]]:
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", CHUNK_BYTES + 1024),
+        ("grpc.max_metadata_size", 8 << 10),
+        ("grpc.absolute_max_metadata_size", 16 << 10),
+        # A compressed message could only be a bomb: pictures do not compress.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.service_config_disable_resolution", 1),
+        # A repetition is the flow's decision: it asks policy again first.
+        ("grpc.enable_retries", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    return options
+
+
+def _order(
+    job_pseudonym: str, style: str, image: bytes, image_type: str
+) -> Iterator[backend_pb2.GenerateRequest]:
+    """Yield the header, then the picture in chunks."""
+    header = backend_pb2.JobHeader(
+        job_id=job_pseudonym, style=style, image_type=image_type, size_bytes=len(image)
+    )
+    yield backend_pb2.GenerateRequest(header=header)
+    for start in range(0, len(image), CHUNK_BYTES):
+        yield backend_pb2.GenerateRequest(chunk=image[start : start + CHUNK_BYTES])
+
+
+class _Answer:
+    """What a backend has sent so far: progress, then the result's header, then its bytes."""
+
+    def __init__(self, name: str, max_bytes: int) -> None:
+        self._name = name
+        self._max_bytes = max_bytes
+        self._messages = 0
+        self._percent = 0
+        self._header: backend_pb2.ResultHeader | None = None
+        self._image = bytearray()
+
+    def take(self, message: backend_pb2.GenerateResponse | None) -> Progress | None:
+        """Return the progress that `message` tells, if it does.
+
+        Raises:
+            BackendProtocol: The message breaks the contract; the detail says how.
+        """
+        # grpc gives None where the bytes are no message.
+        if message is None:
+            raise BackendProtocol(detail="message_garbled")
+        self._messages += 1
+        _demand(self._messages <= MAX_MESSAGES, "too_many_messages")
+        part = message.WhichOneof("part")
+        if part == "progress":
+            return self._take_progress(message.progress)
+        if part == "result":
+            self._take_header(message.result)
+        elif part == "chunk":
+            self._take_chunk(message.chunk)
+        else:
+            raise BackendProtocol(detail="message_empty")
+        return None
+
+    def _take_progress(self, progress: backend_pb2.Progress) -> Progress:
+        _demand(self._header is None, "progress_after_result")
+        _demand(self._percent <= progress.percent <= 100, "bad_percent")
+        _demand(_CODE.fullmatch(progress.stage), "bad_stage")
+        self._percent = progress.percent
+        return Progress(progress.percent, progress.stage)
+
+    def _take_header(self, header: backend_pb2.ResultHeader) -> None:
+        _demand(self._header is None, "two_results")
+        _demand(header.image_type in IMAGE_TYPES, "bad_image_type")
+        _demand(header.size_bytes > 0, "bad_size")
+        _demand(header.size_bytes <= self._max_bytes, "result_too_large")
+        _demand(0 < header.width <= MAX_SIDE and 0 < header.height <= MAX_SIDE, "bad_dimensions")
+        _demand(_SOFTWARE.fullmatch(header.backend), "bad_name")
+        _demand(_DEVICE.fullmatch(header.device), "bad_device")
+        _demand(_SHA256.fullmatch(header.model_digest), "bad_digest")
+        self._header = header
+
+    def _take_chunk(self, chunk: bytes) -> None:
+        header = self._header
+        if header is None:
+            raise BackendProtocol(detail="chunk_before_result")
+        _demand(0 < len(chunk) <= CHUNK_BYTES, "bad_chunk")
+        _demand(len(self._image) + len(chunk) <= header.size_bytes, "more_than_announced")
+        self._image += chunk
+
+    def result(self) -> Result:
+        """Return the result of an answer that has ended.
+
+        Raises:
+            BackendProtocol: There is none, or bytes are missing.
+        """
+        header = self._header
+        if header is None:
+            raise BackendProtocol(detail="no_result")
+        _demand(len(self._image) == header.size_bytes, "less_than_announced")
+        return Result(
+            image=bytes(self._image),
+            image_type=header.image_type,
+            backend=self._name,
+            device=header.device,
+            model_digest=header.model_digest,
+        )
+
+
+def _facts(name: str, said: backend_pb2.DescribeResponse) -> BackendFacts:
+    """Return what a backend declared, under the name we know it by.
+
+    Where it does not say that it looks for no faces, a template counts as
+    extracted: a detector's landmarks are a landmark map, if only for a moment,
+    and the gateway cannot see what becomes of them.
+
+    Raises:
+        BackendProtocol: A declaration is missing, or is none that the contract knows.
+
+    Rule:
+        law.md 2.3: true unless the backend declares `face_features: none`.
+    """
+    _demand(_SOFTWARE.fullmatch(said.name), "bad_name")
+    _demand(_VERSION.fullmatch(said.version), "bad_version")
+    _demand(_DEVICE.fullmatch(said.device), "bad_device")
+    _demand(_SHA256.fullmatch(said.model_digest), "bad_digest")
+    _demand(len(said.models) <= MAX_MODELS, "bad_models")
+    _demand(all(_FILE.fullmatch(m.name) and _SHA256.fullmatch(m.sha256) for m in said.models), "bad_models")
+    _demand(0 < len(said.styles) <= MAX_STYLES, "bad_styles")
+    _demand(all(_CODE.fullmatch(style) for style in said.styles), "bad_styles")
+    _demand(_REGION.fullmatch(said.region), "bad_region")
+    # A negative term would pass every upper bound that policy sets.
+    _demand(said.retention_seconds >= 0, "bad_retention")
+    return BackendFacts(
+        name=name,
+        version=said.version,
+        device=said.device,
+        model_digest=said.model_digest,
+        styles=tuple(dict.fromkeys(said.styles)),
+        region=said.region,
+        retention_s=said.retention_seconds,
+        trains_on_inputs=said.trains_on_inputs,
+        template_extracted=said.face_features != backend_pb2.DescribeResponse.FACE_FEATURES_NONE,
+        supports_cancel=said.supports_cancel,
+        supports_forget=said.supports_forget,
+    )
+
+
+def _demand(holds: object, detail: str) -> None:
+    """Refuse the backend unless `holds`; `detail` names what is wrong, never what was sent."""
+    if not holds:
+        raise BackendProtocol(detail=detail)
+
+
+_BY_STATUS: Final = {
+    grpc.StatusCode.UNAVAILABLE: "unreachable",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "busy",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "deadline",
+    # Without JOB_CANCELLED nobody cancelled: the stream was cut, as at a restart.
+    grpc.StatusCode.CANCELLED: "cut_off",
+}
+"""The statuses of a backend that cannot answer now, where it gives no reason."""
+
+_UNAVAILABLE: Final = {"RATE_LIMITED": "busy", "DEADLINE_TOO_SHORT": "deadline"}
+_PROTOCOL: Final = {"MESSAGE_INVALID": "message_refused", "DEADLINE_REQUIRED": "deadline_refused"}
+"""We keep to the contract, so a backend that says we do not reads another one."""
+
+_LOST_WRITE: Final = "Internal error from Core"
+"""What grpc.aio says where the stream ended while it wrote; the true status is lost."""
+_OVERSIZE: Final = "larger than max"
+"""What grpc says, as RESOURCE_EXHAUSTED, of a message over `grpc.max_receive_message_length`."""
+
+
+def _refusal(error: grpc.aio.AioRpcError) -> LetheError:
+    """Return what a failed call means to us; nothing of the backend's words is kept."""
+    try:
+        info = _error_info(error)
+    except (ValueError, DecodeError):
+        return BackendProtocol(detail="status_garbled")
+    return _by_status(error) if info is None else _by_reason(info)
+
+
+def _error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
+    """Return the contract's `ErrorInfo`, or None: a proxy in between may have ended the call.
+
+    Raises:
+        ValueError, DecodeError: The details are garbage or contradict the status.
+    """
+    status = rpc_status.from_call(error)
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Is(info.DESCRIPTOR):
+            detail.Unpack(info)
+            if info.domain == DOMAIN:
+                return info
+    return None
+
+
+def _by_reason(info: error_details_pb2.ErrorInfo) -> LetheError:
+    if info.reason == "JOB_CANCELLED":
+        return JobCancelled()
+    if info.reason == "IMAGE_REJECTED":
+        detail = info.metadata.get("detail", "")
+        if detail not in IMAGE_DETAILS:
+            return BackendProtocol(detail="bad_detail")
+        return ImageRejected(detail=detail)
+    if info.reason == "PAYLOAD_TOO_LARGE":
+        # Sending the same picture again would not make it smaller.
+        return ImageRejected(detail="too_large")
+    if info.reason in _UNAVAILABLE:
+        return BackendUnavailable(detail=_UNAVAILABLE[info.reason])
+    return BackendProtocol(detail=_PROTOCOL.get(info.reason, "unknown_reason"))
+
+
+def _by_status(error: grpc.aio.AioRpcError) -> LetheError:
+    code, said = error.code(), error.details() or ""
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _OVERSIZE in said:
+        return BackendProtocol(detail="message_too_large")
+    if code is grpc.StatusCode.INTERNAL and said == _LOST_WRITE:
+        return BackendUnavailable(detail="cut_off")
+    if code in _BY_STATUS:
+        return BackendUnavailable(detail=_BY_STATUS[code])
+    return BackendProtocol(detail=f"status_{code.name.lower()}")

@@ -1,0 +1,1 @@
+"""The `lethe` command line, on the client, with no back door."""

@@ -1,0 +1,158 @@
+"""`lethe audit`: the log, shown, exported, and verified without us."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.admin import options
+from gateway.admin.exits import FAILED, USAGE, VERDICTS
+from gateway.admin.export import fetch
+from gateway.admin.files import read_text, refuse_existing, write_whole
+from gateway.admin.output import Form, emit, fail, show
+from gateway.admin.session import pages, talk
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The audit log.")
+
+
+@app.command()
+def head(
+    keys: Annotated[bool, typer.Option("--keys", help="Print only the log's vkeys: a trust file.")] = False,
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Show the newest checkpoint, a signed note; or the keys that sign it.
+
+    Trust the keys only as far as you trust this connection.
+
+    Example: lethe audit head --keys --as clients/auditor.yaml > trust.txt
+    """
+    from lethe.v1 import audit_pb2 as pb
+
+    answer = talk(profile, lambda client: client.call(client.audit.GetCheckpoint, pb.GetCheckpointRequest()))
+    if keys:
+        typer.echo("\n".join(answer.vkeys))
+    elif output is Form.TABLE:
+        typer.echo(answer.checkpoint, nl=False)
+    else:
+        show(answer, output)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str, typer.Option("--type", help="Only events of this type, for example consent.recorded.")
+    ] = "",
+    after: Annotated[str, typer.Option(help="Begin behind this page token.")] = "",
+    limit: options.Limit = 100,
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """List events, oldest first.
+
+    Example: lethe audit list --type subject.erased --as clients/auditor.yaml
+    """
+    from lethe.v1 import audit_pb2 as pb
+
+    answer = talk(
+        profile,
+        lambda client: pages(
+            lambda size, token: client.call(
+                client.audit.ListEvents, pb.ListEventsRequest(type=kind, page_size=size, page_token=token)
+            ),
+            "events",
+            limit,
+            after,
+        ),
+    )
+    show(answer, output, rows="events", columns=("index", "type", "event_time", "event_id"))
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Fetch the whole log as a folder that anybody can verify offline.
+
+    Example: lethe audit export --out export --as clients/auditor.yaml
+    """
+    emit({"folder": str(out), "files": talk(profile, lambda client: fetch(client, out))}, output)
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="An export.")],
+    trust: options.Trust = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Decide every decision again (not built yet).")
+    ] = False,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Verify an export offline: 0 valid, 4 not (the first fault is named), 5 consistent but no trust given.
+
+    Example: lethe audit verify export --trust trust.txt
+    """
+    from audit.errors import ExportInvalid, TrustInvalid
+    from audit.verify import Report, read_folder, verify_export
+
+    if replay:
+        fail(FAILED, "METHOD_NOT_BUILT", "decisions cannot be replayed yet")
+    vkeys = read_text(trust) if trust else None
+    try:
+        report = verify_export(read_folder(directory), vkeys)
+    except ExportInvalid as fault:
+        report = Report("invalid", str(fault))
+    except TrustInvalid as fault:
+        fail(USAGE, "TRUST_INVALID", str(fault))
+    except OSError as fault:
+        fail(FAILED, "FILE_UNREADABLE", f"{directory}: {fault.strerror}")
+    emit(asdict(report), output)
+    judge(report.verdict, report.fault)
+
+
+@app.command()
+def prove(
+    event: Annotated[str, typer.Option(help="The event's id.")] = "",
+    index: Annotated[int, typer.Option(min=-1, help="Or its place in the log.")] = -1,
+    out: Annotated[Path | None, typer.Option(help="Write the C2SP tlog-proof file here.")] = None,
+    force: options.Force = False,
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Fetch the proof that an event is in the log.
+
+    Example: lethe audit prove --event ID --out event.tlog-proof --as clients/auditor.yaml
+    """
+    from lethe.v1 import audit_pb2 as pb
+
+    if (not event) == (index < 0):
+        raise typer.BadParameter("name the event by --event or by --index")
+    if out is not None:
+        refuse_existing(out, force)
+    request = (
+        pb.GetInclusionProofRequest(event_id=event) if event else pb.GetInclusionProofRequest(index=index)
+    )
+    answer = talk(profile, lambda client: client.call(client.audit.GetInclusionProof, request))
+    if out is not None:
+        write_whole(out, answer.tlog_proof.encode())
+    elif output is Form.TABLE:
+        typer.echo(answer.tlog_proof, nl=False)
+    else:
+        show(answer, output)
+
+
+def judge(verdict: str, fault: str) -> None:
+    """End the command as a verification ended."""
+    if verdict == "invalid":
+        fail(VERDICTS[verdict], "PROOF_INVALID", fault)
+    if verdict != "valid":
+        fail(
+            VERDICTS[verdict],
+            "TRUST_MISSING",
+            "consistent in itself, but no trust was given: not called valid",
+        )

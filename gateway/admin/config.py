@@ -1,0 +1,80 @@
+"""`lethe config`: the configuration, looked at without starting anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from gateway.admin import options
+from gateway.admin.exits import FAILED
+from gateway.admin.output import Form, emit, fail, say
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The configuration.")
+
+File = Annotated[
+    Path, typer.Option("--config", envvar="LETHE_CONFIG", help="The configuration file (lethe.yaml).")
+]
+
+
+@app.command()
+def check(file: File = Path("lethe.yaml")) -> None:
+    """Check the configuration: every key is known, every file it names is there.
+
+    Example: lethe config check --config /etc/lethe/lethe.yaml
+    """
+    settings = _load(file)
+    missing = [f"{name}: {path}" for name, path in _files(settings) if not path.exists()]
+    if missing:
+        fail(FAILED, "CONFIG_INVALID", "not there: " + "; ".join(missing))
+    say(f"{file}: ok")
+
+
+@app.command()
+def show(file: File = Path("lethe.yaml"), output: options.Output = Form.YAML) -> None:
+    """Show the configuration in force, defaults and environment included.
+
+    Example: lethe config show --config /etc/lethe/lethe.yaml -o json
+    """
+    tree: dict[str, Any] = _load(file).model_dump(mode="json")
+    tree["records"]["url"] = _without_password(tree["records"]["url"])
+    emit(tree, output)
+
+
+def _load(file: Path) -> Settings:
+    from gateway.settings import ConfigInvalid, load
+
+    try:
+        return load(file)
+    except ConfigInvalid as fault:
+        fail(FAILED, "CONFIG_INVALID", str(fault))
+
+
+def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Yield (key, path) of every file that must be there before the gateway starts."""
+    listen = settings.listen
+    yield from (
+        ("listen.cert", listen.cert),
+        ("listen.key", listen.key),
+        ("listen.client_ca", listen.client_ca),
+    )
+    yield "audit.signing_key", settings.audit.signing_key
+    yield "keys.directory", settings.keys.directory
+    if settings.records.password_file is not None:
+        yield "records.password_file", settings.records.password_file
+    for number, backend in enumerate(settings.backends):
+        for name in ("ca", "cert", "key"):
+            yield f"backends.{number}.{name}", getattr(backend, name)
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")).geturl()

@@ -1,0 +1,76 @@
+"""One conversation with the gateway: opened as a profile says, refusals turned into exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from gateway.admin.exits import USAGE, exit_code
+from gateway.admin.output import fail, say
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from gateway.client import Client, Refused
+
+T = TypeVar("T")
+PAGE = 200
+
+
+def talk(profile: Path | None, work: Callable[[Client], Awaitable[T]]) -> T:
+    """Connect as `profile` says, do `work`, and return what it returns.
+
+    A refusal ends the command with its reason on stderr and its exit code.
+    """
+    from gateway.client import Client, ProfileInvalid, Refused
+
+    if profile is None:
+        fail(
+            USAGE,
+            "PROFILE_REQUIRED",
+            "say who calls: --as FILE or LETHE_CLIENT (lethe init writes DIR/clients/*.yaml)",
+        )
+
+    async def session(path: Path) -> T:
+        async with Client.from_profile(path) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(session(profile))
+    except ProfileInvalid as fault:
+        fail(USAGE, "PROFILE_INVALID", str(fault))
+    except Refused as refusal:
+        refuse(refusal)
+
+
+def refuse(refusal: Refused) -> NoReturn:
+    """End the command as the gateway refused it."""
+    why = refusal.metadata.get("job_reason", "")
+    message = f"{refusal} ({why})" if why else str(refusal)
+    fail(exit_code(refusal.reason, refusal.metadata), refusal.reason, message, refusal.detail)
+
+
+async def pages(
+    ask: Callable[[int, str], Awaitable[Message]], field: str, limit: int, token: str = ""
+) -> Message:
+    """Return the first `limit` items of a list, page after page, in one answer.
+
+    Its `next_page_token` says where it would go on; a word on stderr says so too.
+
+    Args:
+        ask: Asks for one page, told its size and token.
+        field: The repeated field that holds the items.
+        limit: When to stop.
+        token: Where to begin.
+    """
+    whole = await ask(min(limit, PAGE), token)
+    while whole.next_page_token and len(getattr(whole, field)) < limit:  # type: ignore[attr-defined] # every list has one
+        left = limit - len(getattr(whole, field))
+        part = await ask(min(left, PAGE), whole.next_page_token)  # type: ignore[attr-defined] # likewise
+        getattr(whole, field).extend(getattr(part, field))
+        whole.next_page_token = part.next_page_token  # type: ignore[attr-defined] # likewise
+    if whole.next_page_token:  # type: ignore[attr-defined] # likewise
+        say(f"note: there are more than {limit}; --limit shows more")
+    return whole

@@ -1,0 +1,1 @@
+"""Inference servers of our own, each a process behind the contract `lethe.backend.v1`."""

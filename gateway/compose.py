@@ -1,0 +1,514 @@
+"""The roof: the only room that knows every other.  It builds the doors and hands them to the flows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from audit.note import Signer
+from gateway.adapters import telemetry
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.inference_grpc import GrpcInference
+from gateway.adapters.keys_local import LocalKeyring
+from gateway.adapters.objects_local import FileObjects
+from gateway.adapters.sql.records import is_sqlite, open_records, sqlite_path
+from gateway.caller import Caller
+from gateway.deidentify import Scrubber
+from gateway.deidentify.limits import Limits as ImageLimits
+from gateway.deidentify.sandbox import ImageScrubber
+from gateway.errors import LetheError, StoreUnavailable
+from gateway.flows.audit import Audit
+from gateway.flows.consent import Consents
+from gateway.flows.dsr import HELD_CLASSES, Dsrs
+from gateway.flows.erasure import Erasure
+from gateway.flows.generate import Generate, GenerateLimits
+from gateway.flows.job import Jobs
+from gateway.flows.notice import Notices
+from gateway.flows.release import Release
+from gateway.flows.sequence import Sequence
+from gateway.flows.subject import Subjects
+from gateway.flows.sweep import Sweep
+from gateway.flows.upload import Upload, UploadLimits
+from gateway.holdings import in_order
+from gateway.idempotency import Idempotency
+from gateway.judge import ControllerFacts, Judge
+from gateway.ledger import Ledger
+from gateway.people import People
+from gateway.ports.clock import Clock
+from gateway.ports.inference import BackendFacts, Inference
+from gateway.ports.keys import KeyService
+from gateway.ports.objects import ObjectStore
+from gateway.ports.records import PackText, Records, Transaction
+from gateway.rpc import services as rpc
+from gateway.rpc.certificates import CertificateFiles, Reloader
+from gateway.rpc.doorstep import Doorstep
+from gateway.rpc.generation import GenerationService
+from gateway.rpc.identity import Directory
+from gateway.rpc.interceptors import Guard
+from gateway.rpc.server import Services, make_server
+from gateway.rpc.sight import Sight
+from gateway.rpc.status import reason_of
+from gateway.settings import BackendSection, ConfigInvalid, Settings
+from gateway.vault.custody import Custody
+from gateway.vault.keys import KeyCache
+from gateway.vault.safe import Safe
+from policy.pack import Pack, load_packs
+
+KEY_CACHE_SIZE = 4096
+KEY_CACHE_TTL = timedelta(minutes=5)
+BACKEND_LOOK_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Everything that lies outside: tests hand in fakes, `open_outside` opens the real ones."""
+
+    clock: Clock
+    records: Records
+    objects: ObjectStore
+    keys: KeyService
+    scrubber: Scrubber
+    confinement: Mapping[str, bool]
+    backends: Mapping[str, Inference]
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """Every verb, wired."""
+
+    upload: Upload
+    generate: Generate
+    jobs: Jobs
+    release: Release
+    subjects: Subjects
+    notices: Notices
+    consents: Consents
+    dsrs: Dsrs
+    erasure: Erasure
+    audit: Audit
+    sequence: Sequence
+    sweep: Sweep
+    ledger: Ledger
+    packs: Mapping[str, Pack]
+    controllers: Mapping[str, ControllerFacts]
+    keys: KeyService
+    records: Records
+    backends: BackendBoard
+
+
+@dataclass(slots=True)
+class BackendBoard:
+    """What each backend last declared of itself; one that does not answer is not on it."""
+
+    backends: Mapping[str, Inference]
+    known: dict[str, BackendFacts] = field(default_factory=dict)
+
+    async def look(self) -> None:
+        """Ask every backend, all at once, and forget those that do not answer."""
+
+        async def ask(name: str, backend: Inference) -> None:
+            try:
+                self.known[name] = await backend.describe()
+            except LetheError:
+                self.known.pop(name, None)
+
+        await asyncio.gather(*(ask(name, backend) for name, backend in self.backends.items()))
+
+
+def flows(settings: Settings, outside: Outside, signers: Mapping[str, Signer]) -> Flows:
+    """Hand each flow the doors it needs and no others."""
+    clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
+    origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
+    controllers = {
+        name: ControllerFacts(
+            name=t.controller.name,
+            contact=t.controller.contact,
+            establishments=t.controller.establishments,
+            targets=t.controller.targets,
+            time_zone=t.time_zone,
+            calendar=t.calendar,
+        )
+        for name, t in settings.tenants.items()
+    }
+    packs = load_packs()
+    ledger = Ledger(clock, origins)
+    custody = Custody(records, keys, clock, KeyCache(KEY_CACHE_SIZE, KEY_CACHE_TTL, clock))
+    people = People(records, keys, custody)
+    judge = Judge(packs, controllers, ledger)
+    idempotency = Idempotency(keys, clock)
+    safe = Safe(custody, objects, clock)
+    holdings = in_order(ledger)
+    board = BackendBoard(outside.backends)
+    jobs = settings.jobs
+    poll_s = jobs.poll_ms / 1000
+    return Flows(
+        upload=Upload(
+            records=records,
+            people=people,
+            judge=judge,
+            ledger=ledger,
+            idempotency=idempotency,
+            keys=keys,
+            safe=safe,
+            scrubber=outside.scrubber,
+            backends=lambda: board.known,
+            clock=clock,
+            limits=UploadLimits(
+                max_image_bytes=settings.limits.max_image_bytes,
+                max_in_flight=settings.limits.max_uploads_in_flight,
+                original_ttl=timedelta(hours=jobs.original_ttl_h),
+                output_ttl=timedelta(hours=jobs.output_ttl_h),
+                max_backend_retention_s=jobs.max_backend_retention_s,
+            ),
+        ),
+        generate=Generate(
+            records=records,
+            people=people,
+            judge=judge,
+            ledger=ledger,
+            safe=safe,
+            objects=objects,
+            scrubber=outside.scrubber,
+            backends=outside.backends,
+            known=lambda: board.known,
+            clock=clock,
+            limits=GenerateLimits(
+                lease=timedelta(seconds=jobs.lease_s),
+                attempts=jobs.attempts,
+                output_ttl=timedelta(hours=jobs.output_ttl_h),
+                poll_s=poll_s,
+                max_backend_retention_s=jobs.max_backend_retention_s,
+            ),
+        ),
+        jobs=Jobs(records, people, ledger, objects, clock, poll_s),
+        release=Release(records, ledger, safe, clock),
+        subjects=Subjects(records, people, ledger, idempotency, holdings, objects, clock),
+        notices=Notices(records, ledger, idempotency, clock),
+        consents=Consents(records, people, judge, ledger, idempotency, objects, clock),
+        dsrs=Dsrs(
+            records,
+            people,
+            holdings,
+            packs,
+            controllers,
+            ledger,
+            idempotency,
+            clock,
+            two_person=settings.access.two_person,
+        ),
+        erasure=Erasure(
+            records,
+            holdings,
+            custody,
+            keys,
+            objects,
+            packs,
+            HELD_CLASSES,
+            ledger,
+            clock,
+            lease=timedelta(seconds=jobs.lease_s),
+            poll_s=poll_s,
+        ),
+        audit=Audit(records, ledger, signers),
+        sequence=Sequence(records, signers, clock),
+        sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s)),
+        ledger=ledger,
+        packs=packs,
+        controllers=controllers,
+        keys=keys,
+        records=records,
+        backends=board,
+    )
+
+
+def services(wired: Flows) -> Services:
+    """Put each flow behind its service of the contract; what is missing here answers METHOD_NOT_BUILT."""
+    origins = wired.ledger.origins
+    board = wired.backends
+    return Services(
+        {
+            "lethe.v1.GenerationService": GenerationService(wired.upload, wired.jobs, wired.release),
+            "lethe.v1.SubjectService": rpc.SubjectService(wired.subjects),
+            "lethe.v1.NoticeService": rpc.NoticeService(wired.notices),
+            "lethe.v1.ConsentService": rpc.ConsentService(wired.consents, wired.upload.people),
+            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.audit),
+            "lethe.v1.AuditService": rpc.AuditService(wired.audit),
+            "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),
+            "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
+            "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records),
+            "lethe.v1.TenantService": rpc.TenantService(wired.controllers, origins),
+        }
+    )
+
+
+def records_url(settings: Settings) -> str:
+    """Return the database URL with the password from its file."""
+    section = settings.records
+    if section.password_file is None:
+        return section.url
+    try:
+        password = section.password_file.read_text().strip()
+    except OSError as error:
+        raise ConfigInvalid("records.password_file cannot be read") from error
+    parts = urlsplit(section.url)
+    place = f"{parts.username or ''}:{quote(password, safe='')}@{parts.hostname or ''}"
+    return urlunsplit(parts._replace(netloc=f"{place}:{parts.port}" if parts.port else place))
+
+
+def read_signers(settings: Settings) -> dict[str, Signer]:
+    """Return the signer of each tenant's log; the key's name is the log's origin."""
+    try:
+        seed = bytes.fromhex(settings.audit.signing_key.read_text().strip())
+    except (OSError, ValueError) as error:
+        raise ConfigInvalid("audit.signing_key cannot be read") from error
+    return {t.log_origin: Signer(t.log_origin, seed) for t in settings.tenants.values()}
+
+
+def inference(section: BackendSection) -> Inference:
+    """Return the door to one backend."""
+    try:
+        ca, cert, key = (path.read_bytes() for path in (section.ca, section.cert, section.key))
+    except OSError as error:
+        raise ConfigInvalid(f"backends.{section.name}: a certificate file cannot be read") from error
+    return GrpcInference(
+        name=section.name,
+        address=section.address,
+        server_name=section.server_name,
+        ca=ca,
+        cert=cert,
+        key=key,
+        timeout_s=section.timeout_s,
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
+    """Open everything that lies outside, and close it again in the opposite order.
+
+    Raises:
+        SchemaMismatch: The database wants `lethe migrate`, or a newer Lethe.
+        ConfigInvalid: A file that the configuration names cannot be read.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        records = open_records(records_url(settings))
+        stack.push_async_callback(records.close)
+        await records.check_schema()
+        backends = {section.name: inference(section) for section in settings.backends}
+        for backend in backends.values():
+            stack.push_async_callback(backend.close)
+        scrubber = ImageScrubber(
+            ImageLimits(max_bytes=settings.limits.max_image_bytes, max_pixels=settings.limits.max_pixels),
+            workers=settings.limits.scrub_workers,
+            timeout_s=settings.limits.scrub_timeout_s,
+        )
+        await scrubber.start()
+        stack.push_async_callback(scrubber.close)
+        yield Outside(
+            clock=SystemClock(),
+            records=records,
+            objects=FileObjects(settings.objects.directory, reserve_bytes=settings.objects.reserve_bytes),
+            keys=LocalKeyring(settings.keys.directory),
+            scrubber=scrubber,
+            confinement=scrubber.confinement,
+            backends=backends,
+        )
+
+
+@dataclass(slots=True)
+class Watch:
+    """Alarms and gauges of what runs in the background."""
+
+    registry: CollectorRegistry
+    alarms: Counter = field(init=False)
+    queue: Gauge = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Register the metrics."""
+        self.alarms = Counter(
+            "lethe_alarms", "Things a person must look at.", ("alarm",), registry=self.registry
+        )
+        self.queue = Gauge("lethe_swept_objects", "Objects the last sweep ended.", registry=self.registry)
+
+    def alarm(self, name: str) -> None:
+        """Raise an alarm: counted, and one line in the log."""
+        self.alarms.labels(name).inc()
+        structlog.get_logger().error("alarm_raised", alarm=name)
+
+
+async def serve(
+    settings: Settings,
+    ready: Callable[[str], None],
+    stop: asyncio.Event,
+    wrap: Callable[[Outside], Outside] = lambda outside: outside,
+) -> None:
+    """Run the gateway until `stop` is set, then drain.
+
+    `ready` is called with the bound address once calls are taken.  `wrap` may put
+    something between the flows and their doors: a fault, a recorder, a meter.
+    """
+    registry = CollectorRegistry()
+    watch = Watch(registry)
+    provider = telemetry.set_up_traces(settings.telemetry.otlp_endpoint)
+    sight = Sight(telemetry.tracer(provider), registry)
+    signers = read_signers(settings)
+    async with open_outside(settings) as opened:
+        outside = wrap(opened)
+        wired = flows(settings, outside, signers)
+        await keep_packs(wired)
+        await wired.sequence.run()
+        await wired.backends.look()
+        warn_of_confinement(outside.confinement, watch)
+        listen = settings.listen
+        doorstep = Doorstep(registry, watch.alarm, listen.refused_alarm_per_minute)
+        reloader = Reloader(
+            CertificateFiles(listen.cert, listen.key, listen.client_ca),
+            alarm=lambda _fault: watch.alarm("certificate_bad"),
+            knock=doorstep.knock,
+        )
+        guard = Guard(
+            directory(settings),
+            sight,
+            doorstep,
+            refusal_log(wired),
+            listen.min_deadline_ms / 1000,
+            float(listen.max_deadline_s),
+        )
+        server = await make_server(services(wired), guard, reloader.credentials(), listen)
+        await server.rpc.start()
+        metrics_port(settings, registry)
+        ready(server.address)
+        structlog.get_logger().info("gateway_ready", address=server.address)
+        tasks = background(settings, wired, reloader, doorstep, watch)
+        try:
+            await stop.wait()
+        finally:
+            await server.drain(listen.drain_s)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with contextlib.suppress(LetheError):
+                await wired.sequence.run()
+            await asyncio.to_thread(provider.shutdown)
+            structlog.get_logger().info("gateway_stopped")
+
+
+def background(
+    settings: Settings, wired: Flows, reloader: Reloader, doorstep: Doorstep, watch: Watch
+) -> list[asyncio.Task[None]]:
+    """Start the loops that work without a caller."""
+
+    async def watch_door() -> None:
+        reloader.refresh()
+        doorstep.count()
+
+    async def sweep() -> None:
+        swept = await wired.sweep.run()
+        watch.queue.set(swept.expired)
+        if swept.expired or swept.reaped or swept.orphans:
+            structlog.get_logger().info(
+                "swept", expired=swept.expired, reaped=swept.reaped, orphans=swept.orphans
+            )
+
+    async def until_idle(run_one: Callable[[], Awaitable[bool]]) -> None:
+        while await run_one():
+            pass
+
+    poll_s = settings.jobs.poll_ms / 1000
+    loops: list[tuple[str, float, Callable[[], Awaitable[object]]]] = [
+        ("sequence_failing", settings.audit.sequence_interval_ms / 1000, wired.sequence.run),
+        ("sweep_failing", settings.sweep.interval_s, sweep),
+        ("door_watch_failing", settings.listen.reload_s, watch_door),
+        ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),
+        ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
+    ]
+    loops += [
+        ("generate_failing", poll_s, lambda: until_idle(wired.generate.run_one))
+    ] * settings.jobs.workers
+    return [asyncio.create_task(_forever(name, every, work, watch)) for name, every, work in loops]
+
+
+async def _forever(name: str, every_s: float, work: Callable[[], Awaitable[object]], watch: Watch) -> None:
+    """Do `work` again and again; a failure raises the alarm once, until it works again."""
+    is_failing = False
+    while True:
+        try:
+            await work()
+            is_failing = False
+        except Exception as fault:  # noqa: BLE001 - a loop that dies silently would fail open
+            if not is_failing:
+                watch.alarm(name)
+                structlog.get_logger().error("loop_failed", alarm=name, fault=type(fault).__name__)
+            is_failing = True
+        await asyncio.sleep(every_s)
+
+
+def directory(settings: Settings) -> Directory:
+    """Return the callers by identity."""
+    return Directory({c.identity: Caller(c.tenant, c.name, c.role, c.is_person) for c in settings.callers})
+
+
+def refusal_log(wired: Flows) -> Callable[[Caller, str, LetheError], Awaitable[None]]:
+    """Return what writes a refused access to the log."""
+
+    async def write(caller: Caller, method: str, refusal: LetheError) -> None:
+        await wired.records.transact(
+            lambda tx: wired.ledger.record(
+                tx, caller.tenant, "access.refused", caller, mthd=method, rc=reason_of(refusal)
+            )
+        )
+
+    return write
+
+
+async def keep_packs(wired: Flows) -> None:
+    """Keep the text of every loaded pack: exports carry each pack that a decision names."""
+
+    def keep(tx: Transaction) -> None:
+        for pack in wired.packs.values():
+            if tx.get(PackText, pack.digest) is None:
+                tx.add(PackText(pack.digest, pack.id, pack.version, pack.source_bytes))
+
+    await wired.records.transact(keep)
+
+
+def warn_of_confinement(walls: Mapping[str, bool], watch: Watch) -> None:
+    """Say loudly which walls around the scrubber this kernel cannot build."""
+    structlog.get_logger().info(
+        "scrubber_confined", landlock=walls["landlock"], seccomp=walls["seccomp"], rlimits=walls["rlimits"]
+    )
+    if not (walls["landlock"] and walls["seccomp"]):
+        watch.alarm("scrubber_weakly_confined")
+
+
+def metrics_port(settings: Settings, registry: CollectorRegistry) -> None:
+    """Serve metrics where an address is configured."""
+    if settings.telemetry.metrics_address:
+        host, _, port = settings.telemetry.metrics_address.rpartition(":")
+        start_http_server(int(port), addr=host or "127.0.0.1", registry=registry)
+
+
+def make_folders(settings: Settings) -> None:
+    """Create the folders that the gateway writes to, for its own user only.
+
+    Raises:
+        ConfigInvalid: The records' URL is not one of ours.
+        StoreUnavailable: The disk refuses.
+    """
+    folders = [settings.objects.directory]
+    try:
+        if is_sqlite(settings.records.url):
+            folders.append(sqlite_path(settings.records.url).parent)
+    except ValueError as error:
+        raise ConfigInvalid(f"records.url: {error}") from error
+    try:
+        for folder in folders:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable("a folder cannot be made", detail="folder") from error

@@ -1,0 +1,293 @@
+"""Carries out approved erasures, step by step, so that a restart goes on where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from audit.seal import commit_opening
+
+from gateway.errors import StateConflict
+from gateway.holdings import Holdings
+from gateway.ledger import Ledger
+from gateway.objects import reap
+from gateway.ports.clock import Clock
+from gateway.ports.keys import Epoch, KeyService
+from gateway.ports.objects import ObjectStore
+from gateway.ports.records import (
+    Certificate,
+    Consent,
+    Dsr,
+    Job,
+    Records,
+    StoredObject,
+    Subject,
+    SubjectKey,
+    Transaction,
+)
+from gateway.vault.custody import Custody
+from policy import erasure
+from policy.dsr import transition
+from policy.erasure import ErasurePlan
+from policy.pack import Pack
+from policy.terms import KeyClass
+
+METHOD = "key_destroyed_bytes_deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """One worker for erasures.
+
+    The steps, each idempotent, `Dsr.step` counting those that are done:
+        (1) Bar the door: subject blocked, consents withdrawn, jobs told to stop; then the fence;
+            then wait until no worker has a picture open.
+        (2) Destroy: in one commit every key and row that the plan erases; from here
+            nothing is readable (T1).  Kept classes lose the subject's handle.
+        (3) Bytes: the ciphertext of every destroyed object is removed.
+        (4) Reach the backups: survivors are re-wrapped under new epoch keys, the
+            old epoch keys destroyed (T2), deleted rows scoured from the database's files.
+        (5) Certify: state fulfilled, the leaf `subject.erased`, the certificate.
+    """
+
+    records: Records
+    holdings: Holdings
+    custody: Custody
+    keys: KeyService
+    objects: ObjectStore
+    packs: Mapping[str, Pack]
+    held_classes: tuple[KeyClass, ...]
+    ledger: Ledger
+    clock: Clock
+    lease: timedelta
+    poll_s: float
+    random: Callable[[int], bytes] = os.urandom
+
+    async def run_one(self) -> bool:
+        """Carry out one approved erasure to its end and return whether there was one.
+
+        A failure leaves the request where it stands; the lease runs out and it is tried again.
+        """
+        owner = self.random(8).hex()
+        dsr = await self.records.transact(lambda tx: self._claim(tx, owner))
+        if dsr is None:
+            return False
+        for number, step in enumerate(
+            (self._bar, self._destroy, self._remove_bytes, self._reach_backups), start=1
+        ):
+            if dsr.step < number:
+                await step(dsr)
+                dsr = await self.records.transact(lambda tx, d=dsr, n=number: self._tick(tx, d, n))
+        await self._certify(dsr)
+        return True
+
+    def _claim(self, tx: Transaction, owner: str) -> Dsr | None:
+        now = self.clock.now()
+        approved = tx.find(Dsr, among={"state": ["approved", "running"]}, order_by=("received_at", "dsr_id"))
+        ready = [dsr for dsr in approved if dsr.lease_until is None or dsr.lease_until <= now]
+        if not ready:
+            return None
+        dsr = ready[0]
+        state = transition(dsr.state, "run") or dsr.state
+        claimed = replace(dsr, state=state, lease_owner=owner, lease_until=now + self.lease, updated_at=now)
+        tx.put(claimed)
+        return claimed
+
+    def _tick(self, tx: Transaction, dsr: Dsr, step: int) -> Dsr:
+        """Count a finished step and renew the lease."""
+        standing = tx.get(Dsr, dsr.dsr_id)
+        if standing is None or standing.lease_owner != dsr.lease_owner:
+            raise LeaseLost
+        now = self.clock.now()
+        ticked = replace(
+            standing, step=max(standing.step, step), lease_until=now + self.lease, updated_at=now
+        )
+        tx.put(ticked)
+        return ticked
+
+    # (1)
+    async def _bar(self, dsr: Dsr) -> None:
+        handle = _handle(dsr)
+
+        def block(tx: Transaction) -> None:
+            now = self.clock.now()
+            subject = tx.get(Subject, dsr.tenant, handle)
+            if subject is not None:
+                tx.put(replace(subject, state="blocked", updated_at=now))
+            same = {"tenant": dsr.tenant, "handle": handle}
+            for consent in tx.find(Consent, equal=same):
+                if consent.withdrawn_at is None:
+                    tx.put(replace(consent, withdrawn_at=now, withdrawn_via="erasure"))
+            for job in tx.find(Job, equal=same):
+                if job.state in {"queued", "running"}:
+                    tx.put(replace(job, is_cancel_requested=True, detail="subject_blocked", updated_at=now))
+
+        await self.records.transact(block)
+        await self.keys.fence(handle)
+        await self._all_hands_off(dsr, handle)
+
+    async def _all_hands_off(self, dsr: Dsr, handle: str) -> None:
+        """Wait until no worker has a picture of the subject open.
+
+        Each stops within a poll of its own, and has its backend forget; one that
+        died lets its lease run out.
+        """
+        same = {"tenant": dsr.tenant, "handle": handle, "state": "running"}
+
+        def is_worked_on(tx: Transaction) -> bool:
+            now = self.clock.now()
+            return any(
+                job.lease_until is not None and job.lease_until > now for job in tx.find(Job, equal=same)
+            )
+
+        while await self.records.transact(is_worked_on):
+            await self.records.transact(lambda tx: self._tick(tx, dsr, 0))
+            await asyncio.sleep(self.poll_s)
+
+    # (2)
+    async def _destroy(self, dsr: Dsr) -> None:
+        handle = _handle(dsr)
+
+        def destroy(tx: Transaction) -> None:
+            same = {"tenant": dsr.tenant, "handle": handle}
+            epochs = sorted({key.epoch for key in tx.find(SubjectKey, equal=same)})
+            objects = [stored.object_id for stored in tx.find(StoredObject, equal=same)]
+            for job in tx.find(Job, equal=same):
+                if job.state in {"queued", "running"}:
+                    self.ledger.record(tx, dsr.tenant, "job.cancelled", None, job=job.job_id, why="erasure")
+            plan = self._plan(dsr)
+            counts: dict[str, Any] = dict(self.holdings.erase(tx, dsr.tenant, handle, plan))
+            now = int(self.clock.now().timestamp() * 1000)
+            standing = tx.get(Dsr, dsr.dsr_id)
+            if standing is not None:
+                progress = {**counts, "t1": now, "epochs": epochs, "objects": objects, "kept": _kept(plan)}
+                tx.put(replace(standing, step=2, counts=progress))
+
+        await self.records.transact(destroy)
+        self.custody.evict(handle)
+
+    # (3)
+    async def _remove_bytes(self, dsr: Dsr) -> None:
+        for object_id in (await self._progress(dsr)).get("objects", ()):
+            await self.objects.delete(object_id)
+            await reap(self.records, self.objects, object_id)
+
+    # (4)
+    async def _reach_backups(self, dsr: Dsr) -> None:
+        for text in (await self._progress(dsr)).get("epochs", ()):
+            await self.custody.roll(Epoch.parse(text))
+        await self.records.scour()
+
+    async def _progress(self, dsr: Dsr) -> Mapping[str, Any]:
+        standing = await self.records.transact(lambda tx: tx.get(Dsr, dsr.dsr_id))
+        return standing.counts if standing else {}
+
+    # (5)
+    async def _certify(self, dsr: Dsr) -> None:
+        latency = self.keys.destroy_latency
+        salt = self.random(32)
+
+        def certify(tx: Transaction) -> None:
+            standing = tx.get(Dsr, dsr.dsr_id)
+            if standing is None or standing.state != "running":
+                return
+            counts = standing.counts
+            now = self.clock.now()
+            t2 = None
+            if not self.keys.copies_outside_our_control:
+                t2 = int((now + latency).timestamp() * 1000)
+            erased = sorted(cls.value for cls in self._plan(dsr).erase)
+            certificate_id = self.random(16).hex()
+            statement = _statement(standing, certificate_id, erased, t2, self.keys.name, latency)
+            receipt = self.ledger.record(
+                tx,
+                dsr.tenant,
+                "subject.erased",
+                None,
+                dsr=dsr.dsr_id,
+                cls=erased,
+                kept=counts["kept"],
+                nobj=counts.get("nobj", 0),
+                ncon=counts.get("ncon", 0),
+                njob=counts.get("njob", 0),
+                nkey=counts.get("nkey", 0),
+                meth=METHOD,
+                t1=counts["t1"],
+                t2=t2,
+                opn=commit_opening(statement, salt).hex(),
+            )
+            opening = json.dumps({"payload": statement.decode(), "salt": salt.hex()}, sort_keys=True).encode()
+            tx.add(
+                Certificate(
+                    certificate_id=certificate_id,
+                    tenant=dsr.tenant,
+                    dsr_id=dsr.dsr_id,
+                    event_id=receipt.event_id,
+                    opening=opening,
+                    issued_at=now,
+                )
+            )
+            tx.put(
+                replace(
+                    standing,
+                    state="fulfilled",
+                    step=5,
+                    certificate_id=certificate_id,
+                    lease_owner="",
+                    lease_until=None,
+                    updated_at=now,
+                )
+            )
+
+        await self.records.transact(certify)
+
+    def _plan(self, dsr: Dsr) -> ErasurePlan:
+        return erasure.plan((self.packs[dsr.regime],), self.held_classes, self.clock.now())
+
+
+class LeaseLost(StateConflict):
+    """Another worker took the request over."""
+
+
+def _handle(dsr: Dsr) -> str:
+    """Return the subject's handle; it is there until step (2) is done."""
+    if dsr.handle is None:
+        raise LeaseLost(detail="handle_gone")
+    return dsr.handle
+
+
+def _kept(plan: ErasurePlan) -> list[dict[str, Any]]:
+    """Return what stays and why, as the leaf carries it."""
+    return [
+        {"cls": k.cls.value, "rule": k.rule}
+        | ({"until": int(k.until.timestamp() * 1000)} if k.until is not None else {})
+        for k in plan.keep
+    ]
+
+
+def _statement(
+    dsr: Dsr, certificate_id: str, erased: list[str], t2: int | None, adapter: str, latency: timedelta
+) -> bytes:
+    """Return what the certificate says in words, without naming anyone; the leaf commits to it."""
+    return json.dumps(
+        {
+            "certificate": f"certificates/{certificate_id}",
+            "dsr": f"dsrs/{dsr.dsr_id}",
+            "regime": dsr.regime,
+            "received_at": dsr.received_at.isoformat(),
+            "erased_classes": erased,
+            "kept_classes": dsr.counts["kept"],
+            "objects_destroyed": dsr.counts.get("objects", []),
+            "unreadable_here_ms": dsr.counts["t1"],
+            "unreadable_in_backups_ms": t2,
+            "key_service": adapter,
+            "destroy_latency_s": int(latency.total_seconds()),
+        },
+        sort_keys=True,
+        separators=(",", ":"),
+    ).encode()

@@ -1,0 +1,391 @@
+"""Takes a portrait in: consent, scrub, seal, queue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from gateway import deidentify
+from gateway.caller import Caller
+from gateway.errors import (
+    BackendRetentionTooLong,
+    BackendUnavailable,
+    DeadlineTooShort,
+    ImageRejected,
+    LetheError,
+    MessageInvalid,
+    NoticeUnknown,
+    PayloadTooLarge,
+    PolicyDenied,
+    PromptRejected,
+    RateLimited,
+    ScrubberUnavailable,
+    StoreUnavailable,
+    SubjectBlocked,
+    SubjectUnknown,
+)
+from gateway.idempotency import Idempotency, Ticket
+from gateway.judge import Case, Judge
+from gateway.ledger import Ledger, Receipt
+from gateway.objects import backend_id
+from gateway.people import People, Person
+from gateway.ports.clock import Clock
+from gateway.ports.inference import BackendFacts
+from gateway.ports.keys import KeyService
+from gateway.ports.records import Job, Notice, Records, StoredObject, Subject, Transaction
+from gateway.vault.safe import Draft, Safe
+from policy.consent import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """What the caller asks for; `request_id` may be empty."""
+
+    subject_id: str
+    is_uploader: bool
+    purpose: str
+    notice_id: str
+    style: str
+    prompt: str = ""
+    backend_hint: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A queued job and the receipt of its leaf; `receipt` is None where an earlier answer is repeated."""
+
+    job: Job
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """Bounds of one upload: bytes, how many at once, how long original and job are kept."""
+
+    max_image_bytes: int
+    max_in_flight: int
+    original_ttl: timedelta
+    output_ttl: timedelta
+    max_backend_retention_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    person: Person
+    decision: Decision
+    case: Case
+    backend: BackendFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Runs one upload from header to queued job; every refusal leaves no bytes and no row."""
+
+    records: Records
+    people: People
+    judge: Judge
+    ledger: Ledger
+    idempotency: Idempotency
+    keys: KeyService
+    safe: Safe
+    scrubber: deidentify.Scrubber
+    backends: Callable[[], Mapping[str, BackendFacts]]
+    clock: Clock
+    limits: UploadLimits
+    random: Callable[[int], bytes] = os.urandom
+    _gate: list[int] = field(default_factory=lambda: [0])
+
+    async def run(self, caller: Caller, order: JobOrder, chunks: AsyncIterator[bytes]) -> Accepted:
+        """Return the queued job.
+
+        Steps:
+            (1) The subject, the notice and the backend are known, policy permits.
+            (2) Bytes arrive, bounded; the scrubber returns a clean picture.
+            (3) Ciphertext is stored; a crash from here leaves unreadable garbage.
+            (4) One transaction: policy still permits, job, object and leaves are kept.
+
+        Raises:
+            LetheError: Any refusal of the contract; it is in the log where a subject is concerned.
+        """
+        if self._gate[0] >= self.limits.max_in_flight:
+            raise RateLimited
+        self._gate[0] += 1
+        try:
+            return await self._run(caller, order, chunks)
+        finally:
+            self._gate[0] -= 1
+
+    async def _run(self, caller: Caller, order: JobOrder, chunks: AsyncIterator[bytes]) -> Accepted:
+        person = await self.people.find(caller.tenant, order.subject_id)
+        try:
+            admitted = await self._admit(caller, order, person)
+            image = await self._receive(chunks)
+            ticket = await self.idempotency.ticket(
+                caller.tenant, "CreateJob", order.request_id, _content(order, image)
+            )
+            known = await self.records.transact(lambda tx: self._recall(tx, ticket))
+            if known is not None:
+                return Accepted(known, None)
+            clean = await self._scrub(image)
+            return await self._keep_or_give_up(caller, order, admitted, clean, ticket)
+        except LetheError as refusal:
+            await self._log_refusal(caller, order, refusal)
+            raise
+        except asyncio.CancelledError:
+            await self._log_refusal(caller, order, DeadlineTooShort(detail="caller_gone"))
+            raise
+
+    async def _keep_or_give_up(
+        self,
+        caller: Caller,
+        order: JobOrder,
+        admitted: _Admitted,
+        clean: deidentify.Scrubbed,
+        ticket: Ticket | None,
+    ) -> Accepted:
+        """Return the queued job; when the caller is gone, wait until nothing half-done is left behind.
+
+        Cut off in the middle, nobody could say whether the transaction persisted.
+        So the work goes on to its end, and its commit refuses once the caller is gone.
+        """
+        gone = asyncio.Event()
+        keeping = asyncio.ensure_future(self._keep(caller, order, admitted, clean, ticket, gone))
+        try:
+            return await asyncio.shield(keeping)
+        except asyncio.CancelledError:
+            gone.set()
+            await asyncio.wait({keeping})
+            keeping.exception()  # taken, so that it is not reported as lost
+            raise
+
+    # (1)
+    async def _admit(self, caller: Caller, order: JobOrder, person: Person) -> _Admitted:
+        if order.prompt:
+            # No scrubber for free text is built yet, so none is forwarded.
+            raise PromptRejected(
+                "prompts are not taken yet; choose a style", detail="prompt_scrubber_not_built"
+            )
+        backend = self._choose(order)
+        case = Case(
+            profile=person.profile,
+            purpose=order.purpose,
+            at=self.clock.now(),
+            is_uploader=order.is_uploader,
+            template_extracted=backend.template_extracted,
+        )
+
+        def judge(tx: Transaction) -> Decision:
+            if not tx.find(Notice, equal={"tenant": caller.tenant, "notice_id": order.notice_id}, limit=1):
+                raise NoticeUnknown
+            decision = self._decide(tx, caller.tenant, person.subject.handle, case)
+            if not decision.allowed:
+                self.judge.record(tx, caller.tenant, caller, case, decision)
+            return decision
+
+        decision = await self.records.transact(judge)
+        if not decision.allowed:
+            raise self.judge.refusal(decision)
+        return _Admitted(person, decision, case, backend)
+
+    def _decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Decision:
+        subject = tx.get(Subject, tenant, handle)
+        if subject is None:
+            raise SubjectUnknown
+        if subject.state == "blocked":
+            raise SubjectBlocked
+        if subject.state == "restricted":
+            raise PolicyDenied("DENY_RESTRICTED", pack="gdpr", citations=("GDPR Art. 18(2)",))
+        return self.judge.decide(tx, tenant, handle, case)
+
+    def _choose(self, order: JobOrder) -> BackendFacts:
+        """Return the backend that takes the job; the hint is a name, and only a hint for which to use."""
+        known = self.backends()
+        wanted = order.backend_hint.removeprefix("backends/")
+        usable = [facts for name, facts in known.items() if not wanted or name == wanted]
+        if not usable:
+            raise BackendUnavailable
+        keeps_little = [f for f in usable if f.retention_s <= self.limits.max_backend_retention_s]
+        if not keeps_little:
+            raise BackendRetentionTooLong
+        for facts in keeps_little:
+            if order.style in facts.styles:
+                return facts
+        raise MessageInvalid(
+            "no backend offers the style", violations=(("header.parameters.style", "style.unknown"),)
+        )
+
+    # (2)
+    async def _receive(self, chunks: AsyncIterator[bytes]) -> bytes:
+        received = bytearray()
+        async for chunk in chunks:
+            received += chunk
+            if len(received) > self.limits.max_image_bytes:
+                raise PayloadTooLarge(limit=str(self.limits.max_image_bytes))
+        return bytes(received)
+
+    def _recall(self, tx: Transaction, ticket: Ticket | None) -> Job | None:
+        job_id = self.idempotency.recall(tx, ticket)
+        return tx.get(Job, job_id) if job_id else None
+
+    async def _scrub(self, image: bytes) -> deidentify.Scrubbed:
+        try:
+            return await self.scrubber.scrub(image)
+        except deidentify.Rejected as rejected:
+            raise ImageRejected(detail=rejected.detail) from rejected
+        except deidentify.ScrubberUnavailable as error:
+            raise ScrubberUnavailable from error
+
+    async def _log_refusal(self, caller: Caller, order: JobOrder, refusal: LetheError) -> None:
+        """Log a refusal; where the log is what fails, the refusal stands all the same."""
+        code = refusal.reason_code if isinstance(refusal, PolicyDenied) else refusal.reason
+        with contextlib.suppress(StoreUnavailable):
+            await self.records.transact(
+                lambda tx: self.ledger.record(
+                    tx,
+                    caller.tenant,
+                    "upload.refused",
+                    caller,
+                    rc=code,
+                    det=refusal.detail or None,
+                    pur=order.purpose,
+                )
+            )
+
+    # (3) and (4)
+    async def _keep(
+        self,
+        caller: Caller,
+        order: JobOrder,
+        admitted: _Admitted,
+        clean: deidentify.Scrubbed,
+        ticket: Ticket | None,
+        gone: asyncio.Event,
+    ) -> Accepted:
+        now = self.clock.now()
+        job_id = self.random(16).hex()
+        handle = admitted.person.subject.handle
+        backend = admitted.backend
+        pseudonym = await self.keys.mac(caller.tenant, "backend", f"{backend.name}/{job_id}".encode())
+        stored = await self.safe.seal(
+            Draft(
+                tenant=caller.tenant,
+                handle=handle,
+                job_id=job_id,
+                kind="original",
+                purpose=order.purpose,
+                image_type=clean.format,
+                width=clean.width,
+                height=clean.height,
+                image=clean.data,
+                expires_at=now + self.limits.original_ttl,
+            )
+        )
+        job = Job(
+            job_id=job_id,
+            tenant=caller.tenant,
+            handle=handle,
+            purpose=order.purpose,
+            state="queued",
+            style=order.style,
+            backend=backend.name,
+            backend_job=pseudonym[:16].hex(),
+            input_object=stored.object_id,
+            result_object="",
+            percent=0,
+            stage="queued",
+            reason="",
+            detail="",
+            is_cancel_requested=False,
+            attempt=0,
+            lease_owner="",
+            lease_until=None,
+            created_at=now,
+            updated_at=now,
+            expires_at=now + self.limits.output_ttl,
+        )
+
+        def commit(tx: Transaction) -> Accepted:
+            repeated = self._recall(tx, ticket)
+            if repeated is not None:
+                return Accepted(repeated, None)
+            if gone.is_set():
+                raise DeadlineTooShort(detail="caller_gone")
+            decision = self._decide(tx, caller.tenant, handle, admitted.case)
+            if not decision.allowed:
+                raise self.judge.refusal(decision)
+            tx.add(stored, job)
+            self.judge.record(tx, caller.tenant, caller, admitted.case, decision, job=job_id)
+            self._log_object(tx, caller, stored, clean)
+            receipt = self.ledger.record(
+                tx,
+                caller.tenant,
+                "job.created",
+                caller,
+                job=job_id,
+                bak=backend_id(backend.name),
+                pur=order.purpose,
+                obj=stored.object_id,
+            )
+            self.idempotency.remember(tx, ticket, job_id)
+            return Accepted(job, receipt)
+
+        try:
+            accepted = await self.records.transact(commit)
+        except LetheError:
+            # A lost reply may have persisted the row; its bytes must then stay for it.
+            if not await self._is_kept(stored):
+                await self.safe.discard(stored)
+            raise
+        if accepted.job.job_id != job_id:
+            await self.safe.discard(stored)
+        return accepted
+
+    async def _is_kept(self, stored: StoredObject) -> bool:
+        """Tell whether the object's record persisted; when nobody can say, the sweeper decides later."""
+        try:
+            return await self.records.transact(lambda tx: tx.get(StoredObject, stored.object_id)) is not None
+        except LetheError:
+            return True
+
+    def _log_object(
+        self, tx: Transaction, caller: Caller, stored: StoredObject, clean: deidentify.Scrubbed
+    ) -> None:
+        self.ledger.record(
+            tx,
+            caller.tenant,
+            "image.scrubbed",
+            caller,
+            obj=stored.object_id,
+            kind="metadata",
+            meas=dict(clean.dropped),
+        )
+        self.ledger.record(
+            tx,
+            caller.tenant,
+            "object.sealed",
+            caller,
+            obj=stored.object_id,
+            cat=stored.kind,
+            exp=int(stored.expires_at.timestamp() * 1000),
+            pur=stored.purpose,
+        )
+
+
+def _content(order: JobOrder, image: bytes) -> bytes:
+    """Return the bytes whose keyed digest tells two uploads apart."""
+    head = [
+        order.subject_id,
+        order.is_uploader,
+        order.purpose,
+        order.notice_id,
+        order.style,
+        order.backend_hint,
+    ]
+    return json.dumps(head).encode() + hashlib.sha256(image).digest()

@@ -1,0 +1,221 @@
+"""Every place where personal data rests, and how it lets go.
+
+A record kind with a `handle` belongs to exactly one holding; a test demands it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from gateway.ledger import Ledger
+from gateway.objects import destroy_object
+from gateway.ports.records import (
+    Consent,
+    Dsr,
+    Job,
+    Record,
+    Signal,
+    StoredObject,
+    Subject,
+    SubjectKey,
+    Transaction,
+)
+from policy.erasure import ErasurePlan
+from policy.terms import KeyClass
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One thing that is held of a subject: what, of which class, what for, until when, why."""
+
+    name: str
+    cls: str
+    kind: str
+    purpose: str
+    size_bytes: int
+    expires_at: datetime | None
+    rule: str
+
+
+class Holding(Protocol):
+    """One capability's personal data.
+
+    `erase` runs inside a transaction, is idempotent, and returns counts by name;
+    what it leaves (kept classes) no longer carries the subject's handle.
+    """
+
+    @property
+    def kinds(self) -> tuple[type[Record], ...]:
+        """The record kinds it owns."""
+
+    def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
+        """List what is held of the subject."""
+
+    def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:
+        """Let go of what the plan erases, and unlink what it keeps."""
+
+
+def _of(tenant: str, handle: str) -> dict[str, str]:
+    return {"tenant": tenant, "handle": handle}
+
+
+@dataclass(frozen=True, slots=True)
+class JobHolding:
+    """Jobs: none survives, so no new copy can be made."""
+
+    kinds: tuple[type[Record], ...] = (Job,)
+
+    def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
+        """List the jobs."""
+        return [
+            Held(f"jobs/{j.job_id}", "content", "job", j.purpose, 0, j.expires_at, "GDPR Art. 6(1)(b)")
+            for j in tx.find(Job, equal=_of(tenant, handle), order_by=("created_at",))
+        ]
+
+    def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:  # noqa: ARG002 - jobs go under every plan
+        """Remove the jobs."""
+        jobs = tx.find(Job, equal=_of(tenant, handle))
+        tx.remove(*jobs)
+        return {"njob": len(jobs)}
+
+
+@dataclass(frozen=True, slots=True)
+class VaultHolding:
+    """Objects and subject keys: keys die in this transaction, bytes follow."""
+
+    ledger: Ledger
+    kinds: tuple[type[Record], ...] = (StoredObject, SubjectKey)
+
+    def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
+        """List the sealed objects."""
+        rows = tx.find(StoredObject, equal={**_of(tenant, handle), "state": "live"}, order_by=("created_at",))
+        return [
+            Held(
+                f"objects/{o.object_id}",
+                "content",
+                o.kind,
+                o.purpose,
+                o.size_bytes,
+                o.expires_at,
+                "GDPR Art. 5(1)(e)",
+            )
+            for o in rows
+        ]
+
+    def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:
+        """Destroy the objects' keys and the subject keys of the erased classes; unlink the kept keys."""
+        objects = tx.find(StoredObject, equal={**_of(tenant, handle), "state": "live"})
+        for stored in objects:
+            destroy_object(tx, self.ledger, stored, "erasure")
+        erased = {cls.value for cls in plan.erase}
+        destroyed = 0
+        for key in tx.find(SubjectKey, equal=_of(tenant, handle)):
+            if key.cls in erased:
+                tx.remove(key)
+                destroyed += 1
+            else:
+                tx.put(replace(key, handle=None))
+        return {"nobj": len(objects), "nkey": destroyed}
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentHolding:
+    """Consents and signals.  Proof of consent may outlive the subject's handle, by the rule in the plan."""
+
+    kinds: tuple[type[Record], ...] = (Consent, Signal)
+
+    def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
+        """List the consents."""
+        return [
+            Held(
+                f"consents/{c.consent_id}",
+                "evidence",
+                "consent",
+                c.purpose,
+                0,
+                c.keep_until,
+                "GDPR Art. 7(1)",
+            )
+            for c in tx.find(Consent, equal=_of(tenant, handle), order_by=("given_at",))
+        ]
+
+    def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:
+        """Unlink the consents where evidence is kept, else remove them; signals go."""
+        consents = tx.find(Consent, equal=_of(tenant, handle))
+        kept = next((k for k in plan.keep if k.cls is KeyClass.EVIDENCE), None)
+        for consent in consents:
+            if kept is None:
+                tx.remove(consent)
+            else:
+                tx.put(replace(consent, handle=None, keep_until=kept.until))
+        tx.remove(*tx.find(Signal, equal=_of(tenant, handle)))
+        return {"ncon": len(consents)}
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectHolding:
+    """The subject's own row and sealed profile."""
+
+    kinds: tuple[type[Record], ...] = (Subject,)
+
+    def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
+        """List the profile."""
+        row = tx.get(Subject, tenant, handle)
+        if row is None:
+            return []
+        return [Held("profile", "profile", "profile", "", len(row.sealed_profile), None, "GDPR Art. 6(1)(b)")]
+
+    def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:  # noqa: ARG002 - the row goes under every plan
+        """Remove the row."""
+        row = tx.get(Subject, tenant, handle)
+        if row is not None:
+            tx.remove(row)
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class DsrHolding:
+    """The files of data-subject requests: kept under their own random id, without the handle."""
+
+    kinds: tuple[type[Record], ...] = (Dsr,)
+
+    def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
+        """List the requests."""
+        return [
+            Held(f"dsrs/{d.dsr_id}", "dsr", d.kind, "", 0, d.keep_until, "GDPR Art. 5(2)")
+            for d in tx.find(Dsr, equal=_of(tenant, handle), order_by=("received_at",))
+        ]
+
+    def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:
+        """Unlink the requests."""
+        kept = next((k for k in plan.keep if k.cls is KeyClass.DSR), None)
+        for dsr in tx.find(Dsr, equal=_of(tenant, handle)):
+            tx.put(replace(dsr, handle=None, keep_until=kept.until if kept else None))
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """All holdings, in the order in which an erasure asks them; compose fixes it."""
+
+    each: Sequence[Holding]
+
+    def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
+        """List everything that is held of a subject."""
+        return [held for holding in self.each for held in holding.locate(tx, tenant, handle)]
+
+    def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> dict[str, int]:
+        """Let every holding erase, and add their counts up."""
+        counts: dict[str, int] = {}
+        for holding in self.each:
+            for name, number in holding.erase(tx, tenant, handle, plan).items():
+                counts[name] = counts.get(name, 0) + number
+        return counts
+
+
+def in_order(ledger: Ledger) -> Holdings:
+    """Return the holdings in the order of an erasure: no new copies, then keys, then rows."""
+    return Holdings((JobHolding(), VaultHolding(ledger), ConsentHolding(), SubjectHolding(), DsrHolding()))

@@ -1,0 +1,147 @@
+"""Gathers the facts of a case and asks policy; policy itself stays pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gateway.caller import Caller
+from gateway.errors import PolicyDenied
+from gateway.ledger import Ledger, Receipt
+from gateway.people import Profile
+from gateway.ports.records import Consent, Notice, Signal, Transaction
+from policy import consent as consent_rules
+from policy.consent import Decision
+from policy.facts import parse_facts
+from policy.pack import Pack
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerFacts:
+    """What policy needs to know of the tenant: markets and establishments, or None for not said."""
+
+    name: str
+    contact: str
+    establishments: tuple[str, ...] | None
+    targets: tuple[str, ...] | None
+    time_zone: str
+    calendar: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question to policy: may this purpose be pursued for this subject now?"""
+
+    profile: Profile
+    purpose: str
+    at: datetime
+    is_uploader: bool = True
+    template_extracted: bool = True
+    kind: str = "original"
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Asks `policy.consent.decide` with facts from the records."""
+
+    packs: Mapping[str, Pack]
+    controllers: Mapping[str, ControllerFacts]
+    ledger: Ledger
+
+    def decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Decision:
+        """Return the decision on `case` as the records stand inside `tx`."""
+        consents = tx.find(Consent, equal={"tenant": tenant, "handle": handle}, order_by=("given_at",))
+        signal = tx.get(Signal, tenant, handle)
+        shown = {(c.notice_id, c.notice_version, c.notice_language) for c in consents}
+        notices = [n for key in sorted(shown) if (n := tx.get(Notice, tenant, *key)) is not None]
+        facts = parse_facts(self._facts(self.controllers[tenant], case, consents, notices, signal))
+        return consent_rules.decide(facts, self.packs)
+
+    def record(
+        self, tx: Transaction, tenant: str, by: Caller | None, case: Case, decision: Decision, **ids: str
+    ) -> Receipt:
+        """Write the decision to the log, as codes from which it can be replayed."""
+        return self.ledger.record(
+            tx,
+            tenant,
+            "decision.made",
+            by,
+            pur=case.purpose,
+            dec="allow" if decision.allowed else "deny",
+            rc=decision.reason_code,
+            pol=[{"id": pack, "sha256": digest} for pack, digest in decision.policy],
+            packs=list(decision.packs),
+            age=decision.age_band,
+            minor=decision.minor,
+            sig=[],
+            layer=decision.layer,
+            cat=case.kind,
+            **ids,
+        )
+
+    @staticmethod
+    def refusal(decision: Decision) -> PolicyDenied:
+        """Return the refusal that a denial becomes."""
+        return PolicyDenied(decision.reason_code, pack=decision.deciding_pack, citations=decision.citations)
+
+    @staticmethod
+    def _facts(
+        controller: ControllerFacts,
+        case: Case,
+        consents: Iterable[Consent],
+        notices: Iterable[Notice],
+        signal: Signal | None,
+    ) -> dict[str, Any]:
+        profile = case.profile
+        subject: dict[str, Any] = {
+            "residence": profile.residence or None,
+            "location": profile.location or None,
+            "age": profile.age(case.at),
+            "is_uploader": case.is_uploader,
+        }
+        if profile.guardian is not None:
+            subject["guardian"] = {
+                "verified_method": profile.guardian.verified_method,
+                "relation": profile.guardian.relation,
+            }
+        facts: dict[str, Any] = {
+            "subject": subject,
+            "purpose": case.purpose,
+            "data": {
+                "kind": case.kind,
+                "template_extracted": case.template_extracted,
+                "unique_identification_purpose": case.template_extracted,
+            },
+            "consents": [_consent_fact(consent) for consent in consents],
+            "notices": ["collection"] if any(case.purpose in n.purposes for n in notices) else [],
+            "service_requested": True,
+            "at": case.at.isoformat(),
+        }
+        known = {"establishments": controller.establishments, "targets": controller.targets}
+        controller_facts = {name: list(value) for name, value in known.items() if value is not None}
+        if controller_facts:
+            facts["controller"] = controller_facts
+        if signal is not None:
+            facts["signals"] = {"gpc": signal.gpc, "limit_spi": signal.limit_spi}
+        return facts
+
+
+def _consent_fact(consent: Consent) -> dict[str, Any]:
+    fact: dict[str, Any] = {
+        "purpose": consent.purpose,
+        "form": consent.form,
+        "given_at": consent.given_at.isoformat(),
+        **dict.fromkeys(consent.flags, True),
+    }
+    if "separate" not in consent.flags:
+        fact["separate"] = False
+    optional = {
+        "via": consent.via or None,
+        "by": consent.given_by or None,
+        "term_shown": consent.term_shown or None,
+        "withdrawn_at": consent.withdrawn_at.isoformat() if consent.withdrawn_at else None,
+        "expires_at": consent.expires_at.isoformat() if consent.expires_at else None,
+    }
+    return {**fact, **{name: value for name, value in optional.items() if value is not None}}

@@ -1,0 +1,160 @@
+"""The `lethe` command: the admin tool, and the servers that only the roof can build."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.admin.app import app, backend_app, run_cli
+from gateway.admin.options import Output
+from gateway.admin.output import Form, fail
+
+Config = Annotated[
+    Path, typer.Option("--config", envvar="LETHE_CONFIG", help="The configuration file (lethe.yaml).")
+]
+
+Weights = Annotated[
+    Path, typer.Option(envvar="LETHE_WEIGHTS_DIR", help="Folder with the model weights (make weights).")
+]
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    address: Annotated[str, typer.Option(help="Where the gateway will listen.")] = "127.0.0.1:8443",
+    backend_address: Annotated[str, typer.Option(help="Where the backend will listen.")] = "127.0.0.1:8444",
+    output: Output = Form.TABLE,
+) -> None:
+    """Make a folder with configuration, certificates and keys for development.  Not for production.
+
+    Example: lethe init dev
+    """
+    from gateway.adapters.keys_local import LocalKeyring
+    from gateway.admin.init import make
+
+    make(directory, LocalKeyring.create, address=address, backend_address=backend_address, output=output)
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option(help="Leave export, trust file, certificate and pictures here.")
+    ] = None,
+    weights: Weights = Path(".cache/weights"),
+) -> None:
+    """Tell the whole story on a real portrait; exits 0 only if each step held.
+
+    Example: lethe demo --keep demo-out
+    """
+    from gateway.adapters.keys_local import LocalKeyring
+    from gateway.admin.demo import tell_all
+    from gateway.admin.folder import init_folder
+
+    with tempfile.TemporaryDirectory(prefix="lethe-demo-") as folder:
+        layout = init_folder(
+            Path(folder) / "gateway",
+            make_keyring=LocalKeyring.create,
+            now=datetime.now(UTC),
+            address=f"127.0.0.1:{_free_port()}",
+            backend_address=f"127.0.0.1:{_free_port()}",
+        )
+        out = keep or Path(folder) / "out"
+        out.mkdir(parents=True, exist_ok=True)
+        code = tell_all(layout, out, weights)
+    if keep and not code:
+        typer.echo(f"     Kept in {keep}: {', '.join(sorted(path.name for path in keep.iterdir()))}")
+    raise typer.Exit(code)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@app.command()
+def serve(config: Config = Path("lethe.yaml")) -> None:
+    """Run the gateway until SIGTERM, then drain.
+
+    Example: lethe serve --config /etc/lethe/lethe.yaml
+    """
+    from gateway import compose
+    from gateway.adapters import telemetry
+    from gateway.adapters.sql.schema import SchemaMismatch
+    from gateway.errors import LetheError
+    from gateway.rpc.certificates import CertificateInvalid
+    from gateway.settings import ConfigInvalid, load
+    from policy.errors import PackInvalid
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await compose.serve(settings, lambda address: typer.echo(f"listening {address}"), stop)
+
+    try:
+        settings = load(config)
+        telemetry.set_up_logs(settings.telemetry.level)
+        compose.make_folders(settings)
+        asyncio.run(run())
+    except (ConfigInvalid, CertificateInvalid, PackInvalid, SchemaMismatch) as fault:
+        fail(1, "CONFIG_INVALID", str(fault))
+    except LetheError as refusal:
+        fail(1, refusal.reason, str(refusal))
+
+
+@app.command()
+def migrate(config: Config = Path("lethe.yaml")) -> None:
+    """Bring the database to the schema of this version.
+
+    Example: lethe migrate --config /etc/lethe/lethe.yaml
+    """
+    from gateway import compose
+    from gateway.adapters.sql.schema import SchemaMismatch
+    from gateway.adapters.sql.schema import migrate as upgrade
+    from gateway.errors import LetheError
+    from gateway.settings import ConfigInvalid, load
+
+    try:
+        settings = load(config)
+        compose.make_folders(settings)
+        asyncio.run(upgrade(compose.records_url(settings)))
+    except (ConfigInvalid, SchemaMismatch) as fault:
+        fail(1, "CONFIG_INVALID", str(fault))
+    except LetheError as refusal:
+        fail(1, refusal.reason, str(refusal))
+
+
+@backend_app.command("serve")
+def backend_serve(
+    address: Annotated[str, typer.Option(help="Host and port to listen on; port 0 takes a free one.")],
+    cert: Annotated[Path, typer.Option(help="Certificate chain (PEM).")],
+    key: Annotated[Path, typer.Option(help="Private key (PEM).")],
+    ca: Annotated[Path, typer.Option(help="CA that clients must chain to (PEM).")],
+    weights: Weights = Path(".cache/weights"),
+) -> None:
+    """Run the reference backend, a headshot studio on the CPU, as its own process.
+
+    Example: lethe backend serve --address 127.0.0.1:8444 --cert b.pem --key b.key --ca ca.pem
+    """
+    from gateway.backends.studio.main import run
+
+    sys.exit(run(address=address, cert=cert, key=key, ca=ca, weights=weights))
+
+
+def main() -> None:
+    """Run the command line."""
+    run_cli()
+
+
+if __name__ == "__main__":
+    main()

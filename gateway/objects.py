@@ -1,0 +1,61 @@
+"""What several flows do to objects and say of backends, in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import replace
+
+from gateway.caller import Caller
+from gateway.errors import LetheError
+from gateway.ledger import Ledger, Receipt
+from gateway.ports.clock import Clock
+from gateway.ports.objects import ObjectStore
+from gateway.ports.records import Job, Records, StoredObject, Transaction
+
+
+def destroy_object(
+    tx: Transaction, ledger: Ledger, stored: StoredObject, why: str, by: Caller | None = None
+) -> Receipt | None:
+    """Destroy an object's key inside `tx` and log it; return None where it was destroyed before.
+
+    From the commit on nothing opens the bytes; whoever called removes them next,
+    and the sweeper does if that fails.
+    """
+    if stored.state != "live":
+        return None
+    tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
+    return ledger.record(
+        tx, stored.tenant, "object.destroyed", by, obj=stored.object_id, cat=stored.kind, why=why
+    )
+
+
+def drop_row(tx: Transaction, object_id: str) -> None:
+    """Remove the record of a destroyed object whose bytes are gone."""
+    stored = tx.get(StoredObject, object_id)
+    if stored is not None and stored.state == "destroyed":
+        tx.remove(stored)
+
+
+def backend_id(name: str) -> str:
+    """Return the id under which a backend appears in the log: 16 bytes of its name's digest, in hex."""
+    return hashlib.sha256(b"lethe.dev/backend/v1\0" + name.encode()).hexdigest()[:32]
+
+
+def end_queued(
+    tx: Transaction, ledger: Ledger, job: Job, clock: Clock, why: str, by: Caller | None
+) -> tuple[Job, Receipt]:
+    """End a job that waits, and destroy its original's key."""
+    ended = replace(job, state="cancelled", stage="done", reason="JOB_CANCELLED", updated_at=clock.now())
+    tx.put(ended)
+    stored = tx.get(StoredObject, job.input_object)
+    if stored is not None:
+        destroy_object(tx, ledger, stored, why, by)
+    return ended, ledger.record(tx, job.tenant, "job.cancelled", by, job=job.job_id, why=why)
+
+
+async def reap(records: Records, objects: ObjectStore, object_id: str) -> None:
+    """Remove the bytes and the row of a destroyed object; what fails is left to the sweeper."""
+    with contextlib.suppress(LetheError):
+        await objects.delete(object_id)
+        await records.transact(lambda tx: drop_row(tx, object_id))

@@ -1,0 +1,59 @@
+"""Pages: opaque tokens that name the last key seen, bound to the query they continue."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from gateway.errors import MessageInvalid
+
+T = TypeVar("T")
+DEFAULT_SIZE = 50
+MAX_SIZE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of results; `next_token` is empty on the last one."""
+
+    items: tuple[T, ...]
+    next_token: str
+
+
+def page(rows: Sequence[T], size: int, key: Callable[[T], str], query: Sequence[Any], token: str) -> Page[T]:
+    """Return the page of `rows` (sorted by `key`, ascending) that follows `token`.
+
+    Raises:
+        MessageInvalid: The token is not one of ours, or belongs to another query.
+    """
+    size = min(size or DEFAULT_SIZE, MAX_SIZE)
+    after = _open(token, query)
+    rest = [row for row in rows if after is None or key(row) > after]
+    items = tuple(rest[:size])
+    more = len(rest) > size
+    return Page(items, _seal(key(items[-1]), query) if more else "")
+
+
+def _bind(query: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(list(query)).encode()).hexdigest()[:16]
+
+
+def _seal(after: str, query: Sequence[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps([_bind(query), after]).encode()).decode()
+
+
+def _open(token: str, query: Sequence[Any]) -> str | None:
+    if not token:
+        return None
+    try:
+        bound, after = json.loads(base64.urlsafe_b64decode(token.encode()))
+    except (ValueError, binascii.Error, TypeError) as error:
+        raise MessageInvalid("page_token", violations=(("page_token", "page_token.unknown"),)) from error
+    if bound != _bind(query) or not isinstance(after, str):
+        raise MessageInvalid("page_token", violations=(("page_token", "page_token.other_query"),))
+    return after

@@ -1,0 +1,128 @@
+"""Finds a subject by the caller's own id, and opens what is known of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from gateway.errors import SubjectBlocked, SubjectUnknown
+from gateway.ports.keys import KeyService
+from gateway.ports.records import Records, Subject, SubjectKey
+from gateway.vault.custody import Custody
+from gateway.vault.keys import Binding, open_column, seal_column
+from policy.terms import KeyClass
+
+_YOUNGEST = {"lt13": 0, "13-15": 13, "16-17": 16, "adult": 18}
+
+
+@dataclass(frozen=True, slots=True)
+class Guardian:
+    """Who holds parental responsibility, and how that was verified (GDPR Art. 8(2))."""
+
+    verified_method: str = ""
+    relation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What the controller told us of a subject; rests sealed under the `profile` class.
+
+    `residence` and `location` are ISO 3166 codes (`DE`, `US-CA`) or empty for
+    not known.  Either `birth_year` or `age_band` (`lt13`, `13-15`, `16-17`,
+    `adult`) may be given.
+    """
+
+    subject_id: str
+    residence: str = ""
+    location: str = ""
+    birth_year: int = 0
+    age_band: str = ""
+    guardian: Guardian | None = None
+
+    def age(self, at: datetime) -> int | None:
+        """Return the youngest age in whole years that fits what is known, or None if nothing is.
+
+        With only a year of birth the birthday may still lie ahead, so the
+        protective answer is one year less.
+        """
+        if self.birth_year:
+            return max(0, at.year - self.birth_year - 1)
+        return _YOUNGEST.get(self.age_band)
+
+    def to_json(self) -> bytes:
+        """Return the bytes that are sealed."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Profile:
+        """Read the sealed bytes back."""
+        tree: dict[str, Any] = json.loads(data)
+        guardian = tree.pop("guardian")
+        return cls(**tree, guardian=Guardian(**guardian) if guardian else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A subject's record and their opened profile."""
+
+    subject: Subject
+    profile: Profile
+
+
+def profile_binding(tenant: str, handle: str) -> Binding:
+    """Return the associated data of a sealed profile."""
+    return Binding(tenant=tenant, handle=handle, cls=KeyClass.PROFILE.value, item="profile", purpose="")
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Finds and opens subjects."""
+
+    records: Records
+    keys: KeyService
+    custody: Custody
+
+    async def handle(self, tenant: str, subject_id: str) -> str:
+        """Return the row handle of a caller's id: HMAC under the tenant's lookup key, in hex."""
+        return (await self.keys.mac(tenant, "handle", subject_id.encode())).hex()
+
+    async def find(self, tenant: str, subject_id: str) -> Person:
+        """Return the subject with their profile, whatever their state.
+
+        Raises:
+            SubjectUnknown: Not known to this tenant.
+            SubjectBlocked: An erasure has begun or is done.
+        """
+        handle = await self.handle(tenant, subject_id)
+        subject = await self.records.transact(lambda tx: tx.get(Subject, tenant, handle))
+        if subject is None:
+            if await self.keys.is_fenced(handle):
+                raise SubjectBlocked
+            raise SubjectUnknown
+        if subject.state == "blocked":
+            raise SubjectBlocked
+        return Person(subject, await self.open_profile(subject))
+
+    async def open_profile(self, subject: Subject) -> Profile:
+        """Return the opened profile of a subject."""
+        key = await self.custody.open_by_id(subject.key_id)
+        binding = profile_binding(subject.tenant, subject.handle)
+        return Profile.from_json(open_column(key, subject.sealed_profile, binding))
+
+    async def subject_ids(self, tenant: str, handles: set[str]) -> dict[str, str]:
+        """Return the caller's id for each handle that still has a profile."""
+        names: dict[str, str] = {}
+        for handle in handles:
+            subject = await self.records.transact(lambda tx, h=handle: tx.get(Subject, tenant, h))
+            if subject is not None:
+                key = await self.records.transact(lambda tx, s=subject: tx.get(SubjectKey, s.key_id))
+                if key is not None:
+                    names[handle] = (await self.open_profile(subject)).subject_id
+        return names
+
+    async def seal_profile(self, tenant: str, handle: str, profile: Profile) -> tuple[str, bytes]:
+        """Return the id of the profile key and the sealed profile."""
+        held = await self.custody.obtain(tenant, handle, KeyClass.PROFILE.value)
+        return held.record.key_id, seal_column(held.key, profile.to_json(), profile_binding(tenant, handle))

@@ -1,0 +1,325 @@
+"""From messages to domain values and back.  Malformed input was refused before; nothing here decides."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from lethe.v1 import (
+    audit_pb2,
+    backend_pb2,
+    common_pb2,
+    consent_pb2,
+    dsr_pb2,
+    generation_pb2,
+    notice_pb2,
+    subject_pb2,
+)
+
+from gateway.errors import MessageInvalid
+from gateway.flows.consent import ConsentDraft
+from gateway.flows.notice import NoticeDraft
+from gateway.flows.upload import JobOrder
+from gateway.holdings import Held
+from gateway.ledger import Receipt
+from gateway.people import Guardian, Profile
+from gateway.ports.inference import BackendFacts
+from gateway.ports.records import Consent, Dsr, Job, Leaf, Notice, StoredObject, Subject
+from policy.consent import Decision
+
+_BANDS = {
+    subject_pb2.AGE_BAND_UNDER_13: "lt13",
+    subject_pb2.AGE_BAND_13_TO_15: "13-15",
+    subject_pb2.AGE_BAND_16_TO_17: "16-17",
+    subject_pb2.AGE_BAND_ADULT: "adult",
+}
+_FLAGS = ("separate", "presented_separately", "highlighted", "condition_of_service", "two_step_confirmed")
+
+
+def bare(name: str) -> str:
+    """Return the id in a resource name: `jobs/1a` -> `1a`."""
+    return name.partition("/")[2]
+
+
+def instant(stamp: Timestamp) -> datetime:
+    """Return a timestamp as an aware instant in UTC."""
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def maybe_instant(message: object, field: str) -> datetime | None:
+    """Return a timestamp field, or None where it is absent."""
+    return instant(getattr(message, field)) if message.HasField(field) else None  # type: ignore[attr-defined] # any message
+
+
+def stamp(moment: datetime) -> Timestamp:
+    """Return an instant as a timestamp."""
+    made = Timestamp()
+    made.FromDatetime(moment)
+    return made
+
+
+def purpose_code(value: int) -> str:
+    """Return `generate` for PURPOSE_GENERATE."""
+    return common_pb2.Purpose.Name(value).removeprefix("PURPOSE_").lower()
+
+
+def purpose_value(code: str) -> common_pb2.Purpose.ValueType:
+    """Return PURPOSE_GENERATE for `generate`."""
+    return common_pb2.Purpose.Value(f"PURPOSE_{code.upper()}")
+
+
+def receipt(given: Receipt | None) -> common_pb2.AuditReceipt | None:
+    """Return a receipt's message, or None."""
+    if given is None:
+        return None
+    return common_pb2.AuditReceipt(origin=given.origin, event_id=given.event_id, leaf_hash=given.leaf_hash)
+
+
+def job_order(header: generation_pb2.JobHeader) -> JobOrder:
+    """Return what an upload's header asks for.
+
+    Raises:
+        MessageInvalid: Other people are depicted: releases are not built yet.
+    """
+    if any(depicted.WhichOneof("who") == "other" for depicted in header.depicted):
+        raise MessageInvalid(
+            "pictures of other people are not taken yet",
+            violations=(("header.depicted", "depicted.not_built"),),
+        )
+    return JobOrder(
+        subject_id=bare(header.subject),
+        is_uploader=all(depicted.is_subject for depicted in header.depicted),
+        purpose=purpose_code(header.purpose),
+        notice_id=bare(header.notice),
+        style=header.parameters.style,
+        prompt=header.parameters.prompt,
+        backend_hint=header.backend_hint,
+        request_id=header.request_id,
+    )
+
+
+def job(record: Job) -> generation_pb2.Job:
+    """Return a job's message; whose job it is stays out of it."""
+    failure = None
+    if record.reason:
+        failure = generation_pb2.Job.Failure(reason=record.reason, detail=record.detail)
+    return generation_pb2.Job(
+        name=f"jobs/{record.job_id}",
+        purpose=purpose_value(record.purpose),
+        state=generation_pb2.Job.State.Value(f"STATE_{record.state.upper()}"),
+        percent=record.percent,
+        stage=record.stage,
+        backend=f"backends/{record.backend}",
+        input_object=f"objects/{record.input_object}",
+        result_object=f"objects/{record.result_object}" if record.result_object else "",
+        failure=failure,
+        create_time=stamp(record.created_at),
+        update_time=stamp(record.updated_at),
+        expire_time=stamp(record.expires_at),
+    )
+
+
+def result_header(stored: StoredObject) -> generation_pb2.ResultHeader:
+    """Return what is said of a result before its bytes."""
+    return generation_pb2.ResultHeader(
+        object=f"objects/{stored.object_id}",
+        image_type=stored.image_type,
+        size_bytes=stored.size_bytes,
+        width=stored.width,
+        height=stored.height,
+        expire_time=stamp(stored.expires_at),
+    )
+
+
+def profile(message: subject_pb2.Subject) -> Profile:
+    """Return what a message tells of a subject."""
+    guardian = None
+    if message.HasField("guardian"):
+        guardian = Guardian(message.guardian.verified_method, message.guardian.relation)
+    return Profile(
+        subject_id=bare(message.name),
+        residence=message.residence,
+        location=message.location,
+        birth_year=message.birth_year,
+        age_band=_BANDS.get(message.age_band, ""),
+        guardian=guardian,
+    )
+
+
+def subject(record: Subject, known: Profile) -> subject_pb2.Subject:
+    """Return a subject's message."""
+    made = subject_pb2.Subject(
+        name=f"subjects/{known.subject_id}",
+        residence=known.residence,
+        location=known.location,
+        state=subject_pb2.Subject.State.Value(f"STATE_{record.state.upper()}"),
+        create_time=stamp(record.created_at),
+        update_time=stamp(record.updated_at),
+    )
+    if known.birth_year:
+        made.birth_year = known.birth_year
+    elif known.age_band:
+        made.age_band = next(band for band, code in _BANDS.items() if code == known.age_band)
+    if known.guardian is not None:
+        made.guardian.verified_method = known.guardian.verified_method
+        made.guardian.relation = known.guardian.relation
+    return made
+
+
+def stored_data(held: Held) -> subject_pb2.StoredData:
+    """Return one thing that is held."""
+    return subject_pb2.StoredData(
+        name=held.name,
+        key_class=held.cls,
+        kind=held.kind,
+        purpose=held.purpose,
+        size_bytes=held.size_bytes,
+        expire_time=stamp(held.expires_at) if held.expires_at else None,
+        rule=held.rule,
+    )
+
+
+def notice_draft(message: notice_pb2.Notice, request_id: str) -> NoticeDraft:
+    """Return the notice to publish."""
+    return NoticeDraft(
+        notice_id=bare(message.name),
+        language=message.language,
+        title=message.title,
+        body=message.text,
+        purposes=tuple(sorted(purpose_code(value) for value in message.purposes)),
+        shown={
+            "retention_term": message.retention_term,
+            "recipients": list(message.recipients),
+            "transfer_countries": list(message.transfer_countries),
+            "withdrawal_method": message.withdrawal_method,
+        },
+        request_id=request_id,
+    )
+
+
+def notice(record: Notice) -> notice_pb2.Notice:
+    """Return a notice's message."""
+    return notice_pb2.Notice(
+        name=f"notices/{record.notice_id}",
+        version=record.version,
+        language=record.language,
+        title=record.title,
+        text=record.body,
+        purposes=[purpose_value(code) for code in record.purposes],
+        sha256=record.sha256,
+        publish_time=stamp(record.published_at),
+        **record.shown,
+    )
+
+
+def consent_draft(message: consent_pb2.Consent, request_id: str) -> ConsentDraft:
+    """Return the consent to record."""
+    return ConsentDraft(
+        subject_id=bare(message.subject),
+        purpose=purpose_code(message.purpose),
+        form=consent_pb2.Consent.Form.Name(message.form).removeprefix("FORM_").lower(),
+        flags=tuple(flag for flag in _FLAGS if getattr(message, flag)),
+        notice_id=bare(message.notice),
+        notice_version=message.notice_version,
+        notice_language=message.notice_language,
+        notice_sha256=message.notice_sha256,
+        given_at=maybe_instant(message, "give_time"),
+        expires_at=maybe_instant(message, "expire_time"),
+        given_by=message.by,
+        via=message.via,
+        term_shown=message.term_shown,
+        evidence={
+            "act": consent_pb2.Consent.Act.Name(message.act).removeprefix("ACT_").lower(),
+            "channel": message.channel,
+            "ui_version": message.ui_version,
+            "signature": message.signature.hex(),
+            "withdrawal_method_shown": message.withdrawal_method_shown,
+            "guardian": message.by == "guardian",
+        },
+        request_id=request_id,
+    )
+
+
+def consent(record: Consent, subject_id: str = "") -> consent_pb2.Consent:
+    """Return a consent's message; sealed evidence stays sealed."""
+    made = consent_pb2.Consent(
+        name=f"consents/{record.consent_id}",
+        subject=f"subjects/{subject_id}" if subject_id else "",
+        purpose=purpose_value(record.purpose),
+        form=consent_pb2.Consent.Form.Value(f"FORM_{record.form.upper()}"),
+        notice=f"notices/{record.notice_id}",
+        notice_version=record.notice_version,
+        notice_language=record.notice_language,
+        notice_sha256=record.notice_sha256,
+        via=record.via,
+        by=record.given_by,
+        term_shown=record.term_shown,
+        give_time=stamp(record.given_at),
+        expire_time=stamp(record.expires_at) if record.expires_at else None,
+        withdraw_time=stamp(record.withdrawn_at) if record.withdrawn_at else None,
+        superseded_by=f"consents/{record.superseded_by}" if record.superseded_by else "",
+    )
+    for flag in record.flags:
+        setattr(made, flag, True)
+    return made
+
+
+def decision(made: Decision) -> consent_pb2.Decision:
+    """Return a decision's message."""
+    return consent_pb2.Decision(
+        allowed=made.allowed,
+        reason_code=made.reason_code,
+        deciding_pack=made.deciding_pack,
+        citations=made.citations,
+        policy=[common_pb2.PolicyRef(id=pack, sha256=digest) for pack, digest in made.policy],
+        layer=made.layer,
+    )
+
+
+def dsr(record: Dsr) -> dsr_pb2.Dsr:
+    """Return a request's message; whose request it is stays out of it."""
+    return dsr_pb2.Dsr(
+        name=f"dsrs/{record.dsr_id}",
+        kind=dsr_pb2.Dsr.Kind.Value(f"KIND_{record.kind.upper()}"),
+        regime=record.regime,
+        state=dsr_pb2.Dsr.State.Value(f"STATE_{record.state.upper()}"),
+        receive_time=stamp(record.received_at),
+        due_date=record.due_on,
+        extended_due_date=record.extended_due_on,
+        target_date=record.internal_target_on,
+        reason_code=record.reason_code,
+        certificate=f"certificates/{record.certificate_id}" if record.certificate_id else "",
+        step=record.step,
+    )
+
+
+def event(leaf: Leaf) -> audit_pb2.Event:
+    """Return a leaf's message."""
+    return audit_pb2.Event(
+        index=leaf.seq or 0,
+        event_id=leaf.event_id,
+        type=leaf.ty,
+        event_time=stamp(leaf.queued_at),
+        leaf=leaf.line,
+        leaf_hash=leaf.leaf_hash,
+    )
+
+
+def backend(name: str, facts: BackendFacts | None) -> backend_pb2.Backend:
+    """Return what a backend declares, or that it does not answer."""
+    if facts is None:
+        return backend_pb2.Backend(name=f"backends/{name}", reachable=False)
+    return backend_pb2.Backend(
+        name=f"backends/{name}",
+        reachable=True,
+        version=facts.version,
+        device=facts.device,
+        model_digest=facts.model_digest,
+        styles=facts.styles,
+        region=facts.region,
+        retention_seconds=facts.retention_s,
+        trains_on_inputs=facts.trains_on_inputs,
+        template_extracted=facts.template_extracted,
+        supports_cancel=facts.supports_cancel,
+        supports_forget=facts.supports_forget,
+    )

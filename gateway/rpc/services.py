@@ -1,0 +1,448 @@
+"""The thin services: one method calls one verb of one flow."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+from lethe.v1 import (
+    audit_pb2,
+    backend_pb2,
+    common_pb2,
+    consent_pb2,
+    dsr_pb2,
+    key_pb2,
+    notice_pb2,
+    policy_pb2,
+    subject_pb2,
+    tenant_pb2,
+)
+
+from gateway.errors import NotFound
+from gateway.flows.audit import Audit
+from gateway.flows.consent import Consents
+from gateway.flows.dsr import DsrDraft, Dsrs
+from gateway.flows.notice import Notices
+from gateway.flows.subject import Subjects
+from gateway.judge import ControllerFacts
+from gateway.people import People
+from gateway.ports.inference import BackendFacts
+from gateway.ports.keys import KeyService
+from gateway.ports.records import Consent, Records, SubjectKey
+from gateway.rpc import convert
+from gateway.rpc.interceptors import caller
+from policy.pack import Pack
+
+CHUNK = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectService:
+    """Subjects on the wire."""
+
+    subjects: Subjects
+
+    async def UpsertSubject(
+        self, request: subject_pb2.UpsertSubjectRequest, _context: object
+    ) -> subject_pb2.UpsertSubjectResponse:
+        """Make a subject known."""
+        profile = convert.profile(request.subject)
+        record, receipt = await self.subjects.upsert(caller(), profile, request.request_id)
+        return subject_pb2.UpsertSubjectResponse(
+            subject=convert.subject(record, profile), receipt=convert.receipt(receipt)
+        )
+
+    async def GetSubject(
+        self, request: subject_pb2.GetSubjectRequest, _context: object
+    ) -> subject_pb2.GetSubjectResponse:
+        """Return a subject."""
+        person = await self.subjects.get(caller(), convert.bare(request.name))
+        return subject_pb2.GetSubjectResponse(subject=convert.subject(person.subject, person.profile))
+
+    async def ListStoredData(
+        self, request: subject_pb2.ListStoredDataRequest, _context: object
+    ) -> subject_pb2.ListStoredDataResponse:
+        """List what is held of a subject."""
+        held = await self.subjects.stored_data(caller(), convert.bare(request.subject))
+        return subject_pb2.ListStoredDataResponse(items=[convert.stored_data(item) for item in held])
+
+    async def DeleteObject(
+        self, request: subject_pb2.DeleteObjectRequest, _context: object
+    ) -> subject_pb2.DeleteObjectResponse:
+        """Destroy an object."""
+        receipt = await self.subjects.delete_object(caller(), convert.bare(request.name))
+        return subject_pb2.DeleteObjectResponse(receipt=convert.receipt(receipt))
+
+    async def RestrictSubject(
+        self, request: subject_pb2.RestrictSubjectRequest, _context: object
+    ) -> subject_pb2.RestrictSubjectResponse:
+        """Restrict processing, or lift that."""
+        _record, receipt = await self.subjects.restrict(
+            caller(), convert.bare(request.name), restricted=request.restricted
+        )
+        return subject_pb2.RestrictSubjectResponse(receipt=convert.receipt(receipt))
+
+    async def RectifySubject(
+        self, request: subject_pb2.RectifySubjectRequest, _context: object
+    ) -> subject_pb2.RectifySubjectResponse:
+        """Correct a subject."""
+        profile = convert.profile(request.subject)
+        record, receipt = await self.subjects.rectify(caller(), profile)
+        return subject_pb2.RectifySubjectResponse(
+            subject=convert.subject(record, profile), receipt=convert.receipt(receipt)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeService:
+    """Notices on the wire."""
+
+    notices: Notices
+
+    async def PublishNotice(
+        self, request: notice_pb2.PublishNoticeRequest, _context: object
+    ) -> notice_pb2.PublishNoticeResponse:
+        """Publish a notice."""
+        record, receipt = await self.notices.publish(
+            caller(), convert.notice_draft(request.notice, request.request_id)
+        )
+        return notice_pb2.PublishNoticeResponse(
+            notice=convert.notice(record), receipt=convert.receipt(receipt)
+        )
+
+    async def GetNotice(
+        self, request: notice_pb2.GetNoticeRequest, _context: object
+    ) -> notice_pb2.GetNoticeResponse:
+        """Return a notice."""
+        record = await self.notices.get(
+            caller(), convert.bare(request.name), request.version, request.language
+        )
+        return notice_pb2.GetNoticeResponse(notice=convert.notice(record))
+
+    async def ListNotices(
+        self, request: notice_pb2.ListNoticesRequest, _context: object
+    ) -> notice_pb2.ListNoticesResponse:
+        """List notices."""
+        page = await self.notices.list(caller(), request.page_size, request.page_token)
+        return notice_pb2.ListNoticesResponse(
+            notices=[convert.notice(n) for n in page.items], next_page_token=page.next_token
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentService:
+    """Consent on the wire."""
+
+    consents: Consents
+    people: People
+
+    async def RecordConsent(
+        self, request: consent_pb2.RecordConsentRequest, _context: object
+    ) -> consent_pb2.RecordConsentResponse:
+        """Keep proof of a consent."""
+        draft = convert.consent_draft(request.consent, request.request_id)
+        record, receipt = await self.consents.record(caller(), draft)
+        return consent_pb2.RecordConsentResponse(
+            consent=convert.consent(record, draft.subject_id), receipt=convert.receipt(receipt)
+        )
+
+    async def WithdrawConsent(
+        self, request: consent_pb2.WithdrawConsentRequest, _context: object
+    ) -> consent_pb2.WithdrawConsentResponse:
+        """Take consent back."""
+        which = request.subject_purpose
+        if request.WhichOneof("which") == "name":
+            records, receipt = await self.consents.withdraw(caller(), consent_id=convert.bare(request.name))
+        else:
+            records, receipt = await self.consents.withdraw(
+                caller(), subject_id=convert.bare(which.subject), purpose=convert.purpose_code(which.purpose)
+            )
+        return consent_pb2.WithdrawConsentResponse(
+            consents=[await self._named(record) for record in records], receipt=convert.receipt(receipt)
+        )
+
+    async def GetConsent(
+        self, request: consent_pb2.GetConsentRequest, _context: object
+    ) -> consent_pb2.GetConsentResponse:
+        """Return a consent."""
+        record = await self.consents.get(caller(), convert.bare(request.name))
+        return consent_pb2.GetConsentResponse(consent=await self._named(record))
+
+    async def ListConsents(
+        self, request: consent_pb2.ListConsentsRequest, _context: object
+    ) -> consent_pb2.ListConsentsResponse:
+        """List a subject's consents."""
+        subject_id = convert.bare(request.subject)
+        page = await self.consents.list(caller(), subject_id, request.page_size, request.page_token)
+        return consent_pb2.ListConsentsResponse(
+            consents=[convert.consent(c, subject_id) for c in page.items], next_page_token=page.next_token
+        )
+
+    async def CheckConsent(
+        self, request: consent_pb2.CheckConsentRequest, _context: object
+    ) -> consent_pb2.CheckConsentResponse:
+        """Answer what policy would decide now."""
+        decision = await self.consents.check(
+            caller(), convert.bare(request.subject), convert.purpose_code(request.purpose)
+        )
+        return consent_pb2.CheckConsentResponse(decision=convert.decision(decision))
+
+    async def RecordSignal(
+        self, request: consent_pb2.RecordSignalRequest, _context: object
+    ) -> consent_pb2.RecordSignalResponse:
+        """Record opt-out signals."""
+        receipt = await self.consents.signal(
+            caller(), convert.bare(request.subject), gpc=request.gpc, limit_spi=request.limit_spi
+        )
+        return consent_pb2.RecordSignalResponse(receipt=convert.receipt(receipt))
+
+    async def _named(self, record: Consent) -> consent_pb2.Consent:
+        """Return the consent with its subject's name, where there still is one."""
+        names = await self.people.subject_ids(record.tenant, {record.handle} if record.handle else set())
+        return convert.consent(record, names.get(record.handle or "", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class DsrService:
+    """Data-subject requests on the wire."""
+
+    dsrs: Dsrs
+    audit: Audit
+
+    async def CreateDsr(
+        self, request: dsr_pb2.CreateDsrRequest, _context: object
+    ) -> dsr_pb2.CreateDsrResponse:
+        """Open a request."""
+        draft = DsrDraft(
+            subject_id=convert.bare(request.subject),
+            kind=dsr_pb2.Dsr.Kind.Name(request.kind).removeprefix("KIND_").lower(),
+            regime=request.regime,
+            received_at=convert.maybe_instant(request, "receive_time"),
+            request_id=request.request_id,
+        )
+        record, receipt = await self.dsrs.create(caller(), draft, rehearse=request.validate_only)
+        return dsr_pb2.CreateDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def GetDsr(self, request: dsr_pb2.GetDsrRequest, _context: object) -> dsr_pb2.GetDsrResponse:
+        """Return a request."""
+        return dsr_pb2.GetDsrResponse(
+            dsr=convert.dsr(await self.dsrs.get(caller(), convert.bare(request.name)))
+        )
+
+    async def ListDsrs(self, request: dsr_pb2.ListDsrsRequest, _context: object) -> dsr_pb2.ListDsrsResponse:
+        """List requests."""
+        state = dsr_pb2.Dsr.State.Name(request.state).removeprefix("STATE_").lower() if request.state else ""
+        page = await self.dsrs.list(caller(), state, request.page_size, request.page_token)
+        return dsr_pb2.ListDsrsResponse(
+            dsrs=[convert.dsr(d) for d in page.items], next_page_token=page.next_token
+        )
+
+    async def PreviewDsr(
+        self, request: dsr_pb2.PreviewDsrRequest, _context: object
+    ) -> dsr_pb2.PreviewDsrResponse:
+        """Show what approving would do."""
+        preview = await self.dsrs.preview(caller(), convert.bare(request.name))
+        return dsr_pb2.PreviewDsrResponse(
+            erased_classes=sorted(cls.value for cls in preview.plan.erase),
+            kept_classes=[
+                common_pb2.KeptClass(key_class=k.cls.value, rule=k.rule) for k in preview.plan.keep
+            ],
+            items=[convert.stored_data(item) for item in preview.held],
+            preview_etag=preview.etag,
+        )
+
+    async def ApproveDsr(
+        self, request: dsr_pb2.ApproveDsrRequest, _context: object
+    ) -> dsr_pb2.ApproveDsrResponse:
+        """Approve a request."""
+        record, receipt = await self.dsrs.approve(
+            caller(), convert.bare(request.name), request.preview_etag, rehearse=request.validate_only
+        )
+        return dsr_pb2.ApproveDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def RefuseDsr(
+        self, request: dsr_pb2.RefuseDsrRequest, _context: object
+    ) -> dsr_pb2.RefuseDsrResponse:
+        """Refuse a request."""
+        record, receipt = await self.dsrs.refuse(caller(), convert.bare(request.name), request.reason_code)
+        return dsr_pb2.RefuseDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def CancelDsr(
+        self, request: dsr_pb2.CancelDsrRequest, _context: object
+    ) -> dsr_pb2.CancelDsrResponse:
+        """Take a request back."""
+        record, receipt = await self.dsrs.cancel(caller(), convert.bare(request.name))
+        return dsr_pb2.CancelDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def GetCertificate(
+        self, request: dsr_pb2.GetCertificateRequest, _context: object
+    ) -> dsr_pb2.GetCertificateResponse:
+        """Return a certificate."""
+        found = await self.dsrs.certificate(caller(), convert.bare(request.name))
+        proof = await self.audit.inclusion(caller(), event_id=found.event_id)
+        return dsr_pb2.GetCertificateResponse(
+            name=request.name, tlog_proof=proof.tlog_proof, opening=found.opening
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditService:
+    """The log on the wire."""
+
+    audit: Audit
+
+    async def ListEvents(
+        self, request: audit_pb2.ListEventsRequest, _context: object
+    ) -> audit_pb2.ListEventsResponse:
+        """List events."""
+        page = await self.audit.events(caller(), request.type, request.page_size, request.page_token)
+        return audit_pb2.ListEventsResponse(
+            events=[convert.event(leaf) for leaf in page.items], next_page_token=page.next_token
+        )
+
+    async def GetCheckpoint(
+        self, _request: audit_pb2.GetCheckpointRequest, _context: object
+    ) -> audit_pb2.GetCheckpointResponse:
+        """Return the newest checkpoint."""
+        head = await self.audit.checkpoint(caller())
+        return audit_pb2.GetCheckpointResponse(checkpoint=head.note, vkeys=[self.audit.vkey(caller())])
+
+    async def GetInclusionProof(
+        self, request: audit_pb2.GetInclusionProofRequest, _context: object
+    ) -> audit_pb2.GetInclusionProofResponse:
+        """Prove an event."""
+        by_id = request.WhichOneof("which") == "event_id"
+        proof = await self.audit.inclusion(
+            caller(), request.event_id if by_id else "", None if by_id else request.index
+        )
+        return audit_pb2.GetInclusionProofResponse(
+            index=proof.index,
+            tree_size=proof.size,
+            hashes=proof.hashes,
+            checkpoint=proof.note,
+            tlog_proof=proof.tlog_proof,
+        )
+
+    async def GetConsistencyProof(
+        self, request: audit_pb2.GetConsistencyProofRequest, _context: object
+    ) -> audit_pb2.GetConsistencyProofResponse:
+        """Prove that the log only grew."""
+        hashes = await self.audit.consistency(caller(), request.first_size, request.second_size)
+        return audit_pb2.GetConsistencyProofResponse(hashes=hashes)
+
+    async def Export(
+        self, _request: audit_pb2.ExportRequest, _context: object
+    ) -> AsyncIterator[audit_pb2.ExportResponse]:
+        """Stream an export."""
+        for name, content in sorted((await self.audit.export(caller())).items()):
+            yield audit_pb2.ExportResponse(file=name)
+            for start in range(0, len(content), CHUNK):
+                yield audit_pb2.ExportResponse(chunk=content[start : start + CHUNK])
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyService:
+    """The rule book on the wire."""
+
+    packs: Mapping[str, Pack]
+
+    async def ListPacks(
+        self, _request: policy_pb2.ListPacksRequest, _context: object
+    ) -> policy_pb2.ListPacksResponse:
+        """List the loaded packs."""
+        return policy_pb2.ListPacksResponse(packs=[_pack(pack) for pack in self.packs.values()])
+
+    async def GetPack(
+        self, request: policy_pb2.GetPackRequest, _context: object
+    ) -> policy_pb2.GetPackResponse:
+        """Return a pack."""
+        pack = self.packs.get(request.id)
+        if pack is None:
+            raise NotFound
+        return policy_pb2.GetPackResponse(pack=_pack(pack), content=pack.source_bytes)
+
+
+def _pack(pack: Pack) -> policy_pb2.Pack:
+    return policy_pb2.Pack(
+        id=pack.id, version=pack.version, title=pack.title, status=pack.status, sha256=pack.digest
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BackendService:
+    """The backends on the wire."""
+
+    names: tuple[str, ...]
+    known: Callable[[], Mapping[str, BackendFacts]]
+
+    async def ListBackends(
+        self, _request: backend_pb2.ListBackendsRequest, _context: object
+    ) -> backend_pb2.ListBackendsResponse:
+        """List the backends."""
+        known = self.known()
+        return backend_pb2.ListBackendsResponse(
+            backends=[convert.backend(name, known.get(name)) for name in self.names]
+        )
+
+    async def GetBackend(
+        self, request: backend_pb2.GetBackendRequest, _context: object
+    ) -> backend_pb2.GetBackendResponse:
+        """Return a backend."""
+        name = convert.bare(request.name)
+        if name not in self.names:
+            raise NotFound
+        return backend_pb2.GetBackendResponse(backend=convert.backend(name, self.known().get(name)))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyService_:  # noqa: N801 - the port has the plain name
+    """The key service's state on the wire."""
+
+    keys: KeyService
+    records: Records
+
+    async def GetKeyStatus(
+        self, _request: key_pb2.GetKeyStatusRequest, _context: object
+    ) -> key_pb2.GetKeyStatusResponse:
+        """Return the key service's state."""
+        tenant = caller().tenant
+        epochs = [epoch for epoch in await self.keys.epochs() if epoch.tenant == tenant]
+        counts = await self.records.transact(
+            lambda tx: {str(e): tx.count(SubjectKey, equal={"epoch": str(e)}) for e in epochs}
+        )
+        return key_pb2.GetKeyStatusResponse(
+            adapter=self.keys.name,
+            destroy_latency=Duration(seconds=int(self.keys.destroy_latency.total_seconds())),
+            copies_outside_our_control=self.keys.copies_outside_our_control,
+            epochs=[
+                key_pb2.KeyEpoch(key_class=e.cls, month=e.month, roll=e.roll, wrapped_keys=counts[str(e)])
+                for e in epochs
+            ],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TenantService:
+    """The tenant's facts on the wire."""
+
+    controllers: Mapping[str, ControllerFacts]
+    origins: Mapping[str, str]
+
+    async def GetTenant(
+        self, _request: tenant_pb2.GetTenantRequest, _context: object
+    ) -> tenant_pb2.GetTenantResponse:
+        """Return the caller's tenant."""
+        tenant = caller().tenant
+        facts = self.controllers[tenant]
+        return tenant_pb2.GetTenantResponse(
+            tenant=tenant_pb2.Tenant(
+                controller=facts.name,
+                contact=facts.contact,
+                establishments=facts.establishments or (),
+                targets=facts.targets or (),
+                time_zone=facts.time_zone,
+                calendar=facts.calendar or "",
+                log_origin=self.origins[tenant],
+            )
+        )

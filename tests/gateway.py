@@ -1,0 +1,216 @@
+"""A real gateway inside the test's own process: real server, mutual TLS, real records, real keyring.
+
+Only the inference backend is a fake unless a test says otherwise; a test may put
+anything between the flows and their doors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lethe.v1 import common_pb2, consent_pb2, dsr_pb2, generation_pb2, notice_pb2, subject_pb2
+
+from gateway import compose
+from gateway.adapters.keys_local import LocalKeyring
+from gateway.adapters.sql.schema import migrate
+from gateway.admin.folder import Layout, init_folder
+from gateway.client import Client
+from gateway.settings import Settings, load
+from tests.fakes.inference import FakeInference
+
+PORTRAIT = Path(compose.__file__).parent / "admin" / "data" / "eileen-collins.jpg"
+NOTICE_TEXT = "We make a studio portrait of you and keep nothing else."
+QUICK: dict[str, Any] = {
+    "jobs": {"poll_ms": 20, "lease_s": 2.0},
+    "audit": {"sequence_interval_ms": 20},
+    "sweep": {"interval_s": 0.2},
+    "listen": {"drain_s": 2.0, "reload_s": 0.2},
+}
+"""Short intervals, so that tests need not wait."""
+
+
+@dataclass
+class Gateway:
+    """A gateway that runs: its folder, its settings, its doors and its backend."""
+
+    layout: Layout
+    settings: Settings
+    outside: compose.Outside
+    backend: FakeInference
+
+    def client(self, name: str, timeout_s: float = 20.0) -> Client:
+        """Return a client of one of the profiles: app, officer, second-officer, auditor."""
+        return Client.from_profile(self.layout.profile(name), timeout_s)
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_folder(directory: Path, *, records_url: str = "", **sections: dict[str, Any]) -> Layout:
+    """Make a development folder with quick intervals; `sections` change its configuration."""
+    layout = init_folder(
+        directory,
+        make_keyring=LocalKeyring.create,
+        now=datetime.now(UTC),
+        address=f"127.0.0.1:{free_port()}",
+        backend_address=f"127.0.0.1:{free_port()}",
+    )
+    tree = yaml.safe_load(layout.config.read_text())
+    for name, changes in {**QUICK, **sections}.items():
+        tree[name] = {**tree.get(name, {}), **QUICK.get(name, {}), **changes}
+    if records_url:
+        tree["records"] = {"url": records_url}
+    layout.config.write_text(yaml.safe_dump(tree))
+    return layout
+
+
+@contextlib.asynccontextmanager
+async def running(
+    layout: Layout,
+    *,
+    backend: FakeInference | None = None,
+    wrap: Callable[[compose.Outside], compose.Outside] = lambda outside: outside,
+    is_backend_real: bool = False,
+) -> AsyncIterator[Gateway]:
+    """Run a gateway on the folder until the block ends; a gateway that dies fails the test."""
+    settings = load(layout.config)
+    compose.make_folders(settings)
+    await migrate(compose.records_url(settings))
+    fake = backend or FakeInference()
+    seen: list[compose.Outside] = []
+
+    def put_between(outside: compose.Outside) -> compose.Outside:
+        chosen = (
+            outside if is_backend_real else replace(outside, backends=dict.fromkeys(outside.backends, fake))
+        )
+        seen.append(wrap(chosen))
+        return seen[0]
+
+    stop, up = asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(compose.serve(settings, lambda _address: up.set(), stop, put_between))
+    waiting = asyncio.create_task(up.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if serving.done():
+        serving.result()
+    try:
+        yield Gateway(layout, settings, seen[0], fake)
+    finally:
+        stop.set()
+        await serving
+
+
+async def publish_notice(officer: Client, *purposes: str) -> None:
+    """Publish `notices/portraits` in English for the purposes, `generate` if none is named."""
+    values = [common_pb2.Purpose.Value(f"PURPOSE_{p.upper()}") for p in purposes or ("generate",)]
+    notice = notice_pb2.Notice(
+        name="notices/portraits",
+        language="en",
+        title="Your portrait",
+        text=NOTICE_TEXT,
+        purposes=values,
+        retention_term="24 hours for the original, 30 days for the result",
+        recipients=["studio"],
+        transfer_countries=["DE"],
+        withdrawal_method="one tap in the app",
+    )
+    await officer.call(officer.notices.PublishNotice, notice_pb2.PublishNoticeRequest(notice=notice))
+
+
+async def add_subject(app: Client, subject: str, residence: str = "DE", birth_year: int = 1980) -> None:
+    """Make a subject known."""
+    made = subject_pb2.Subject(name=f"subjects/{subject}", residence=residence, birth_year=birth_year)
+    await app.call(app.subjects.UpsertSubject, subject_pb2.UpsertSubjectRequest(subject=made))
+
+
+def consent_of(subject: str, purpose: str = "generate", **changes: Any) -> consent_pb2.Consent:
+    """Return a full, explicit consent to `notices/portraits`."""
+    made: dict[str, Any] = {
+        "subject": f"subjects/{subject}",
+        "purpose": common_pb2.Purpose.Value(f"PURPOSE_{purpose.upper()}"),
+        "form": consent_pb2.Consent.FORM_EXPLICIT,
+        "separate": True,
+        "notice": "notices/portraits",
+        "notice_version": 1,
+        "notice_language": "en",
+        "act": consent_pb2.Consent.ACT_CHECKBOX,
+        "channel": "web",
+        "ui_version": "1",
+        "withdrawal_method_shown": "one tap in the app",
+    }
+    return consent_pb2.Consent(**{**made, **changes})
+
+
+async def consent(app: Client, subject: str, purpose: str = "generate", **changes: Any) -> str:
+    """Record a consent and return its name."""
+    request = consent_pb2.RecordConsentRequest(consent=consent_of(subject, purpose, **changes))
+    return (await app.call(app.consents.RecordConsent, request)).consent.name
+
+
+def header(subject: str, **changes: Any) -> generation_pb2.JobHeader:
+    """Return the header of an upload."""
+    made: dict[str, Any] = {
+        "subject": f"subjects/{subject}",
+        "purpose": common_pb2.PURPOSE_GENERATE,
+        "notice": "notices/portraits",
+        "parameters": generation_pb2.GenerationParameters(style="studio_grey"),
+    }
+    return generation_pb2.JobHeader(**{**made, **changes})
+
+
+async def finished(app: Client, job: str) -> generation_pb2.Job:
+    """Return the job once it has ended."""
+    return [state async for state in app.watch(job)][-1]
+
+
+async def erase(gateway: Gateway, subject: str) -> dsr_pb2.Dsr:
+    """Open, approve by a second person, wait for, and return an erasure."""
+    async with gateway.client("officer") as officer, gateway.client("second-officer") as second:
+        opened = await officer.call(
+            officer.dsrs.CreateDsr,
+            dsr_pb2.CreateDsrRequest(subject=f"subjects/{subject}", kind=dsr_pb2.Dsr.KIND_ERASURE),
+        )
+        await second.call(second.dsrs.ApproveDsr, dsr_pb2.ApproveDsrRequest(name=opened.dsr.name))
+        return await fulfilled(second, opened.dsr.name)
+
+
+async def fulfilled(officer: Client, dsr: str) -> dsr_pb2.Dsr:
+    """Return the request once it is fulfilled."""
+    async with asyncio.timeout(30):
+        while True:
+            found = (await officer.call(officer.dsrs.GetDsr, dsr_pb2.GetDsrRequest(name=dsr))).dsr
+            if found.state == dsr_pb2.Dsr.STATE_FULFILLED:
+                return found
+            await asyncio.sleep(0.05)
+
+
+def lethe(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, as a person would."""
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.main", *map(str, arguments)],
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    """Return the JSON objects of a text, one a line."""
+    return [json.loads(line) for line in text.splitlines() if line]

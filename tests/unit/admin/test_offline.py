@@ -1,0 +1,167 @@
+"""What needs no gateway: verdicts become exit codes, and files are found where they lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from lethe.v1 import audit_pb2
+
+from audit.note import Signer
+from tests.unit.admin.small_log import DSR, ORIGIN, SmallLog, small_log
+
+
+@pytest.fixture(scope="module")
+def log() -> SmallLog:
+    return small_log()
+
+
+@pytest.fixture
+def files(log: SmallLog, tmp_path: Path) -> Path:
+    for name, content in log.export.items():
+        path = tmp_path / "export" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (tmp_path / "trust.txt").write_text(log.trust)
+    (tmp_path / "other.txt").write_text(Signer(ORIGIN, bytes(32)).vkey() + "\n")
+    (tmp_path / "c.tlog-proof").write_text(log.certificate)
+    (tmp_path / "c.opening.json").write_bytes(log.opening)
+    return tmp_path
+
+
+# --- exports ----------------------------------------------------------------------------------
+
+
+def test_an_export_that_was_fetched_is_valid(log, gateway, lethe, layout, files) -> None:
+    parts = []
+    for name, content in log.export.items():
+        parts += [audit_pb2.ExportResponse(file=name), audit_pb2.ExportResponse(chunk=content)]
+    gateway.script["AuditService/Export"] = parts
+    out = files / "fetched"
+    assert lethe("audit", "export", "--out", out, "--as", layout.profile("auditor")).exit_code == 0
+    result = lethe("audit", "verify", out, "--trust", files / "trust.txt", "-o", "json")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert (report["verdict"], report["origin"], report["size"]) == ("valid", ORIGIN, 2)
+    assert report["counts"]["subject.erased"] == 1
+    assert result.stderr == ""
+
+
+def test_without_trust_nothing_is_called_valid(lethe, files) -> None:
+    result = lethe("audit", "verify", files / "export", "-o", "json")
+    assert result.exit_code == 5
+    assert json.loads(result.stdout)["verdict"] == "untrusted"
+    assert "error: TRUST_MISSING" in result.stderr
+
+
+def test_trust_in_another_key_makes_it_invalid(lethe, files) -> None:
+    assert lethe("audit", "verify", files / "export", "--trust", files / "other.txt").exit_code == 4
+
+
+def test_a_changed_export_is_invalid_and_the_fault_is_named(lethe, files) -> None:
+    with (files / "export/entries.jsonl").open("ab") as entries:
+        entries.write(b"{}\n")
+    result = lethe("audit", "verify", files / "export", "--trust", files / "trust.txt", "-o", "json")
+    assert result.exit_code == 4
+    assert json.loads(result.stdout)["verdict"] == "invalid"
+    assert "error: PROOF_INVALID: file_changed" in result.stderr
+
+
+def test_a_link_in_an_export_is_invalid(lethe, files) -> None:
+    (files / "export/link").symlink_to(files / "trust.txt")
+    result = lethe("audit", "verify", files / "export", "--trust", files / "trust.txt")
+    assert result.exit_code == 4
+    assert "folder_link" in result.stderr
+
+
+def test_replay_is_refused_until_it_is_built(lethe, files) -> None:
+    result = lethe("audit", "verify", files / "export", "--replay")
+    assert result.exit_code == 1
+    assert "error: METHOD_NOT_BUILT" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [("audit", "verify", "export"), ("certificate", "verify", "c.tlog-proof")], ids=" ".join
+)
+def test_a_trust_file_without_a_key_is_a_usage_error(lethe, files, command) -> None:
+    *verb, name = command
+    (files / "empty.txt").touch()
+    result = lethe(*verb, files / name, "--trust", files / "empty.txt")
+    assert result.exit_code == 2
+    assert "error: TRUST_INVALID" in result.stderr
+    assert lethe(*verb, files / name, "--trust", files / "none").exit_code == 2
+
+
+# --- certificates -----------------------------------------------------------------------------
+
+
+def test_a_certificate_is_verified_with_the_opening_beside_it(lethe, files) -> None:
+    result = lethe(
+        "certificate", "verify", files / "c.tlog-proof", "--trust", files / "trust.txt", "-o", "json"
+    )
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert (report["verdict"], report["leaf"]["ty"]) == ("valid", "subject.erased")
+    assert report["opening"]["dsr"] == f"dsrs/{DSR}"
+
+
+def test_a_certificate_may_come_without_its_opening(lethe, files) -> None:
+    (files / "c.opening.json").unlink()
+    result = lethe(
+        "certificate", "verify", files / "c.tlog-proof", "--trust", files / "trust.txt", "-o", "json"
+    )
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["opening"] is None
+
+
+def test_a_certificate_without_trust_is_not_called_valid(lethe, files) -> None:
+    result = lethe("certificate", "verify", files / "c.tlog-proof")
+    assert result.exit_code == 5
+    assert "error: TRUST_MISSING" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("c.opening.json", b'{"payload": "{}", "salt": "' + b"0" * 64 + b'"}'),
+        ("c.tlog-proof", b"no proof"),
+        ("c.tlog-proof", b"\xff\xfe"),
+        ("c.tlog-proof", b""),
+    ],
+)
+def test_a_forged_certificate_is_invalid(lethe, files, name, content) -> None:
+    (files / name).write_bytes(content)
+    for verb in ("verify", "show"):
+        result = lethe("certificate", verb, files / "c.tlog-proof")
+        assert result.exit_code == 4
+        assert "error: PROOF_INVALID" in result.stderr
+
+
+def test_showing_a_certificate_vouches_for_nothing(lethe, files) -> None:
+    result = lethe("certificate", "show", files / "c.tlog-proof", "-o", "json")
+    assert result.exit_code == 0
+    assert "verdict" not in json.loads(result.stdout)
+    assert "not verified" in result.stderr
+
+
+# --- the configuration ------------------------------------------------------------------------
+
+
+def test_the_configuration_is_shown_without_its_password(layout, lethe, monkeypatch) -> None:
+    monkeypatch.setenv("LETHE__RECORDS__URL", "postgresql://lethe:hunter2@db:5432/lethe")
+    result = lethe("config", "show", "--config", layout.config, "-o", "json")
+    assert result.exit_code == 0
+    assert "hunter2" not in result.output
+    assert json.loads(result.stdout)["records"]["url"] == "postgresql://lethe:***@db:5432/lethe"
+
+
+def test_a_configuration_with_an_unknown_key_or_a_missing_file_fails(layout, lethe, tmp_path: Path) -> None:
+    text = layout.config.read_text()
+    (tmp_path / "odd.yaml").write_text(text + "color: blue\n")
+    (tmp_path / "far.yaml").write_text(text)
+    for name, named in (("odd.yaml", "color"), ("far.yaml", "listen.cert")):
+        result = lethe("config", "check", "--config", tmp_path / name)
+        assert result.exit_code == 1
+        assert "error: CONFIG_INVALID" in result.stderr
+        assert named in result.stderr

@@ -1,0 +1,196 @@
+"""Small logs, exports and certificates for the tests of `audit`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from audit import checkpoint, export, leaf, proof, tree
+from audit.note import Signer
+from audit.seal import commit_opening
+
+ORIGIN = "log.example/7f3a"
+SIGNER = Signer(ORIGIN, bytes(range(32)))
+STRANGER = Signer(ORIGIN, bytes(32))
+TRUST = f"# from the operator's page\n{SIGNER.vkey()}\n"
+START_MS = 1_790_000_000_000
+
+PACK = b"pack:\n  id: gdpr\n"
+PACK_DIGEST = hashlib.sha256(PACK).hexdigest()
+ID = "0123456789abcdef0123456789abcdef"
+HASH = "ab" * 32
+RULE = "GDPR Art. 17(3)(b),(e); GDPR Art. 7(1)"
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "access.refused": {"mthd": "AuditService/Export", "rc": "ROLE_REQUIRED"},
+    "consent.recorded": {
+        "con": ID,
+        "pur": "generate",
+        "form": "explicit",
+        "flags": ["highlighted", "separate"],
+        "ntc": ID,
+        "exp": START_MS,
+        "minor": "own",
+    },
+    "consent.withdrawn": {"con": ID, "pur": "train", "meth": "api"},
+    "decision.made": {
+        "pur": "generate",
+        "dec": "deny",
+        "rc": "DENY_NO_EXPLICIT_CONSENT",
+        "pol": [{"id": "gdpr", "sha256": PACK_DIGEST}],
+        "packs": ["gdpr"],
+        "age": "13-15",
+        "minor": "guardian",
+        "sig": ["gpc"],
+        "layer": "legal",
+        "cat": "original",
+        "job": ID,
+    },
+    "dsr.approved": {"dsr": ID},
+    "dsr.cancelled": {"dsr": ID},
+    "dsr.received": {"dsr": ID, "dkind": "erasure", "reg": "gdpr"},
+    "dsr.refused": {"dsr": ID, "rc": "MANIFESTLY_UNFOUNDED"},
+    "export.created": {"from": 0, "to": 7, "size": 7, "root": HASH},
+    "image.scrubbed": {"obj": ID, "kind": "metadata", "meas": {"exif": 4711, "trailer_image": 0}},
+    "job.cancelled": {"job": ID, "why": "withdrawn"},
+    "job.created": {"job": ID, "bak": ID, "pur": "generate", "obj": ID},
+    "job.deleted": {"job": ID},
+    "job.dispatched": {"job": ID, "bak": ID},
+    "job.failed": {"job": ID, "bak": ID, "rc": "BACKEND_UNAVAILABLE", "det": "bad_digest"},
+    "job.succeeded": {"job": ID, "bak": ID, "obj": ID, "dig": HASH},
+    "notice.published": {"ntc": ID, "pur": ["generate", "retain_output"]},
+    "object.destroyed": {"obj": ID, "cat": "original", "why": "job_done"},
+    "object.sealed": {"obj": ID, "cat": "output", "exp": START_MS, "pur": "generate"},
+    "result.released": {"job": ID, "obj": ID},
+    "signal.recorded": {"sig": ["gpc", "limit_spi"]},
+    "subject.erased": {
+        "dsr": ID,
+        "cls": ["content", "profile"],
+        "kept": [{"cls": "evidence", "rule": RULE, "until": START_MS}, {"cls": "dsr", "rule": "11 CCR 7101"}],
+        "nobj": 2,
+        "ncon": 1,
+        "njob": 0,
+        "nkey": 3,
+        "meth": "key_destroyed_bytes_deleted",
+        "t1": START_MS,
+        "t2": START_MS + 1,
+        "opn": HASH,
+    },
+    "subject.restricted": {},
+    "subject.unrestricted": {},
+    "subject.upserted": {"age": "adult"},
+    "upload.refused": {"rc": "IMAGE_REJECTED", "det": "truncated", "pur": "generate"},
+}
+
+
+def counter(start: int = 0) -> Any:
+    """Return a source of bytes that are different each time and the same in each run."""
+    state = [start]
+
+    def random(size: int) -> bytes:
+        state[0] += 1
+        return hashlib.sha256(state[0].to_bytes(8, "big")).digest()[:size]
+
+    return random
+
+
+def event(ty: str, *, at_ms: int = START_MS, start: int = 0, **changes: Any) -> dict[str, Any]:
+    fields = {**EXAMPLES[ty], **changes}
+    return leaf.new_event(ty, at_ms=at_ms, actor="sys:lethe", random=counter(start), **fields)
+
+
+def lines(types: Sequence[str] = tuple(EXAMPLES)) -> list[bytes]:
+    """Return one leaf for each of `types`, a second apart."""
+    return [
+        leaf.encode(event(ty, at_ms=START_MS + 1000 * place, start=100 * place))
+        for place, ty in enumerate(types)
+    ]
+
+
+def root(entries: Sequence[bytes]) -> bytes:
+    return tree.root_of_leaves(map(tree.hash_leaf, entries))
+
+
+def head(entries: Sequence[bytes], signer: Signer = SIGNER) -> str:
+    return checkpoint.sign(signer.name, len(entries), root(entries), signer)
+
+
+def exported(entries: Sequence[bytes] | None = None, signer: Signer = SIGNER) -> dict[str, bytes]:
+    entries = lines() if entries is None else entries
+    return export.build(
+        origin=signer.name,
+        checkpoint=head(entries, signer),
+        entries=entries,
+        packs={PACK_DIGEST: PACK},
+        signer=signer,
+    )
+
+
+def resigned(files: dict[str, bytes], signer: Signer = SIGNER) -> dict[str, bytes]:
+    """Return the files with a manifest and a signature that fit them: a forger who has a key."""
+    listed = {path: content for path, content in files.items() if not path.startswith("manifest.")}
+    value = json.loads(files["manifest.json"])
+    value["files"] = {path: hashlib.sha256(content).hexdigest() for path, content in listed.items()}
+    manifest = json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    signature = signer.sign(export.statement(value["origin"], manifest)).encode()
+    return {**listed, "manifest.json": manifest, "manifest.sig": signature}
+
+
+def reader(hashes: Sequence[bytes]) -> tree.NodeReader:
+    """Return a reader over leaf hashes that knows only complete subtrees."""
+
+    def read(level: int, index: int) -> bytes:
+        part = hashes[index << level : (index + 1) << level]
+        assert len(part) == 1 << level
+        return naive_root(part)
+
+    return read
+
+
+def naive_root(hashes: Sequence[bytes]) -> bytes:
+    """Return the root as RFC 6962 section 2.1 defines it, word for word."""
+    if not hashes:
+        return hashlib.sha256(b"").digest()
+    if len(hashes) == 1:
+        return hashes[0]
+    split = 1
+    while split * 2 < len(hashes):
+        split *= 2
+    return hashlib.sha256(b"\1" + naive_root(hashes[:split]) + naive_root(hashes[split:])).digest()
+
+
+def statement(erased: dict[str, Any], **changes: Any) -> bytes:
+    """Return the payload of an opening that says what the leaf says."""
+    stated = {
+        "certificate": f"certificates/{ID}",
+        "dsr": f"dsrs/{erased['dsr']}",
+        "erased_classes": erased["cls"],
+        "kept_classes": erased["kept"],
+        "unreadable_here_ms": erased["t1"],
+        "unreadable_in_backups_ms": erased.get("t2"),
+        "key_service": "local",
+    }
+    return json.dumps({**stated, **changes}, sort_keys=True, separators=(",", ":")).encode()
+
+
+def certificate(
+    payload: bytes | None = None, ty: str = "subject.erased", **changes: Any
+) -> tuple[str, bytes]:
+    """Return a certificate as a tlog-proof, and its opening."""
+    salt = bytes(range(32))
+    fields = {**EXAMPLES[ty], **changes}
+    if ty == "subject.erased":
+        payload = statement(fields) if payload is None else payload
+        fields["opn"] = commit_opening(payload, salt).hex()
+    payload = payload or b"{}"
+    line = leaf.encode(
+        leaf.new_event(ty, at_ms=START_MS + 3500, actor="sys:lethe", random=counter(9), **fields)
+    )
+    entries = lines(["job.created", "job.deleted", "subject.upserted"])
+    entries.insert(2, line)
+    hashes = [tree.hash_leaf(entry) for entry in entries]
+    path = tree.inclusion_proof(2, len(entries), reader(hashes))
+    text = proof.write(index=2, hashes=path, checkpoint=head(entries), extra=line)
+    return text, json.dumps({"payload": payload.decode(), "salt": salt.hex()}, sort_keys=True).encode()

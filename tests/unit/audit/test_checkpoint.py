@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from audit import b64, checkpoint, note
+from audit.checkpoint import Checkpoint, open_checkpoint, parse
+from audit.errors import CheckpointInvalid, NoteInvalid
+from audit.note import Signer
+from audit.tree import EMPTY_ROOT
+from tests.unit.audit.logs import ORIGIN, SIGNER, STRANGER
+
+VECTOR = json.loads(Path(__file__).parents[2].joinpath("vectors/c2sp.json").read_text())["checkpoint"]
+ROOT = bytes(range(32))
+ROOT64 = b64.encode(ROOT)
+
+
+def test_the_checkpoint_of_the_specification_is_read() -> None:
+    body, signatures = note.parse(VECTOR["note"])
+    assert Checkpoint(VECTOR["origin"], VECTOR["size"], bytes.fromhex(VECTOR["root"])) == parse(body)
+    assert [VECTOR["origin"], "witness.example.com/w1"] == [signature.name for signature in signatures]
+
+
+def test_what_is_signed_opens_to_the_same_values() -> None:
+    text = checkpoint.sign(ORIGIN, 7, ROOT, SIGNER)
+    assert text.startswith(f"{ORIGIN}\n7\n{ROOT64}\n\n\u2014 {ORIGIN} ")
+    assert Checkpoint(ORIGIN, 7, ROOT) == open_checkpoint(text, [SIGNER.verifier])
+
+
+def test_the_empty_tree_has_a_checkpoint_and_only_one_root() -> None:
+    text = checkpoint.sign(ORIGIN, 0, EMPTY_ROOT, SIGNER)
+    assert open_checkpoint(text, [SIGNER.verifier]).size == 0
+    with pytest.raises(CheckpointInvalid):
+        checkpoint.sign(ORIGIN, 0, ROOT, SIGNER)
+
+
+@pytest.mark.parametrize(
+    ("origin", "size", "root"), [("log.example/other", 1, ROOT), (ORIGIN, -1, ROOT), (ORIGIN, 1, b"x")]
+)
+def test_nothing_is_signed_that_is_no_checkpoint_of_the_key(origin: str, size: int, root: bytes) -> None:
+    with pytest.raises(CheckpointInvalid):
+        checkpoint.sign(origin, size, root, SIGNER)
+
+
+def test_a_known_key_of_another_name_does_not_vouch_for_the_origin() -> None:
+    other = Signer("log.example/other", bytes(range(32)))
+    text = other.sign(f"{ORIGIN}\n7\n{ROOT64}\n")
+    with pytest.raises(CheckpointInvalid, match="checkpoint_key_name"):
+        open_checkpoint(text, [other.verifier, SIGNER.verifier])
+
+
+def test_a_key_of_the_same_name_that_is_not_known_does_not_count() -> None:
+    with pytest.raises(NoteInvalid):
+        open_checkpoint(checkpoint.sign(ORIGIN, 7, ROOT, STRANGER), [SIGNER.verifier])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "\n",
+        f"{ORIGIN}\n",
+        f"{ORIGIN}\n7\n",
+        f"\n7\n{ROOT64}\n",
+        f"{ORIGIN}\n7\n{ROOT64}",
+        f"{ORIGIN}\n7\n{ROOT64}\nextension\n",
+        f"{ORIGIN}\n7\n{ROOT64}\n\n",
+        f"{ORIGIN}\n07\n{ROOT64}\n",
+        f"{ORIGIN}\n-7\n{ROOT64}\n",
+        f"{ORIGIN}\n+7\n{ROOT64}\n",
+        f"{ORIGIN}\n 7\n{ROOT64}\n",
+        f"{ORIGIN}\n7 \n{ROOT64}\n",
+        f"{ORIGIN}\n٧\n{ROOT64}\n",
+        f"{ORIGIN}\n9223372036854775808\n{ROOT64}\n",
+        f"{ORIGIN}\n" + "9" * 5000 + f"\n{ROOT64}\n",
+        f"{ORIGIN}\n7\n{ROOT64[:-1]}\n",
+        f"{ORIGIN}\n7\n{ROOT64[:-2]}9=\n",
+        f"{ORIGIN}\n7\n{b64.encode(ROOT[:31])}\n",
+        f"{ORIGIN}\n7\n{ROOT.hex()}\n",
+        f"{ORIGIN}\r\n7\r\n{ROOT64}\r\n",
+    ],
+)
+def test_a_body_that_is_not_exactly_origin_size_and_root_is_refused(body: str) -> None:
+    with pytest.raises(CheckpointInvalid):
+        parse(body)
