@@ -72,6 +72,7 @@ REASONS = frozenset(
         "DISK_RESERVE",
         "INPUT_LOST",
         "INTERNAL",
+        "DENY",
     }
 )
 """Reasons that the gateway gives for a refusal; those of policy begin with `DENY_`."""
@@ -224,7 +225,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "layer": one_of("legal", "house"),
                 "cat": KIND,
             },
-            {"job": HEX16},
+            {"job": HEX16, "form": FORM, "flags": listed(FLAG)},
         ),
         "dsr.approved": Fields({"dsr": HEX16}),
         "dsr.cancelled": Fields({"dsr": HEX16}),

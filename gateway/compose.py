@@ -45,7 +45,7 @@ from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts, Inference
 from gateway.ports.keys import KeyService
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import PackText, Records, Transaction
+from gateway.ports.records import Checkpoint, Leaf, PackText, Records, Transaction
 from gateway.rpc import services as rpc
 from gateway.rpc.certificates import CertificateFiles, Reloader
 from gateway.rpc.doorstep import Doorstep
@@ -54,7 +54,6 @@ from gateway.rpc.identity import Directory
 from gateway.rpc.interceptors import Guard
 from gateway.rpc.server import Services, make_server
 from gateway.rpc.sight import Sight
-from gateway.rpc.status import reason_of
 from gateway.settings import BackendSection, ConfigInvalid, Settings
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
@@ -64,6 +63,8 @@ from policy.pack import Pack, load_packs
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
+SKEW = timedelta(seconds=5)
+"""By how much a leaf's time may lag behind the log (the export verifier allows the same)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +362,7 @@ async def serve(
     async with open_outside(settings) as opened:
         outside = wrap(opened)
         wired = flows(settings, outside, signers)
+        await refuse_past(wired)
         await keep_packs(wired)
         await wired.sequence.run()
         await wired.backends.look()
@@ -460,11 +462,28 @@ def refusal_log(wired: Flows) -> Callable[[Caller, str, LetheError], Awaitable[N
     async def write(caller: Caller, method: str, refusal: LetheError) -> None:
         await wired.records.transact(
             lambda tx: wired.ledger.record(
-                tx, caller.tenant, "access.refused", caller, mthd=method, rc=reason_of(refusal)
+                tx, caller.tenant, "access.refused", caller, mthd=method, rc=refusal.code
             )
         )
 
     return write
+
+
+async def refuse_past(wired: Flows) -> None:
+    """Refuse to start while the clock is behind the log by more than the declared skew.
+
+    Raises:
+        ConfigInvalid: It is; a leaf written now would lie in the past of the log.
+    """
+
+    def newest(tx: Transaction) -> list[Leaf]:
+        heads = [tx.get(Checkpoint, origin) for origin in wired.ledger.origins.values()]
+        last = [{"log": head.log, "seq": head.size - 1} for head in heads if head is not None]
+        return [leaf for equal in last for leaf in tx.find(Leaf, equal=equal, limit=1)]
+
+    latest = wired.upload.clock.now() + SKEW
+    if any(leaf.queued_at > latest for leaf in await wired.records.transact(newest)):
+        raise ConfigInvalid("the clock is behind the newest event of the audit log")
 
 
 async def keep_packs(wired: Flows) -> None:

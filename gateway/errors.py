@@ -25,6 +25,11 @@ class LetheError(Exception):
         self.detail = detail
         self.metadata = metadata
 
+    @property
+    def code(self) -> str:
+        """The machine-readable word that leaves on the wire and enters the log."""
+        return self.reason
+
 
 class PolicyDenied(LetheError):
     """Policy does not permit the processing."""
@@ -34,8 +39,13 @@ class PolicyDenied(LetheError):
     def __init__(self, reason_code: str, *, pack: str, citations: tuple[str, ...] = ()) -> None:
         """Keep the `DENY_*` code, the pack that decided, and its citations."""
         super().__init__(f"policy refuses: {reason_code}")
-        self.reason_code = reason_code
+        self._code = reason_code
         self.metadata = {"deciding_pack": pack, "citations": "; ".join(citations)}
+
+    @property
+    def code(self) -> str:
+        """The `DENY_*` code of the rule that decided."""
+        return self._code
 
 
 class NoticeUnknown(LetheError):

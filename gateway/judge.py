@@ -11,8 +11,9 @@ from gateway.caller import Caller
 from gateway.errors import PolicyDenied
 from gateway.ledger import Ledger, Receipt
 from gateway.people import Profile
-from gateway.ports.records import Consent, Notice, Signal, Transaction
+from gateway.ports.records import Consent, Notice, Signal, Subject, Transaction
 from policy import consent as consent_rules
+from policy.applicability import applicable
 from policy.consent import Decision
 from policy.facts import parse_facts
 from policy.pack import Pack
@@ -52,20 +53,35 @@ class Judge:
 
     def decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Decision:
         """Return the decision on `case` as the records stand inside `tx`."""
-        consents = tx.find(Consent, equal={"tenant": tenant, "handle": handle}, order_by=("given_at",))
+        consents = self._consents(tx, tenant, handle)
         signal = tx.get(Signal, tenant, handle)
         shown = {(c.notice_id, c.notice_version, c.notice_language) for c in consents}
         notices = [n for key in sorted(shown) if (n := tx.get(Notice, tenant, *key)) is not None]
         facts = parse_facts(self._facts(self.controllers[tenant], case, consents, notices, signal))
         return consent_rules.decide(facts, self.packs)
 
+    def regimes(self, tenant: str, profile: Profile, at: datetime) -> tuple[str, ...]:
+        """Return the ids of the packs that apply to a person, the more specific territory first."""
+        facts = self._facts(self.controllers[tenant], Case(profile, "generate", at), (), (), None)
+        return tuple(pack.id for pack in applicable(parse_facts(facts), self.packs))
+
     def record(
-        self, tx: Transaction, tenant: str, by: Caller | None, case: Case, decision: Decision, **ids: str
+        self,
+        tx: Transaction,
+        by: Caller | None,
+        subject: Subject,
+        case: Case,
+        decision: Decision,
+        **ids: str,
     ) -> Receipt:
         """Write the decision to the log, as codes from which it can be replayed."""
+        consents = self._consents(tx, subject.tenant, subject.handle)
+        basis = consents[decision.consent] if decision.consent is not None else None
+        signal = tx.get(Signal, subject.tenant, subject.handle)
+        given = (("gpc", signal.gpc), ("limit_spi", signal.limit_spi)) if signal else ()
         return self.ledger.record(
             tx,
-            tenant,
+            subject.tenant,
             "decision.made",
             by,
             pur=case.purpose,
@@ -75,11 +91,24 @@ class Judge:
             packs=list(decision.packs),
             age=decision.age_band,
             minor=decision.minor,
-            sig=[],
+            form=basis.form if basis else None,
+            flags=list(basis.flags) if basis else None,
+            sig=[code for code, is_on in given if is_on],
             layer=decision.layer,
             cat=case.kind,
             **ids,
         )
+
+    @staticmethod
+    def _consents(tx: Transaction, tenant: str, handle: str) -> list[Consent]:
+        """Return the consents that count, oldest first: one that was superseded says nothing any more.
+
+        A withdrawn one does: it ends whatever was given before it.
+        """
+        rows = tx.find(
+            Consent, equal={"tenant": tenant, "handle": handle}, order_by=("given_at", "consent_id")
+        )
+        return [row for row in rows if not row.superseded_by or row.withdrawn_at is not None]
 
     @staticmethod
     def refusal(decision: Decision) -> PolicyDenied:

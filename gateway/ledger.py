@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from audit import leaf
 from gateway.caller import SYSTEM, Caller
 from gateway.ports.clock import Clock
 from gateway.ports.records import Leaf, Transaction
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Ledger:
     clock: Clock
     origins: Mapping[str, str]
     random: Callable[[int], bytes] = os.urandom
+    _last: dict[str, datetime] = field(default_factory=dict, init=False, repr=False)
 
     def record(self, tx: Transaction, tenant: str, ty: str, by: Caller | None, **fields: Any) -> Receipt:
         """Queue one event in `tx`; no effect without a leaf, no leaf without an effect.
@@ -44,7 +48,7 @@ class Ledger:
         Raises:
             LeafInvalid: The event is outside the closed schema (a bug of ours).
         """
-        now = self.clock.now()
+        now = self._moment(tenant)
         event = leaf.new_event(
             ty,
             at_ms=int(now.timestamp() * 1000),
@@ -58,6 +62,12 @@ class Ledger:
         event_id = str(event["id"])
         tx.add(Leaf(event_id=event_id, log=origin, ty=ty, line=line, leaf_hash=hashed, queued_at=now))
         return Receipt(origin, event_id, hashed)
+
+    def _moment(self, tenant: str) -> datetime:
+        """Return the present, or the last moment used where the clock was set back: a log's time never is."""
+        now = max(self.clock.now(), self._last.get(tenant, EPOCH))
+        self._last[tenant] = now
+        return now
 
     def _actor(self, by: Caller | None) -> str:
         if by is None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from gateway.errors import SubjectBlocked, SubjectUnknown
 from gateway.ports.keys import KeyService
-from gateway.ports.records import Records, Subject, SubjectKey
+from gateway.ports.records import Records, Subject, SubjectKey, Transaction
 from gateway.vault.custody import Custody
 from gateway.vault.keys import Binding, open_column, seal_column
 from policy.terms import KeyClass
@@ -115,14 +116,18 @@ class People:
         """Return the caller's id for each handle that still has a profile."""
         names: dict[str, str] = {}
         for handle in handles:
-            subject = await self.records.transact(lambda tx, h=handle: tx.get(Subject, tenant, h))
+            subject = await self.records.transact(partial(_with_profile_key, tenant=tenant, handle=handle))
             if subject is not None:
-                key = await self.records.transact(lambda tx, s=subject: tx.get(SubjectKey, s.key_id))
-                if key is not None:
-                    names[handle] = (await self.open_profile(subject)).subject_id
+                names[handle] = (await self.open_profile(subject)).subject_id
         return names
 
     async def seal_profile(self, tenant: str, handle: str, profile: Profile) -> tuple[str, bytes]:
         """Return the id of the profile key and the sealed profile."""
         held = await self.custody.obtain(tenant, handle, KeyClass.PROFILE.value)
         return held.record.key_id, seal_column(held.key, profile.to_json(), profile_binding(tenant, handle))
+
+
+def _with_profile_key(tx: Transaction, tenant: str, handle: str) -> Subject | None:
+    """Return the subject if there is one whose profile can still be opened."""
+    subject = tx.get(Subject, tenant, handle)
+    return subject if subject is not None and tx.get(SubjectKey, subject.key_id) is not None else None

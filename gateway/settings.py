@@ -211,7 +211,8 @@ def load(path: Path) -> Settings:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors())
         raise ConfigInvalid(faults) from error
     _check(settings)
-    return _anchored(settings, path.resolve().parent)
+    anchored: Settings = _anchored(settings, path.resolve().parent)
+    return anchored
 
 
 def _check(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -98,7 +98,7 @@ class GrpcInference:
 
     async def generate(
         self, job_pseudonym: str, style: str, image: bytes, image_type: str
-    ) -> AsyncIterator[Progress | Result]:
+    ) -> AsyncGenerator[Progress | Result]:
         """Yield progress, then exactly one `Result`, once the backend has ended well.
 
         However this ends, the call has ended too, and with it the work.

@@ -67,7 +67,7 @@ class Tap:
         if self._channel is not None:
             await self._channel.close()
 
-    def _handler(self, path: str) -> grpc.RpcMethodHandler:
+    def _handler(self, path: str) -> grpc.RpcMethodHandler[bytes, bytes]:
         """Return a handler of the widest kind: a unary call is a stream of one message."""
 
         async def relay(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
@@ -79,7 +79,8 @@ class Tap:
                 part.encode() if isinstance(part, str) else part for pair in metadata for part in pair
             ]
             assert self._channel is not None  # noqa: S101 - tells mypy what `start` did
-            call = self._channel.stream_stream(path)(
+            method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
+            call = method(
                 self._kept(requests, self.to_backend),
                 timeout=context.time_remaining(),
             )

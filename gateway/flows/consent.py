@@ -90,6 +90,7 @@ class Consents:
         content = json.dumps(_content(draft), sort_keys=True).encode()
         ticket = await self.idempotency.ticket(caller.tenant, "RecordConsent", draft.request_id, content)
         consent_id = self.random(16).hex()
+        regimes = self.judge.regimes(caller.tenant, person.profile, self.clock.now())
 
         def commit(tx: Transaction) -> tuple[Consent, Receipt | None]:
             known = self.idempotency.recall(tx, ticket)
@@ -103,7 +104,8 @@ class Consents:
             if subject.state == "blocked":
                 raise SubjectBlocked
             notice = self._notice(tx, caller.tenant, draft)
-            consent = self._consent(caller.tenant, consent_id, person.subject.handle, draft, notice, held)
+            bare = self._consent(caller.tenant, consent_id, person.subject.handle, draft, notice, held)
+            consent = replace(bare, regimes=regimes)
             for older in tx.find(Consent, equal=_of_purpose(consent)):
                 tx.put(replace(older, superseded_by=consent_id))
             tx.add(consent)
@@ -182,6 +184,7 @@ class Consents:
         consent_id: str = "",
         subject_id: str = "",
         purpose: str = "",
+        channel: str = "",
     ) -> tuple[list[Consent], Receipt | None]:
         """Withdraw one consent, or all of a subject for a purpose, and stop what rests on it.
 
@@ -202,7 +205,7 @@ class Consents:
             receipt, doomed, withdrawn = None, [], []
             for consent in chosen:
                 if consent.withdrawn_at is None:
-                    receipt, bytes_of = self._withdraw(tx, caller, consent)
+                    receipt, bytes_of = self._withdraw(tx, caller, consent, channel)
                     doomed += bytes_of
                 withdrawn.append(tx.get(Consent, consent.consent_id) or consent)
             return withdrawn, receipt, doomed
@@ -223,9 +226,11 @@ class Consents:
         # The same purpose's superseded consents must not come back to life: all of them go.
         return tx.find(Consent, equal=_of_purpose(consent)) if consent.handle else [consent]
 
-    def _withdraw(self, tx: Transaction, caller: Caller, consent: Consent) -> tuple[Receipt, list[str]]:
+    def _withdraw(
+        self, tx: Transaction, caller: Caller, consent: Consent, channel: str
+    ) -> tuple[Receipt, list[str]]:
         now = self.clock.now()
-        tx.put(replace(consent, withdrawn_at=now, withdrawn_via=caller.name))
+        tx.put(replace(consent, withdrawn_at=now, withdrawn_via=channel))
         receipt = self.ledger.record(
             tx,
             caller.tenant,

@@ -202,8 +202,14 @@ class Dsrs:
         """Refuse a request for a reason of its regime (GDPR Art. 12(4)).
 
         Raises:
+            MessageInvalid: The regime knows no such reason for this kind of request.
             StateConflict: It is being carried out or is over.
         """
+        dsr = await self.get(caller, dsr_id)
+        if reason_code not in self.packs[dsr.regime].rules.rights[DsrKind(dsr.kind)].exemptions:
+            raise MessageInvalid(
+                "no reason of the regime", violations=(("reason_code", "reason_code.unknown"),)
+            )
         return await self._decide(caller, dsr_id, "refuse", "dsr.refused", reason_code)
 
     async def cancel(self, caller: Caller, dsr_id: str) -> tuple[Dsr, Receipt]:

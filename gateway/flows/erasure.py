@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from audit.seal import commit_opening
-
 from gateway.errors import StateConflict
 from gateway.holdings import Holdings
 from gateway.ledger import Ledger
@@ -74,15 +74,16 @@ class Erasure:
         A failure leaves the request where it stands; the lease runs out and it is tried again.
         """
         owner = self.random(8).hex()
-        dsr = await self.records.transact(lambda tx: self._claim(tx, owner))
-        if dsr is None:
+        claimed = await self.records.transact(lambda tx: self._claim(tx, owner))
+        if claimed is None:
             return False
+        dsr: Dsr = claimed
         for number, step in enumerate(
             (self._bar, self._destroy, self._remove_bytes, self._reach_backups), start=1
         ):
             if dsr.step < number:
                 await step(dsr)
-                dsr = await self.records.transact(lambda tx, d=dsr, n=number: self._tick(tx, d, n))
+                dsr = await self.records.transact(partial(self._tick, dsr=dsr, step=number))
         await self._certify(dsr)
         return True
 
@@ -146,7 +147,7 @@ class Erasure:
             )
 
         while await self.records.transact(is_worked_on):
-            await self.records.transact(lambda tx: self._tick(tx, dsr, 0))
+            await self.records.transact(partial(self._tick, dsr=dsr, step=0))
             await asyncio.sleep(self.poll_s)
 
     # (2)
@@ -165,7 +166,14 @@ class Erasure:
             now = int(self.clock.now().timestamp() * 1000)
             standing = tx.get(Dsr, dsr.dsr_id)
             if standing is not None:
-                progress = {**counts, "t1": now, "epochs": epochs, "objects": objects, "kept": _kept(plan)}
+                progress = {
+                    **counts,
+                    "t1": now,
+                    "epochs": epochs,
+                    "objects": objects,
+                    "erased": sorted(cls.value for cls in plan.erase),
+                    "kept": _kept(plan),
+                }
                 tx.put(replace(standing, step=2, counts=progress))
 
         await self.records.transact(destroy)
@@ -201,7 +209,8 @@ class Erasure:
             t2 = None
             if not self.keys.copies_outside_our_control:
                 t2 = int((now + latency).timestamp() * 1000)
-            erased = sorted(cls.value for cls in self._plan(dsr).erase)
+            # As planned when it was destroyed: a rule may have come or gone since.
+            erased = counts["erased"]
             certificate_id = self.random(16).hex()
             statement = _statement(standing, certificate_id, erased, t2, self.keys.name, latency)
             receipt = self.ledger.record(

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 from gateway import deidentify
 from gateway.errors import (
@@ -177,7 +178,7 @@ class Generate:
             async for message in messages:
                 if isinstance(message, Result):
                     return message
-                await self.records.transact(lambda tx, m=message: self._note_progress(tx, job, m))
+                await self.records.transact(partial(self._note_progress, job=job, progress=message))
         raise BackendProtocol("the backend ended without a result")
 
     def _note_progress(self, tx: Transaction, job: Job, progress: Progress) -> None:
@@ -326,7 +327,7 @@ class Generate:
                     standing,
                     state=state,
                     stage="done",
-                    reason=refusal.reason,
+                    reason=refusal.code,
                     detail=refusal.detail,
                     lease_owner="",
                     lease_until=None,
@@ -342,7 +343,7 @@ class Generate:
                     "job.failed",
                     None,
                     job=job.job_id,
-                    rc=refusal.reason,
+                    rc=refusal.code,
                     bak=backend_id(job.backend),
                     det=refusal.detail or None,
                 )

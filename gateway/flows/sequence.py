@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from audit import checkpoint
 from audit.frontier import Frontier
 from audit.note import Signer
-
 from gateway.ports.clock import Clock
 from gateway.ports.records import Checkpoint, Leaf, Node, Records, Transaction
 
@@ -32,7 +32,7 @@ class Sequence:
         total = 0
         for origin in self.signers:
             while True:
-                moved = await self.records.transact(lambda tx, o=origin: self._advance(tx, o))
+                moved = await self.records.transact(partial(self._advance, origin=origin))
                 total += moved
                 if moved < BATCH:
                     break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 from gateway.ledger import Ledger
 from gateway.objects import destroy_object, end_queued, reap
@@ -92,8 +93,7 @@ class Sweep:
         async for found in self.objects.list():
             if found.stored_at > edge:
                 continue
-            claimed = await self.records.transact(lambda tx, f=found: tx.get(StoredObject, f.object_id))
-            if claimed is None:
+            if not await self.records.transact(partial(_is_claimed, object_id=found.object_id)):
                 await self.objects.delete(found.object_id)
                 orphans += 1
         return orphans
@@ -111,3 +111,7 @@ class Sweep:
                 if key is not None:
                     tx.remove(key)
         tx.remove(*tx.find(Dsr, below={"keep_until": now}, limit=BATCH))
+
+
+def _is_claimed(tx: Transaction, object_id: str) -> bool:
+    return tx.get(StoredObject, object_id) is not None

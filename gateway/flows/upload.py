@@ -186,7 +186,7 @@ class Upload:
                 raise NoticeUnknown
             decision = self._decide(tx, caller.tenant, person.subject.handle, case)
             if not decision.allowed:
-                self.judge.record(tx, caller.tenant, caller, case, decision)
+                self.judge.record(tx, caller, person.subject, case, decision)
             return decision
 
         decision = await self.records.transact(judge)
@@ -244,7 +244,6 @@ class Upload:
 
     async def _log_refusal(self, caller: Caller, order: JobOrder, refusal: LetheError) -> None:
         """Log a refusal; where the log is what fails, the refusal stands all the same."""
-        code = refusal.reason_code if isinstance(refusal, PolicyDenied) else refusal.reason
         with contextlib.suppress(StoreUnavailable):
             await self.records.transact(
                 lambda tx: self.ledger.record(
@@ -252,7 +251,7 @@ class Upload:
                     caller.tenant,
                     "upload.refused",
                     caller,
-                    rc=code,
+                    rc=refusal.code,
                     det=refusal.detail or None,
                     pur=order.purpose,
                 )
@@ -321,7 +320,7 @@ class Upload:
             if not decision.allowed:
                 raise self.judge.refusal(decision)
             tx.add(stored, job)
-            self.judge.record(tx, caller.tenant, caller, admitted.case, decision, job=job_id)
+            self.judge.record(tx, caller, admitted.person.subject, admitted.case, decision, job=job_id)
             self._log_object(tx, caller, stored, clean)
             receipt = self.ledger.record(
                 tx,

@@ -63,7 +63,9 @@ class Reloader:
     def credentials(self) -> grpc.ServerCredentials:
         """Return server credentials that demand a client certificate and follow the files."""
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(self._current), self._fetch, require_client_authentication=True
+            _configuration(self._current),
+            self._fetch,  # type: ignore[arg-type] # grpc takes None for "no change"; the stubs do not know
+            require_client_authentication=True,
         )
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:

@@ -58,7 +58,7 @@ def stamp(moment: datetime) -> Timestamp:
     return made
 
 
-def purpose_code(value: int) -> str:
+def purpose_code(value: common_pb2.Purpose.ValueType) -> str:
     """Return `generate` for PURPOSE_GENERATE."""
     return common_pb2.Purpose.Name(value).removeprefix("PURPOSE_").lower()
 
@@ -66,6 +66,11 @@ def purpose_code(value: int) -> str:
 def purpose_value(code: str) -> common_pb2.Purpose.ValueType:
     """Return PURPOSE_GENERATE for `generate`."""
     return common_pb2.Purpose.Value(f"PURPOSE_{code.upper()}")
+
+
+def kind_code(value: common_pb2.DataKind.ValueType) -> str:
+    """Return `original` for DATA_KIND_ORIGINAL."""
+    return common_pb2.DataKind.Name(value).removeprefix("DATA_KIND_").lower()
 
 
 def receipt(given: Receipt | None) -> common_pb2.AuditReceipt | None:
@@ -234,10 +239,27 @@ def consent_draft(message: consent_pb2.Consent, request_id: str) -> ConsentDraft
             "ui_version": message.ui_version,
             "signature": message.signature.hex(),
             "withdrawal_method_shown": message.withdrawal_method_shown,
-            "guardian": message.by == "guardian",
+            "controller_shown": message.controller_shown,
+            "data_categories": [kind_code(kind) for kind in message.data_categories],
+            "recipients_shown": list(message.recipients_shown),
+            "transfer_countries_shown": list(message.transfer_countries_shown),
+            "age_evidence": message.age_evidence,
+            "guardian": _guardian(message),
         },
         request_id=request_id,
     )
+
+
+def _guardian(message: consent_pb2.Consent) -> dict[str, str] | None:
+    """Return how a guardian's consent was established, or None where the subject consented."""
+    if message.by != "guardian" and not message.HasField("guardian"):
+        return None
+    verified_at = maybe_instant(message.guardian, "verify_time")
+    return {
+        "relation": message.guardian.relation,
+        "verified_method": message.guardian.verified_method,
+        "verified_at": verified_at.isoformat() if verified_at else "",
+    }
 
 
 def consent(record: Consent, subject_id: str = "") -> consent_pb2.Consent:
@@ -258,6 +280,8 @@ def consent(record: Consent, subject_id: str = "") -> consent_pb2.Consent:
         expire_time=stamp(record.expires_at) if record.expires_at else None,
         withdraw_time=stamp(record.withdrawn_at) if record.withdrawn_at else None,
         superseded_by=f"consents/{record.superseded_by}" if record.superseded_by else "",
+        regimes=record.regimes,
+        withdraw_channel=record.withdrawn_via,
     )
     for flag in record.flags:
         setattr(made, flag, True)

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import protovalidate
@@ -29,7 +29,7 @@ from gateway.rpc import roles
 from gateway.rpc.doorstep import Doorstep
 from gateway.rpc.identity import Directory
 from gateway.rpc.sight import CallSight, Sight
-from gateway.rpc.status import reason_of, to_status, unexpected
+from gateway.rpc.status import to_status, unexpected
 
 PREFIX = "/lethe.v1."
 NO_DEADLINE_NEEDED = frozenset({"GenerationService/WatchJob"})
@@ -43,11 +43,12 @@ def caller() -> Caller:
     return _caller.get()
 
 
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 RefusalLog = Callable[[Caller, str, LetheError], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc's class is untyped at run time
+class Guard(grpc.aio.ServerInterceptor):
     """Names the caller, checks role, deadline and message, and translates refusals."""
 
     directory: Directory
@@ -59,9 +60,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc's class is
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+    ) -> Handler | None:
         """Wrap the handler of one of our methods; health and reflection pass."""
         handler = await continuation(handler_call_details)
         path = handler_call_details.method
@@ -73,7 +74,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc's class is
         parent = dict(handler_call_details.invocation_metadata or ()).get("traceparent", "")
         return self._made(handler, lambda serve: self._guarded(serve, handler, method, str(parent)))
 
-    def _made(self, handler: Any, wrap: Callable[[Any], Any]) -> grpc.RpcMethodHandler:
+    def _made(self, handler: Any, wrap: Callable[[Any], Any]) -> Handler:
         """Return a handler of the same kind whose behaviour is wrapped."""
         kind = {
             (False, False): "unary_unary",
@@ -82,7 +83,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc's class is
             (True, True): "stream_stream",
         }[handler.request_streaming, handler.response_streaming]
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        made: grpc.RpcMethodHandler = make(
+        made: Handler = make(
             wrap(getattr(handler, kind)), handler.request_deserializer, handler.response_serializer
         )
         return made
@@ -147,7 +148,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc's class is
             raise refusal
         remaining = context.time_remaining()
         # grpc answers a huge number where the client set no deadline.
-        if remaining is None or remaining > 10 * 365 * 86400:
+        if remaining is None or remaining > 10 * 365 * 86400:  # type: ignore[redundant-expr] # the stubs do not know its None
             if method in NO_DEADLINE_NEEDED:
                 return None
             raise DeadlineRequired
@@ -171,7 +172,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc's class is
             fault = DeadlineTooShort("the deadline passed while the call was served")
         if isinstance(fault, LetheError):
             status = to_status(fault)
-            seen.ended(grpc_code(status), reason_of(fault))
+            seen.ended(grpc_code(status), fault.code)
         else:
             status = unexpected(seen.trace_id)
             seen.failed(type(fault).__name__, _place(fault))

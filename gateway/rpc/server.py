@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gateway.errors import MethodNotBuilt
-from gateway.rpc.interceptors import Guard
+from gateway.rpc.interceptors import Guard, Handler
 from gateway.rpc.wire import ALL
 from gateway.settings import Listen
 
@@ -79,9 +79,7 @@ def _handlers(service: ServiceDescriptor, services: Services) -> grpc.GenericRpc
     return grpc.method_handlers_generic_handler(service.full_name, table)
 
 
-def _handler(
-    service: ServiceDescriptor, method: MethodDescriptor, services: Services
-) -> grpc.RpcMethodHandler:
+def _handler(service: ServiceDescriptor, method: MethodDescriptor, services: Services) -> Handler:
     """Return the handler of one method: the servicer's, or a refusal where it is not built."""
     from google.protobuf.message_factory import GetMessageClass
 
@@ -93,7 +91,7 @@ def _handler(
     return _make(method)(serve, request.FromString, response.SerializeToString)
 
 
-def _make(method: MethodDescriptor) -> Callable[..., grpc.RpcMethodHandler]:
+def _make(method: MethodDescriptor) -> Callable[..., Handler]:
     return {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,

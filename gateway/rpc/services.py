@@ -153,10 +153,15 @@ class ConsentService:
         """Take consent back."""
         which = request.subject_purpose
         if request.WhichOneof("which") == "name":
-            records, receipt = await self.consents.withdraw(caller(), consent_id=convert.bare(request.name))
+            records, receipt = await self.consents.withdraw(
+                caller(), consent_id=convert.bare(request.name), channel=request.channel
+            )
         else:
             records, receipt = await self.consents.withdraw(
-                caller(), subject_id=convert.bare(which.subject), purpose=convert.purpose_code(which.purpose)
+                caller(),
+                subject_id=convert.bare(which.subject),
+                purpose=convert.purpose_code(which.purpose),
+                channel=request.channel,
             )
         return consent_pb2.WithdrawConsentResponse(
             consents=[await self._named(record) for record in records], receipt=convert.receipt(receipt)

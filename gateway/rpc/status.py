@@ -57,18 +57,13 @@ RETRY_AFTER_S: dict[type[errors.LetheError], int] = {
 }
 
 
-def reason_of(refusal: errors.LetheError) -> str:
-    """Return the machine-readable reason that leaves on the wire."""
-    return refusal.reason_code if isinstance(refusal, errors.PolicyDenied) else refusal.reason
-
-
 def to_status(refusal: errors.LetheError) -> status_pb2.Status:
     """Return the `google.rpc.Status` of a refusal, with its `ErrorInfo` and what else applies."""
     code = CODES[_listed(type(refusal))]
     metadata = dict(refusal.metadata)
     if refusal.detail:
         metadata["detail"] = refusal.detail
-    details = [error_details_pb2.ErrorInfo(reason=reason_of(refusal), domain=DOMAIN, metadata=metadata)]
+    details = [error_details_pb2.ErrorInfo(reason=refusal.code, domain=DOMAIN, metadata=metadata)]
     packed = [_any(detail) for detail in details]
     if isinstance(refusal, errors.MessageInvalid) and refusal.violations:
         faults = [

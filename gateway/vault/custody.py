@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gateway.errors import KeyServiceUnavailable, SubjectBlocked
 from gateway.ports.clock import Clock
@@ -61,7 +62,7 @@ class Custody:
             if await self.keys.is_fenced(handle):
                 raise SubjectBlocked
             minted = await self._mint(tenant, handle, cls, month)
-            found = await self.records.transact(lambda tx, new=minted: self._keep_first(tx, new))
+            found = await self.records.transact(partial(self._keep_first, minted=minted))
         # A fence may have gone up while the key was being minted: the key must not outlive it.
         if found.key_id == minted.key_id and await self.keys.is_fenced(handle):
             await self.records.transact(lambda tx: tx.remove(minted))
@@ -124,9 +125,7 @@ class Custody:
             if not batch:
                 break
             rewrapped = [await self._rewrap(record, epoch, successor) for record in batch]
-            moved += await self.records.transact(
-                lambda tx, rows=tuple(rewrapped): self._replace(tx, epoch, rows)
-            )
+            moved += await self.records.transact(partial(self._replace, old=epoch, rows=tuple(rewrapped)))
         await self.keys.destroy_epoch(epoch)
         return moved
 

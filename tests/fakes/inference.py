@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 
 from PIL import Image
@@ -92,7 +92,7 @@ class FakeInference:
 
     async def generate(
         self, job_pseudonym: str, style: str, image: bytes, image_type: str
-    ) -> AsyncIterator[Progress | Result]:
+    ) -> AsyncGenerator[Progress | Result]:
         self._answer(Seen("generate", job_pseudonym, style, image, image_type))
         await self._stop(job_pseudonym)
         job = self.running[job_pseudonym] = Running()

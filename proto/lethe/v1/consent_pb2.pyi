@@ -130,6 +130,14 @@ class Consent(_message.Message):
     WITHDRAW_TIME_FIELD_NUMBER: _builtins.int
     SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
     WITHDRAWAL_METHOD_SHOWN_FIELD_NUMBER: _builtins.int
+    CONTROLLER_SHOWN_FIELD_NUMBER: _builtins.int
+    DATA_CATEGORIES_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_SHOWN_FIELD_NUMBER: _builtins.int
+    TRANSFER_COUNTRIES_SHOWN_FIELD_NUMBER: _builtins.int
+    GUARDIAN_FIELD_NUMBER: _builtins.int
+    AGE_EVIDENCE_FIELD_NUMBER: _builtins.int
+    REGIMES_FIELD_NUMBER: _builtins.int
+    WITHDRAW_CHANNEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: consents/{consent}. Output only."""
     subject: _builtins.str
@@ -174,6 +182,12 @@ class Consent(_message.Message):
     """The consent that took its place: consents/{consent}. Output only."""
     withdrawal_method_shown: _builtins.str
     """The withdrawal method that was shown."""
+    controller_shown: _builtins.str
+    """Who the controller is, as it was shown. Rests sealed."""
+    age_evidence: _builtins.str
+    """How the age was established, as a code, for example "date_of_birth". Rests sealed."""
+    withdraw_channel: _builtins.str
+    """Where it was withdrawn, as a code. Output only."""
     @_builtins.property
     def give_time(self) -> _timestamp_pb2.Timestamp:
         """When it was given; the present where absent."""
@@ -185,6 +199,26 @@ class Consent(_message.Message):
     @_builtins.property
     def withdraw_time(self) -> _timestamp_pb2.Timestamp:
         """When it was withdrawn. Output only."""
+
+    @_builtins.property
+    def data_categories(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.DataKind.ValueType]:
+        """The kinds of data that were named. Rests sealed."""
+
+    @_builtins.property
+    def recipients_shown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The recipients that were named, or their categories. Rests sealed."""
+
+    @_builtins.property
+    def transfer_countries_shown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The countries that were named, ISO 3166. Rests sealed."""
+
+    @_builtins.property
+    def guardian(self) -> Global___GuardianEvidence:
+        """Who consented for a young person, and how that was verified (GDPR Art. 8(2)). Rests sealed."""
+
+    @_builtins.property
+    def regimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The packs that applied to the subject when it was given. Output only."""
 
     def __init__(
         self,
@@ -214,14 +248,54 @@ class Consent(_message.Message):
         withdraw_time: _timestamp_pb2.Timestamp | None = ...,
         superseded_by: _builtins.str = ...,
         withdrawal_method_shown: _builtins.str = ...,
+        controller_shown: _builtins.str = ...,
+        data_categories: _abc.Iterable[_common_pb2.DataKind.ValueType] | None = ...,
+        recipients_shown: _abc.Iterable[_builtins.str] | None = ...,
+        transfer_countries_shown: _abc.Iterable[_builtins.str] | None = ...,
+        guardian: Global___GuardianEvidence | None = ...,
+        age_evidence: _builtins.str = ...,
+        regimes: _abc.Iterable[_builtins.str] | None = ...,
+        withdraw_channel: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "give_time", b"give_time", "withdraw_time", b"withdraw_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "give_time", b"give_time", "guardian", b"guardian", "withdraw_time", b"withdraw_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "by", b"by", "channel", b"channel", "condition_of_service", b"condition_of_service", "expire_time", b"expire_time", "form", b"form", "give_time", b"give_time", "highlighted", b"highlighted", "name", b"name", "notice", b"notice", "notice_language", b"notice_language", "notice_sha256", b"notice_sha256", "notice_version", b"notice_version", "presented_separately", b"presented_separately", "purpose", b"purpose", "separate", b"separate", "signature", b"signature", "subject", b"subject", "superseded_by", b"superseded_by", "term_shown", b"term_shown", "two_step_confirmed", b"two_step_confirmed", "ui_version", b"ui_version", "via", b"via", "withdraw_time", b"withdraw_time", "withdrawal_method_shown", b"withdrawal_method_shown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "age_evidence", b"age_evidence", "by", b"by", "channel", b"channel", "condition_of_service", b"condition_of_service", "controller_shown", b"controller_shown", "data_categories", b"data_categories", "expire_time", b"expire_time", "form", b"form", "give_time", b"give_time", "guardian", b"guardian", "highlighted", b"highlighted", "name", b"name", "notice", b"notice", "notice_language", b"notice_language", "notice_sha256", b"notice_sha256", "notice_version", b"notice_version", "presented_separately", b"presented_separately", "purpose", b"purpose", "recipients_shown", b"recipients_shown", "regimes", b"regimes", "separate", b"separate", "signature", b"signature", "subject", b"subject", "superseded_by", b"superseded_by", "term_shown", b"term_shown", "transfer_countries_shown", b"transfer_countries_shown", "two_step_confirmed", b"two_step_confirmed", "ui_version", b"ui_version", "via", b"via", "withdraw_channel", b"withdraw_channel", "withdraw_time", b"withdraw_time", "withdrawal_method_shown", b"withdrawal_method_shown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Consent: _TypeAlias = Consent  # noqa: Y015
+
+@_typing.final
+class GuardianEvidence(_message.Message):
+    """How the consent of a guardian was established."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELATION_FIELD_NUMBER: _builtins.int
+    VERIFIED_METHOD_FIELD_NUMBER: _builtins.int
+    VERIFY_TIME_FIELD_NUMBER: _builtins.int
+    relation: _builtins.str
+    """As a code, for example "parent"."""
+    verified_method: _builtins.str
+    """As a code, for example "id_document"."""
+    @_builtins.property
+    def verify_time(self) -> _timestamp_pb2.Timestamp:
+        """When that was verified."""
+
+    def __init__(
+        self,
+        *,
+        relation: _builtins.str = ...,
+        verified_method: _builtins.str = ...,
+        verify_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verify_time", b"verify_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["relation", b"relation", "verified_method", b"verified_method", "verify_time", b"verify_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuardianEvidence: _TypeAlias = GuardianEvidence  # noqa: Y015
 
 @_typing.final
 class RecordConsentRequest(_message.Message):
@@ -315,8 +389,11 @@ class WithdrawConsentRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SUBJECT_PURPOSE_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: consents/{consent}."""
+    channel: _builtins.str
+    """Where it is withdrawn, as a code, for example "web"."""
     @_builtins.property
     def subject_purpose(self) -> Global___SubjectPurpose:
         """A subject's consents for a purpose."""
@@ -326,10 +403,11 @@ class WithdrawConsentRequest(_message.Message):
         *,
         name: _builtins.str = ...,
         subject_purpose: Global___SubjectPurpose | None = ...,
+        channel: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "subject_purpose", b"subject_purpose", "which", b"which"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "subject_purpose", b"subject_purpose", "which", b"which"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "name", b"name", "subject_purpose", b"subject_purpose", "which", b"which"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_which: _TypeAlias = _typing.Literal["name", "subject_purpose"]  # noqa: Y015
     _WhichOneofArgType_which: _TypeAlias = _typing.Literal["which", b"which"]  # noqa: Y015
