@@ -48,8 +48,12 @@ lock:  ## resolve the locks again (needs uv)
 demo: setup weights  ## the whole story on a real portrait, on loopback
 	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/lethe demo $(if $(KEEP),--keep $(KEEP))
 
-serve: setup weights  ## a development gateway and backend in .cache/dev
-	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/python -m gateway.admin.devserver .cache/dev
+serve: setup weights  ## a development gateway and backend, with a folder in .cache/dev
+	@[ -d .cache/dev ] || $(BIN)/lethe init .cache/dev
+	@$(BIN)/lethe migrate --config .cache/dev/lethe.yaml
+	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/lethe backend serve --address 127.0.0.1:8444 --cert .cache/dev/certs/backend.pem \
+	  --key .cache/dev/certs/backend.key --ca .cache/dev/backend-ca/ca.pem & backend=$$!; trap 'kill $$backend' EXIT; \
+	  $(BIN)/lethe serve --config .cache/dev/lethe.yaml
 
 test: setup-dev weights  ## all tests, warnings are errors
 	@LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
@@ -62,8 +66,8 @@ bench: setup-dev weights  ## the benchmarks, with what they compare against in t
 check: lint types imports wire drift deploy-lint  ## everything static
 
 lint: setup-dev
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
 
 types: setup-dev
 	@$(BIN)/mypy
@@ -87,7 +91,7 @@ proto: setup-dev  ## generate the Python code of the wire
 	@rm -rf .mypy_cache
 
 deploy-lint: setup-dev
-	@$(BIN)/yamllint -s deploy gateway policy .ci
+	@$(BIN)/yamllint -s deploy policy
 	@$(BIN)/python -m tests.deploy_lint
 
 clean:  ## remove what the targets made
