@@ -24,17 +24,17 @@ REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTE = "\nThis page is made from the code: `python -m tests.docs`.\n"
 LEAF = """# The leaf
 
-A leaf is one line of restricted RFC 8785 JSON in UTF-8; its hash is SHA-256(00 || line) (RFC 6962). The schema
-is closed: a field that is not listed, or a value outside its pattern (`audit/schema.py`), is refused when it is
-written and when it is verified. No field holds a person: staff appear under a token that is new for every
-event, ids are random and name things.
+A leaf is one line of restricted RFC 8785 JSON in UTF-8; its hash is SHA-256(00 || line) (RFC 6962). The
+schema is closed: a field that is not listed, or a value outside its pattern (`audit/schema.py`), is refused
+when it is written and when it is verified. No field holds a person: staff appear under a token that is new
+for every event, ids are random and name things.
 """
 REFUSALS = """# Refusals
 
-Every refusal is a `google.rpc.Status` with an `ErrorInfo` (`domain` is `lethe.dev`): `reason` is one of these,
-`metadata.detail` narrows it. What may be tried again carries a `RetryInfo`, what breaks a rule of its message a
-`BadRequest` that names fields and rules, never values. `DENY_*` names `deciding_pack` and `citations` in its
-metadata. A fault that nobody foresaw is `INTERNAL` with a `trace_id`.
+Every refusal is a `google.rpc.Status` with an `ErrorInfo` (`domain` is `lethe.dev`): `reason` is one of
+these, `metadata.detail` narrows it. What may be tried again carries a `RetryInfo`, what breaks a rule of its
+message a `BadRequest` that names fields and rules, never values. `DENY_*` names `deciding_pack` and
+`citations` in its metadata. A fault that nobody foresaw is `INTERNAL` with a `trace_id`.
 
 | reason | code | meaning |
 |---|---|---|
