@@ -169,7 +169,7 @@ SIGNAL = one_of("gpc", "limit_spi")
 AGE = one_of("lt13", "13-15", "16-17", "adult", "unknown")
 CLASS = one_of("content", "profile", "evidence", "dsr", "audit")
 DSR_KIND = one_of("access", "erasure", "correction", "portability", "restriction", "opt_out", "withdrawal")
-WHY = one_of("cancelled", "deleted", "erasure", "expired", "job_done", "withdrawn")
+WHY = one_of("cancelled", "deleted", "denied", "erasure", "expired", "job_done", "withdrawn")
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 GIVEN_REASON = text(r"[A-Z][A-Z0-9_]{2,63}")
@@ -211,7 +211,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             },
             {"exp": MS},
         ),
-        "consent.withdrawn": Fields({"con": HEX16, "pur": PURPOSE, "meth": one_of("api")}),
+        "consent.withdrawn": Fields({"con": HEX16, "pur": PURPOSE, "meth": one_of("api", "erasure")}),
         "decision.made": Fields(
             {
                 "pur": PURPOSE,
@@ -238,12 +238,15 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "job.deleted": Fields({"job": HEX16}),
         "job.dispatched": Fields({"job": HEX16, "bak": HEX16}),
         "job.failed": Fields({"job": HEX16, "bak": HEX16, "rc": REASON}, {"det": DETAIL}),
+        "job.stopping": Fields({"job": HEX16}),
         "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32}),
         "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}),
         "object.destroyed": Fields({"obj": HEX16, "cat": KIND, "why": WHY}),
         "object.sealed": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
+        "record.expired": Fields({}, {"con": HEX16, "dsr": HEX16}),
         "result.released": Fields({"job": HEX16, "obj": HEX16}),
         "signal.recorded": Fields({"sig": listed(SIGNAL)}),
+        "subject.blocked": Fields({"dsr": HEX16}),
         "subject.erased": Fields(
             {
                 "dsr": HEX16,
@@ -253,6 +256,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "ncon": COUNT,
                 "njob": COUNT,
                 "nkey": COUNT,
+                # Jobs whose backend had not confirmed that it forgot them.
+                "nowed": COUNT,
                 "meth": one_of("key_destroyed_bytes_deleted"),
                 "t1": MS,
                 "opn": HEX32,

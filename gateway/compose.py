@@ -19,6 +19,7 @@ from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.objects_local import FileObjects
 from gateway.adapters.sql.records import is_sqlite, open_records, sqlite_path
+from gateway.bell import Bell
 from gateway.caller import Caller
 from gateway.deidentify import Scrubber
 from gateway.deidentify.limits import Limits as ImageLimits
@@ -35,7 +36,7 @@ from gateway.flows.release import Release
 from gateway.flows.sequence import Sequence
 from gateway.flows.subject import Subjects
 from gateway.flows.sweep import Sweep
-from gateway.flows.upload import Upload, UploadLimits
+from gateway.flows.upload import QUEUE, Upload, UploadLimits
 from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
 from gateway.judge import ControllerFacts, Judge
@@ -123,8 +124,13 @@ class BackendBoard:
         await asyncio.gather(*(ask(name, backend) for name, backend in self.backends.items()))
 
 
-def flows(settings: Settings, outside: Outside, signers: Mapping[str, Signer]) -> Flows:
-    """Hand each flow the doors it needs and no others."""
+def flows(
+    settings: Settings,
+    outside: Outside,
+    signers: Mapping[str, Signer],
+    on_lost: Callable[[int], None] = lambda _number: None,
+) -> Flows:
+    """Hand each flow the doors it needs and no others; `on_lost` hears of lost subject keys."""
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
     controllers = {
@@ -140,13 +146,14 @@ def flows(settings: Settings, outside: Outside, signers: Mapping[str, Signer]) -
     }
     packs = load_packs()
     ledger = Ledger(clock, origins)
-    custody = Custody(records, keys, clock, KeyCache(KEY_CACHE_SIZE, KEY_CACHE_TTL, clock))
+    custody = Custody(records, keys, clock, KeyCache(KEY_CACHE_SIZE, KEY_CACHE_TTL, clock), on_lost)
     people = People(records, keys, custody)
     judge = Judge(packs, controllers, ledger)
     idempotency = Idempotency(keys, clock)
     safe = Safe(custody, objects, clock)
     holdings = in_order(ledger)
     board = BackendBoard(outside.backends)
+    bell = Bell()
     jobs = settings.jobs
     poll_s = jobs.poll_ms / 1000
     return Flows(
@@ -164,10 +171,12 @@ def flows(settings: Settings, outside: Outside, signers: Mapping[str, Signer]) -
             limits=UploadLimits(
                 max_image_bytes=settings.limits.max_image_bytes,
                 max_in_flight=settings.limits.max_uploads_in_flight,
+                max_receive_s=settings.limits.max_upload_s,
                 original_ttl=timedelta(hours=jobs.original_ttl_h),
                 output_ttl=timedelta(hours=jobs.output_ttl_h),
                 max_backend_retention_s=jobs.max_backend_retention_s,
             ),
+            bell=bell,
         ),
         generate=Generate(
             records=records,
@@ -187,15 +196,17 @@ def flows(settings: Settings, outside: Outside, signers: Mapping[str, Signer]) -
                 poll_s=poll_s,
                 max_backend_retention_s=jobs.max_backend_retention_s,
             ),
+            bell=bell,
         ),
-        jobs=Jobs(records, people, ledger, objects, clock, poll_s),
-        release=Release(records, ledger, safe, clock),
+        jobs=Jobs(records, people, ledger, objects, clock, poll_s, bell),
+        release=Release(records, people, judge, ledger, safe, clock),
         subjects=Subjects(records, people, ledger, idempotency, holdings, objects, clock),
         notices=Notices(records, ledger, idempotency, clock),
         consents=Consents(records, people, judge, ledger, idempotency, objects, clock),
         dsrs=Dsrs(
             records,
             people,
+            judge,
             holdings,
             packs,
             controllers,
@@ -210,7 +221,8 @@ def flows(settings: Settings, outside: Outside, signers: Mapping[str, Signer]) -
             custody,
             keys,
             objects,
-            packs,
+            people,
+            judge,
             HELD_CLASSES,
             ledger,
             clock,
@@ -361,14 +373,14 @@ async def serve(
     signers = read_signers(settings)
     async with open_outside(settings) as opened:
         outside = wrap(opened)
-        wired = flows(settings, outside, signers)
+        wired = flows(settings, outside, signers, lambda _number: watch.alarm("subject_key_lost"))
         await refuse_past(wired)
         await keep_packs(wired)
         await wired.sequence.run()
         await wired.backends.look()
         warn_of_confinement(outside.confinement, watch)
         listen = settings.listen
-        doorstep = Doorstep(registry, watch.alarm, listen.refused_alarm_per_minute)
+        doorstep = Doorstep(registry, watch.alarm, listen.refused_alarm_per_minute, listen.handshake_grace_s)
         reloader = Reloader(
             CertificateFiles(listen.cert, listen.key, listen.client_ca),
             alarm=lambda _fault: watch.alarm("certificate_bad"),
@@ -382,9 +394,12 @@ async def serve(
             listen.min_deadline_ms / 1000,
             float(listen.max_deadline_s),
         )
-        server = await make_server(services(wired), guard, reloader.credentials(), listen)
+        try:
+            server = await make_server(services(wired), guard, reloader.credentials(), listen)
+        except RuntimeError as error:
+            raise ConfigInvalid("listen.address cannot be listened on") from error
+        close_metrics = metrics_port(settings, registry)
         await server.rpc.start()
-        metrics_port(settings, registry)
         ready(server.address)
         structlog.get_logger().info("gateway_ready", address=server.address)
         tasks = background(settings, wired, reloader, doorstep, watch)
@@ -398,6 +413,7 @@ async def serve(
             with contextlib.suppress(LetheError):
                 await wired.sequence.run()
             await asyncio.to_thread(provider.shutdown)
+            await asyncio.to_thread(close_metrics)
             structlog.get_logger().info("gateway_stopped")
 
 
@@ -409,6 +425,9 @@ def background(
     async def watch_door() -> None:
         reloader.refresh()
         doorstep.count()
+
+    async def forget_keys() -> None:
+        wired.upload.people.custody.cache.expire()
 
     async def sweep() -> None:
         swept = await wired.sweep.run()
@@ -428,27 +447,36 @@ def background(
         ("sweep_failing", settings.sweep.interval_s, sweep),
         ("door_watch_failing", settings.listen.reload_s, watch_door),
         ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),
+        ("key_cache_failing", KEY_CACHE_TTL.total_seconds() / 10, forget_keys),
+        ("forget_failing", BACKEND_LOOK_S, wired.generate.settle),
         ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
     ]
     loops += [
         ("generate_failing", poll_s, lambda: until_idle(wired.generate.run_one))
     ] * settings.jobs.workers
-    return [asyncio.create_task(_forever(name, every, work, watch)) for name, every, work in loops]
+    bell = wired.generate.bell
+    return [asyncio.create_task(_forever(name, every, work, watch, bell)) for name, every, work in loops]
 
 
-async def _forever(name: str, every_s: float, work: Callable[[], Awaitable[object]], watch: Watch) -> None:
-    """Do `work` again and again; a failure raises the alarm once, until it works again."""
+async def _forever(
+    name: str, every_s: float, work: Callable[[], Awaitable[object]], watch: Watch, bell: Bell
+) -> None:
+    """Do `work` again and again; a failure raises the alarm once, until it works again.
+
+    The workers' loop is woken by an upload, too.
+    """
     is_failing = False
-    while True:
-        try:
-            await work()
-            is_failing = False
-        except Exception as fault:  # noqa: BLE001 - a loop that dies silently would fail open
-            if not is_failing:
-                watch.alarm(name)
-                structlog.get_logger().error("loop_failed", alarm=name, fault=type(fault).__name__)
-            is_failing = True
-        await asyncio.sleep(every_s)
+    with bell.listen(QUEUE if name == "generate_failing" else name) as ear:
+        while True:
+            try:
+                await work()
+                is_failing = False
+            except Exception as fault:  # noqa: BLE001 - a loop that dies silently would fail open
+                if not is_failing:
+                    watch.alarm(name)
+                    structlog.get_logger().error("loop_failed", alarm=name, fault=type(fault).__name__)
+                is_failing = True
+            await ear.wait(every_s)
 
 
 def directory(settings: Settings) -> Directory:
@@ -506,11 +534,26 @@ def warn_of_confinement(walls: Mapping[str, bool], watch: Watch) -> None:
         watch.alarm("scrubber_weakly_confined")
 
 
-def metrics_port(settings: Settings, registry: CollectorRegistry) -> None:
-    """Serve metrics where an address is configured."""
-    if settings.telemetry.metrics_address:
-        host, _, port = settings.telemetry.metrics_address.rpartition(":")
-        start_http_server(int(port), addr=host or "127.0.0.1", registry=registry)
+def metrics_port(settings: Settings, registry: CollectorRegistry) -> Callable[[], None]:
+    """Serve metrics where an address is configured, and return what ends that.
+
+    Raises:
+        ConfigInvalid: The address cannot be listened on.
+    """
+    if not settings.telemetry.metrics_address:
+        return lambda: None
+    host, _, port = settings.telemetry.metrics_address.rpartition(":")
+    try:
+        server, thread = start_http_server(int(port), addr=host or "127.0.0.1", registry=registry)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigInvalid("telemetry.metrics_address cannot be listened on") from error
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return close
 
 
 def make_folders(settings: Settings) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
-from gateway.errors import PolicyDenied
+from gateway.errors import PolicyDenied, SubjectBlocked, SubjectUnknown
 from gateway.ledger import Ledger, Receipt
 from gateway.people import Profile
 from gateway.ports.records import Consent, Notice, Signal, Subject, Transaction
 from policy import consent as consent_rules
+from policy import retention
 from policy.applicability import applicable
 from policy.consent import Decision
 from policy.facts import parse_facts
@@ -52,7 +53,48 @@ class Judge:
     ledger: Ledger
 
     def decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Decision:
-        """Return the decision on `case` as the records stand inside `tx`."""
+        """Return the decision on `case` as the records stand inside `tx`.
+
+        A restriction leaves nothing but storage (GDPR Art. 18(2)), whatever was consented to.
+
+        Raises:
+            SubjectUnknown: There is no such subject, or no longer.
+            SubjectBlocked: An erasure has begun.
+        """
+        subject = tx.get(Subject, tenant, handle)
+        if subject is None:
+            raise SubjectUnknown
+        if subject.state == "blocked":
+            raise SubjectBlocked
+        decision = self._decide(tx, tenant, handle, case)
+        return _restricted(decision) if subject.state == "restricted" else decision
+
+    def basis(self, tx: Transaction, tenant: str, handle: str, decision: Decision) -> Consent | None:
+        """Return the consent that a decision of this transaction rests on, if it rests on one."""
+        consents = self._consents(tx, tenant, handle)
+        return consents[decision.consent] if decision.consent is not None else None
+
+    def term(
+        self, decision: Decision, basis: Consent | None, kind: str, start: datetime, at_most: timedelta
+    ) -> datetime:
+        """Return when a thing of `kind` must be gone: by configuration, by law, or when its consent ends."""
+        packs = [self.packs[name] for name in decision.packs]
+        ends = [start + at_most, retention.expires_at(kind, start, packs).expires_at]
+        if basis is not None and basis.expires_at is not None:
+            ends.append(basis.expires_at)
+        return min(ends)
+
+    def proof_term(self, regimes: Iterable[str], end: datetime) -> datetime:
+        """Return until when proof of a consent that ended at `end` is kept (GDPR Art. 17(3)(e))."""
+        packs = [self.packs[name] for name in regimes if name in self.packs]
+        return retention.expires_at("consent_proof", end, packs).expires_at
+
+    def laws(self, tenant: str, profile: Profile | None, invoked: str, at: datetime) -> tuple[Pack, ...]:
+        """Return the packs an erasure is planned by: the one invoked, and those that apply to the person."""
+        applying = self.regimes(tenant, profile, at) if profile is not None else ()
+        return tuple(self.packs[name] for name in dict.fromkeys((invoked, *applying)))
+
+    def _decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Decision:
         consents = self._consents(tx, tenant, handle)
         signal = tx.get(Signal, tenant, handle)
         shown = {(c.notice_id, c.notice_version, c.notice_language) for c in consents}
@@ -75,8 +117,7 @@ class Judge:
         **ids: str,
     ) -> Receipt:
         """Write the decision to the log, as codes from which it can be replayed."""
-        consents = self._consents(tx, subject.tenant, subject.handle)
-        basis = consents[decision.consent] if decision.consent is not None else None
+        basis = self.basis(tx, subject.tenant, subject.handle, decision)
         signal = tx.get(Signal, subject.tenant, subject.handle)
         given = (("gpc", signal.gpc), ("limit_spi", signal.limit_spi)) if signal else ()
         return self.ledger.record(
@@ -155,6 +196,20 @@ class Judge:
         if signal is not None:
             facts["signals"] = {"gpc": signal.gpc, "limit_spi": signal.limit_spi}
         return facts
+
+
+def _restricted(decision: Decision) -> Decision:
+    """Return the denial that a restriction makes of any decision."""
+    is_legal = "gdpr" in decision.packs
+    return replace(
+        decision,
+        allowed=False,
+        reason_code="DENY_RESTRICTED",
+        deciding_pack="gdpr" if is_legal else "house",
+        layer="legal" if is_legal else "house",
+        citations=("GDPR Art. 18(2)",),
+        consent=None,
+    )
 
 
 def _consent_fact(consent: Consent) -> dict[str, Any]:

@@ -7,9 +7,10 @@ import hashlib
 from dataclasses import replace
 
 from gateway.caller import Caller
-from gateway.errors import LetheError
+from gateway.errors import BackendRetentionTooLong, LetheError
 from gateway.ledger import Ledger, Receipt
 from gateway.ports.clock import Clock
+from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Job, Records, StoredObject, Transaction
 
@@ -40,6 +41,31 @@ def drop_row(tx: Transaction, object_id: str) -> None:
 def backend_id(name: str) -> str:
     """Return the id under which a backend appears in the log: 16 bytes of its name's digest, in hex."""
     return hashlib.sha256(b"lethe.dev/backend/v1\0" + name.encode()).hexdigest()[:32]
+
+
+def refuse_unfit(facts: BackendFacts, max_retention_s: int) -> None:
+    """Refuse a backend that would keep or use a portrait beyond the one job.
+
+    Raises:
+        BackendRetentionTooLong: It keeps what it is sent for longer than the rules allow,
+            cannot be made to forget, or trains on it (detail `trains_on_inputs`, `cannot_forget`).
+    """
+    if facts.trains_on_inputs:
+        raise BackendRetentionTooLong("the backend trains on what it is sent", detail="trains_on_inputs")
+    if facts.retention_s > max_retention_s:
+        raise BackendRetentionTooLong
+    if not facts.supports_forget:
+        raise BackendRetentionTooLong("the backend cannot be made to forget", detail="cannot_forget")
+
+
+def ask_to_stop(
+    tx: Transaction, ledger: Ledger, job: Job, clock: Clock, why: str, by: Caller | None
+) -> Receipt | None:
+    """Ask for a job that has not ended to be stopped; return None where it has, or was asked before."""
+    if job.state not in {"queued", "running"} or job.is_cancel_requested:
+        return None
+    tx.put(replace(job, is_cancel_requested=True, detail=why, updated_at=clock.now()))
+    return ledger.record(tx, job.tenant, "job.stopping", by, job=job.job_id)
 
 
 def end_queued(

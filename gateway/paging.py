@@ -32,22 +32,28 @@ def page(rows: Sequence[T], size: int, key: Callable[[T], str], query: Sequence[
         MessageInvalid: The token is not one of ours, or belongs to another query.
     """
     size = min(size or DEFAULT_SIZE, MAX_SIZE)
-    after = _open(token, query)
+    after = open_token(token, query)
     rest = [row for row in rows if after is None or key(row) > after]
     items = tuple(rest[:size])
     more = len(rest) > size
-    return Page(items, _seal(key(items[-1]), query) if more else "")
+    return Page(items, seal_token(key(items[-1]), query) if more else "")
 
 
 def _bind(query: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(list(query)).encode()).hexdigest()[:16]
 
 
-def _seal(after: str, query: Sequence[Any]) -> str:
+def seal_token(after: str, query: Sequence[Any]) -> str:
+    """Return the token of the page that follows the key `after` of a query."""
     return base64.urlsafe_b64encode(json.dumps([_bind(query), after]).encode()).decode()
 
 
-def _open(token: str, query: Sequence[Any]) -> str | None:
+def open_token(token: str, query: Sequence[Any]) -> str | None:
+    """Return the key that a token names, or None where there is no token.
+
+    Raises:
+        MessageInvalid: The token is not one of ours, or belongs to another query.
+    """
     if not token:
         return None
     try:

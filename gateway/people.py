@@ -106,6 +106,11 @@ class People:
             raise SubjectBlocked
         return Person(subject, await self.open_profile(subject))
 
+    async def profile(self, tenant: str, handle: str | None) -> Profile | None:
+        """Return the profile behind a handle, or None where there is nobody any more."""
+        subject = await self.records.transact(partial(_with_profile_key, tenant=tenant, handle=handle or ""))
+        return await self.open_profile(subject) if subject is not None else None
+
     async def open_profile(self, subject: Subject) -> Profile:
         """Return the opened profile of a subject."""
         key = await self.custody.open_by_id(subject.key_id)

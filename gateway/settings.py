@@ -41,6 +41,7 @@ class Listen(Section):
     min_deadline_ms: Annotated[int, Field(ge=0)] = 20
     max_deadline_s: Annotated[int, Field(gt=0)] = 3600
     refused_alarm_per_minute: Annotated[int, Field(ge=0)] = 60
+    handshake_grace_s: Annotated[float, Field(gt=0)] = 10.0
 
 
 class RecordsSection(Section):
@@ -116,6 +117,7 @@ class Limits(Section):
     max_image_bytes: Annotated[int, Field(gt=0)] = 32 << 20
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     max_uploads_in_flight: Annotated[int, Field(gt=0)] = 16
+    max_upload_s: Annotated[float, Field(gt=0)] = 120.0
     scrub_workers: Annotated[int, Field(gt=0)] = 1
     scrub_timeout_s: Annotated[float, Field(gt=0)] = 20.0
 

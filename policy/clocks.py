@@ -213,7 +213,9 @@ class _Counter:
             return True
         if self.code is not None:
             return day in (_table(self.code, day.year) or ())
-        if self.calendar.common_to and all(day in (_table(c, day.year) or ()) for c in self.calendar.common_to):
+        if self.calendar.common_to and all(
+            day in (_table(c, day.year) or ()) for c in self.calendar.common_to
+        ):
             return True
         return any(_falls_on(rule, day.year) == day for rule in self.calendar.rules)
 

@@ -46,7 +46,9 @@ _TIERS: Sequence[frozenset[str]] = (
     frozenset({"DENY_AI_MARKING_MISSING"}),
 )
 
-TIER: Mapping[str, int] = MappingProxyType({code: tier for tier, codes in enumerate(_TIERS) for code in codes})
+TIER: Mapping[str, int] = MappingProxyType(
+    {code: tier for tier, codes in enumerate(_TIERS) for code in codes}
+)
 """Denial code to its place among headlines; 0 is the strictest."""
 
 DENY_CODES = frozenset(TIER)

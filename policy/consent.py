@@ -26,7 +26,9 @@ _WORST_LAST: Sequence[Status] = (
     "stranger",
     "absent",
 )
-_TERMS_ACCEPTED = frozenset({"terms_of_service", "terms", "terms_and_conditions", "privacy_policy", "upload", "continued_use"})
+_TERMS_ACCEPTED = frozenset(
+    {"terms_of_service", "terms", "terms_and_conditions", "privacy_policy", "upload", "continued_use"}
+)
 _BY_DEPICTED = frozenset({"depicted", "depicted_guardian", "depicted_representative"})
 _SERVICE = frozenset({Purpose.GENERATE, Purpose.RETAIN_OUTPUT})
 _NEVER_FOR_MINORS = frozenset({Purpose.TRAIN, Purpose.ANALYTICS, Purpose.SELL_SHARE})
@@ -92,7 +94,7 @@ class _Finding:
 
 class _Assessed(NamedTuple):
     status: Status
-    index: int | None
+    record: int | None
 
 
 def decide(
@@ -119,7 +121,9 @@ def decide(
         return replace(house, house=house)
     headline = legal if not legal.allowed or house.allowed else house
     denials = legal.denials + tuple(denial for denial in house.denials if denial not in legal.denials)
-    return replace(headline, allowed=legal.allowed and house.allowed, denials=denials, legal=legal, house=house)
+    return replace(
+        headline, allowed=legal.allowed and house.allowed, denials=denials, legal=legal, house=house
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +251,7 @@ def _best_ground(pack: Pack, rule: PurposeRule, facts: Facts) -> _Finding:
         assessed = assess(facts, ground.consent)
         if assessed.status == "valid" and met:
             strength = ground.consent.form.strength
-            allowed.append(_finding(pack, ground.allow, ground, assessed.index, strength))
+            allowed.append(_finding(pack, ground.allow, ground, assessed.record, strength))
         elif met:
             failed.append((assessed, ground))
     withdrawn = [pair for pair in failed if pair[0].status == "withdrawn"]
@@ -257,7 +261,14 @@ def _best_ground(pack: Pack, rule: PurposeRule, facts: Facts) -> _Finding:
         return _finding(pack, rule.otherwise, rule)
     assessed, ground = min(failed, key=lambda pair: _WORST_LAST.index(pair[0].status))
     code = _code(assessed.status, ground.consent, rule.otherwise)
-    return _finding(pack, code, rule if assessed.status == "absent" else ground, assessed.index)
+    return _finding(pack, code, _fallen_short_of(assessed.status, pack, rule, ground), assessed.record)
+
+
+def _fallen_short_of(status: Status, pack: Pack, rule: PurposeRule, ground: Ground) -> Rule:
+    """Return the rule to cite: that of withdrawal, of the purpose where nothing was said, else the ground."""
+    if status == "withdrawn" and pack.rules.withdrawal is not None:
+        return pack.rules.withdrawal
+    return rule if status == "absent" else ground
 
 
 def _code(status: Status, need: ConsentNeed | None, otherwise: str) -> str:
@@ -295,7 +306,9 @@ def _is_of_age(rule: MinorRule, facts: Facts) -> bool:
     if age is None:
         return False
     places = [code for code in (facts.subject.residence, facts.subject.location) if code is not None]
-    limits = [limit for land, limit in rule.age_table.items() if any(lies_in(place, land) for place in places)]
+    limits = [
+        limit for land, limit in rule.age_table.items() if any(lies_in(place, land) for place in places)
+    ]
     return rule.age_gte <= age < max(limits, default=rule.age_lt)
 
 
@@ -308,8 +321,8 @@ def _minor_is_covered(rule: MinorRule, facts: Facts) -> tuple[bool, int | None]:
     need = ConsentNeed(form=ConsentForm.EXPRESS, must_have=steps, conditioning="if_necessary")
     assessed = assess(facts, need)
     if assessed.status != "valid" or rule.requires == "self_opt_in":
-        return assessed.status == "valid", assessed.index
-    return facts.guardian_verified and _is_by_guardian(facts.consents[assessed.index or 0]), assessed.index
+        return assessed.status == "valid", assessed.record
+    return facts.guardian_verified and _is_by_guardian(facts.consents[assessed.record or 0]), assessed.record
 
 
 def _is_by_guardian(consent: Consent) -> bool:
@@ -343,7 +356,9 @@ def _status(facts: Facts, consent: Consent, need: ConsentNeed) -> Status:
         return "expired"
     if not _is_by_depicted(facts, consent):
         return "stranger"
-    if _strength(facts, consent) < need.form.strength or any(not getattr(consent, name) for name in need.must_have):
+    if _strength(facts, consent) < need.form.strength or any(
+        not getattr(consent, name) for name in need.must_have
+    ):
         return "weak"
     if consent.condition_of_service and need.conditioning == "never":
         return "conditioned"
@@ -387,7 +402,11 @@ def _house(case: _Case) -> Iterable[_Finding]:
     denials = list(_house_age(facts))
     rules = [(pack, pack.rules.purposes[facts.purpose]) for pack in case.packs]
     if facts.purpose is Purpose.SELL_SHARE:
-        denials.append(_Finding(HOUSE, "DENY_BIOMETRIC_SALE_PROHIBITED", ("House floor: faces are never sold or shared",)))
+        denials.append(
+            _Finding(
+                HOUSE, "DENY_BIOMETRIC_SALE_PROHIBITED", ("House floor: faces are never sold or shared",)
+            )
+        )
     denials += [
         _Finding(HOUSE, "DENY_BIOMETRIC_SALE_PROHIBITED", pack.cited(rule.cite))
         for pack, rule in rules
@@ -411,7 +430,9 @@ def _house_age(facts: Facts) -> Iterable[_Finding]:
     elif facts.purpose in _NEVER_FOR_MINORS:
         yield _Finding(HOUSE, code, ("House floor: under 18, or of unknown age, never for this purpose",))
     elif not facts.guardian_verified:
-        yield _Finding(HOUSE, code, ("House floor: under 18, or of unknown age, only with a verified guardian",))
+        yield _Finding(
+            HOUSE, code, ("House floor: under 18, or of unknown age, only with a verified guardian",)
+        )
 
 
 def _house_consent(facts: Facts, form: ConsentForm) -> _Finding:
@@ -425,8 +446,10 @@ def _house_consent(facts: Facts, form: ConsentForm) -> _Finding:
     assessed = assess(facts, need)
     cite = ("House floor: an explicit opt-in for each purpose, by the person in the picture",)
     if assessed.status == "valid":
-        return _Finding(HOUSE, "ALLOW_EXPLICIT_CONSENT", cite, consent=assessed.index, strength=form.strength)
+        return _Finding(
+            HOUSE, "ALLOW_EXPLICIT_CONSENT", cite, consent=assessed.record, strength=form.strength
+        )
     if facts.subject.is_uploader is not True and assessed.status in {"stranger", "absent"}:
-        return _Finding(HOUSE, "DENY_NO_CONSENT", cite, consent=assessed.index)
+        return _Finding(HOUSE, "DENY_NO_CONSENT", cite, consent=assessed.record)
     code = _code(assessed.status, need, "DENY_PURPOSE_NOT_CONSENTED" if facts.consents else "DENY_NO_CONSENT")
-    return _Finding(HOUSE, code, cite, consent=assessed.index)
+    return _Finding(HOUSE, code, cite, consent=assessed.record)

@@ -56,7 +56,9 @@ def plan(
         ValueError: `at` has no time zone.
 
     Rule:
-        GDPR Art. 17(1), 17(3)(b), (e); Cal. Civ. Code 1798.105(c)(2), (d)(8); 11 CCR 7101; PIPEDA Sch. 1 cl. 4.5.3.
+        GDPR Art. 17(1), 17(3)(b), (e)
+        Cal. Civ. Code 1798.105(c)(2), (d)(8); 11 CCR 7101
+        PIPEDA Sch. 1 cl. 4.5.3
     """
     if at.tzinfo is None:
         raise ValueError("an aware instant is needed")
@@ -83,7 +85,10 @@ def _by_hold(cls: KeyClass, holds: Iterable[Hold]) -> Kept | None:
 
 def _by_rule(cls: KeyClass, packs: Iterable[Pack], at: datetime) -> Kept | None:
     found: list[tuple[Pack, Keep]] = [
-        (pack, keep) for pack in packs for keep in pack.rules.keep_at_erasure if keep.cls is cls and keep.in_force(at)
+        (pack, keep)
+        for pack in packs
+        for keep in pack.rules.keep_at_erasure
+        if keep.cls is cls and keep.in_force(at)
     ]
     if not found:
         return None

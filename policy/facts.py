@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
 
@@ -164,7 +164,9 @@ class Facts(_Model):
         A withdrawal ends every consent for the purpose that was not given after
         it; otherwise an older record of the same choice would come back to life.
         """
-        ends = [c.withdrawn_at for c in self.consents if c.purpose is self.purpose and c.withdrawn_at is not None]
+        ends = [
+            c.withdrawn_at for c in self.consents if c.purpose is self.purpose and c.withdrawn_at is not None
+        ]
         return max((end for end in ends if end <= self.at), default=None)
 
     @property
@@ -236,4 +238,4 @@ def is_fact(path: str) -> bool:
         if part not in fields:
             return False
         model = fields[part].annotation
-    return not hasattr(model, "model_fields")
+    return not any(hasattr(part, "model_fields") for part in (model, *get_args(model)))

@@ -25,7 +25,9 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Territory = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
 IsoDate = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
 Doubt = Annotated[str, StringConstraints(pattern=r"^U-\d\d$")]
-Cites = Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+#\S.*$")], ...], Field(min_length=1)]
+Cites = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+#\S.*$")], ...], Field(min_length=1)
+]
 Layer = Literal["legal", "house"]
 _UNTOUCHABLE = frozenset({KeyClass.CONTENT, KeyClass.PROFILE})
 
@@ -85,7 +87,9 @@ class ConsentNeed(Strict):
 
     form: ConsentForm
     separate: bool = False
-    must_have: tuple[Literal["presented_separately", "highlighted", "signature", "term_shown", "two_step_confirmed"], ...] = ()
+    must_have: tuple[
+        Literal["presented_separately", "highlighted", "signature", "term_shown", "two_step_confirmed"], ...
+    ] = ()
     conditioning: Literal["never", "if_necessary"] = "never"
     weak: str = "DENY_NO_CONSENT"
     bundled: str = "DENY_CONSENT_BUNDLED"
@@ -160,7 +164,7 @@ class MinorRule(Rule):
     purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)]
     age_gte: int = 0
     age_lt: int
-    age_table: dict[Territory, int] = {}
+    age_table: dict[Territory, int] = Field(default_factory=dict)
     requires: Literal["guardian", "guardian_opt_in", "self_opt_in", "nothing_suffices"]
     two_step: bool = False
     deny: str
@@ -206,7 +210,7 @@ class HolidayRule(Strict):
     @model_validator(mode="after")
     def _is_one_kind(self) -> HolidayRule:
         given = {name for name in type(self).model_fields if getattr(self, name) is not None} - {"name"}
-        if given not in (  # noqa: PLR6201 # sets are not hashable
+        if given not in (
             {"month", "day"},
             {"easter"},
             {"month", "weekday", "nth"},
@@ -332,9 +336,9 @@ class Keep(Rule):
     def _is_keepable(self) -> Keep:
         if self.cls in _UNTOUCHABLE:
             raise ValueError("content and profile never outlive an erasure")
-        if self.at_least and parse_span(self.keep_for).at_most < parse_span(self.at_least).at_most:
+        longest = parse_span(self.keep_for).at_most
+        if self.at_least and longest < parse_span(self.at_least).at_most:
             raise ValueError("house relaxes legal: kept for less than the law asks")
-        parse_span(self.keep_for)
         return self
 
 
@@ -343,7 +347,9 @@ class PackRules(Strict):
 
     pack: Header
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
-    sets: dict[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")], tuple[Territory, ...]] = {}
+    sets: dict[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")], tuple[Territory, ...]] = Field(
+        default_factory=dict
+    )
     applicability: Annotated[tuple[Trigger, ...], Field(min_length=1)]
     purposes: dict[Purpose, PurposeRule]
     minors: tuple[MinorRule, ...] = ()
@@ -470,16 +476,21 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases are refused", self.peek_event().start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # the stubs leave it untyped
+            raise yaml.constructor.ConstructorError(None, None, "aliases are refused", mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if key.tag != "tag:yaml.org,2002:str":
-                raise yaml.constructor.ConstructorError(None, None, "a key must be quoted text", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be quoted text", key.start_mark
+                )
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"duplicate key {key.value!r}", key.start_mark
+                )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -553,9 +564,11 @@ def _check_terms(terms: tuple[Term, ...]) -> None:
     for house in (term for term in terms if term.layer == "house"):
         same = [t for t in terms if t.layer == "legal" and (t.kind, t.purpose) == (house.kind, house.purpose)]
         for legal in same:
-            for mine, theirs, sign in ((house.at_most, legal.at_most, 1), (house.at_most, legal.at_least, -1)):
+            for mine, theirs, sign in (
+                (house.at_most, legal.at_most, 1),
+                (house.at_most, legal.at_least, -1),
+            ):
                 if mine and theirs:
                     gap = parse_span(mine).at_most - parse_span(theirs).at_most
                     if gap.total_seconds() * sign > 0:
                         raise ValueError(f"house relaxes legal: the term of {house.kind}")
-

@@ -21,12 +21,16 @@ _TERRITORIAL = frozenset(
     }
 )
 _WIDENED = frozenset({"subject.residence", "subject.location"})
+_NUMBERS = frozenset({"subject.age"})
+_DAYS = frozenset({"system.placed_on_market", "purpose_expired_at"})
 
 
 class Strict(BaseModel):
     """A piece of a pack: frozen, no unknown keys, no silent conversions (`NO` is not a country)."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True
+    )
 
 
 class Test(Strict):
@@ -58,6 +62,8 @@ class Test(Strict):
             raise ValueError("exists takes true or false")
         if self.op in {"lt", "gte"}:
             _ordinal(self.value)
+            if self.fact not in (_NUMBERS if isinstance(self.value, int) else _DAYS):
+                raise ValueError(f"{self.fact} has no order with such a value")
         return self
 
 
@@ -112,7 +118,11 @@ def lies_in(code: str, territory: str, *, widened: bool = False) -> bool:
 
     With `widened`, a country whose subdivision is not known may be any of them.
     """
-    return code == territory or code.startswith(f"{territory}-") or (widened and territory.startswith(f"{code}-"))
+    return (
+        code == territory
+        or code.startswith(f"{territory}-")
+        or (widened and territory.startswith(f"{code}-"))
+    )
 
 
 def _test(test: Test, facts: Facts, sets: Mapping[str, tuple[str, ...]]) -> bool:
@@ -151,8 +161,11 @@ def _read(facts: Facts, path: str) -> Any:
 
 def _ordinal(value: object) -> int:
     """Return numbers as they are and days as their ordinal; nothing else has an order here."""
-    if isinstance(value, bool) or not isinstance(value, (int, str, date)):
-        raise ValueError("lt and gte take a number or an ISO date")
-    if isinstance(value, int):
-        return value
-    return (date.fromisoformat(value) if isinstance(value, str) else value).toordinal()
+    if not isinstance(value, bool):
+        if isinstance(value, int):
+            return value
+        if isinstance(value, str):
+            return date.fromisoformat(value).toordinal()
+        if isinstance(value, date):
+            return value.toordinal()
+    raise ValueError("lt and gte take a number or an ISO date")

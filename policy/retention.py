@@ -57,9 +57,15 @@ def expires_at(
     if collected_at.tzinfo is None:
         raise ValueError("an aware instant is needed")
     asked = list(packs)
-    ends = [_ends(pack, term, collected_at, term.at_most) for pack, term in _terms(kind, asked, purpose) if term.at_most]
+    ends = [
+        _ends(pack, term, collected_at, term.at_most)
+        for pack, term in _terms(kind, asked, purpose)
+        if term.at_most
+    ]
     floors = [
-        _ends(pack, term, collected_at, term.at_least) for pack, term in _terms(kind, asked, purpose) if term.at_least
+        _ends(pack, term, collected_at, term.at_least)
+        for pack, term in _terms(kind, asked, purpose)
+        if term.at_least
     ]
     shortest = min(ends, key=_when) if ends else _by_house(kind, collected_at)
     return max([shortest, *floors], key=_when)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
@@ -13,6 +14,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+
+EXPORT_TIMEOUT_S = 2.0
+"""A collector that does not answer may delay the end of a drain by so much."""
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -76,8 +80,8 @@ def _is_known(name: str, value: Any) -> bool:
 def set_up_logs(level: str, stream: TextIO | None = None) -> None:
     """Send events as JSON lines to `stream` (stderr), through the field filter.
 
-    Other libraries' log records are reduced to their logger's name and level:
-    their texts may quote input.
+    Other libraries' log records, and exceptions that nobody caught, are reduced to
+    the name of the fault: their texts may quote input.
     """
     structlog.configure(
         processors=[
@@ -93,6 +97,14 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [_Reduced()]
     root.setLevel(logging.WARNING)
+    sys.excepthook = lambda kind, _fault, _trace: _reduce(kind)
+    sys.unraisablehook = lambda unraisable: _reduce(unraisable.exc_type)
+    threading.excepthook = lambda raised: _reduce(raised.exc_type)
+
+
+def _reduce(kind: type[BaseException] | None) -> None:
+    """Log that something was raised where nobody could catch it, and nothing of what it says."""
+    structlog.get_logger().error("fault_uncaught", fault=kind.__name__ if kind else "")
 
 
 class _Reduced(logging.Handler):
@@ -110,7 +122,7 @@ def set_up_traces(endpoint: str, exporter: SpanExporter | None = None) -> Tracer
     if exporter is None and endpoint:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-        exporter = OTLPSpanExporter(endpoint=endpoint)
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)
     if exporter is not None:
         provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider

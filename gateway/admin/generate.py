@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,10 +79,26 @@ async def _generate(
     client: Client, header: pb.JobHeader, photo: bytes, timeout_s: float
 ) -> list[pb.GenerateResponse]:
     """Return all that the gateway answered, showing how far it is."""
-    answers = []
-    with progress() as step:
-        async for answer in client.generate(header, photo, timeout_s):
-            answers.append(answer)
-            if answer.WhichOneof("part") == "job":
-                step(f"{answer.job.percent} % {answer.job.stage}")
+    answers: list[pb.GenerateResponse] = []
+    try:
+        with progress() as step:
+            async for answer in client.generate(header, photo, timeout_s):
+                answers.append(answer)
+                if answer.WhichOneof("part") == "job":
+                    step(f"{answer.job.percent} % {answer.job.stage}")
+    except asyncio.CancelledError:
+        await _cancel(client, answers)
+        raise
     return answers
+
+
+async def _cancel(client: Client, answers: list[pb.GenerateResponse]) -> None:
+    """Cancel the job of an interrupted command: with its request_id it would go on without us."""
+    from lethe.v1 import generation_pb2 as pb
+
+    from gateway.client import Refused
+
+    job = next((answer.job.name for answer in answers if answer.WhichOneof("part") == "job"), "")
+    if job:
+        with contextlib.suppress(Refused):
+            await client.call(client.generation.CancelJob, pb.CancelJobRequest(name=job))

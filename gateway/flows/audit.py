@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from audit import export, proof, tree
 from audit.note import Signer
-
 from gateway.caller import Caller
-from gateway.errors import AuditUnavailable, MessageInvalid, NotFound, StateConflict
+from gateway.errors import AuditUnavailable, MessageInvalid, NotFound, RateLimited, StateConflict
 from gateway.ledger import Ledger
-from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page
-from gateway.ports.records import Certificate, Checkpoint, Leaf, Node, PackText, Records, Transaction
+from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, seal_token
+from gateway.ports.records import Checkpoint, Leaf, Node, PackText, Records, Transaction
+
+EXPORT_BATCH = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,15 @@ class Audit:
     records: Records
     ledger: Ledger
     signers: Mapping[str, Signer]
+    _exporting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
     async def events(self, caller: Caller, ty: str, size: int, token: str) -> Page[Leaf]:
         """Return a page of sequenced leaves, oldest first, of one event type where `ty` is given."""
         origin = self.ledger.origins[caller.tenant]
         limit = min(size or DEFAULT_SIZE, MAX_SIZE)
+        query = ("events", origin, ty)
         try:
-            after = int(token or -1)
+            after = int(open_token(token, query) or -1)
         except ValueError as error:
             raise MessageInvalid("page_token", violations=(("page_token", "page_token.unknown"),)) from error
         equal = {"log": origin} | ({"ty": ty} if ty else {})
@@ -47,7 +52,7 @@ class Audit:
             lambda tx: tx.find(Leaf, equal=equal, above={"seq": after}, order_by=("seq",), limit=limit + 1)
         )
         more = len(rows) > limit
-        return Page(tuple(rows[:limit]), str(rows[limit - 1].seq) if more else "")
+        return Page(tuple(rows[:limit]), seal_token(str(rows[limit - 1].seq), query) if more else "")
 
     async def checkpoint(self, caller: Caller) -> Checkpoint:
         """Return the newest checkpoint.
@@ -105,39 +110,63 @@ class Audit:
     async def export(self, caller: Caller) -> dict[str, bytes]:
         """Return the files of an export of the whole log.
 
-        The export itself becomes an event, which lies after the exported range.
-        """
-        origin = self.ledger.origins[caller.tenant]
+        The export itself becomes an event, which lies after the exported range.  It
+        is read in short transactions and built in a thread: nobody waits for it.
 
-        def read(tx: Transaction) -> dict[str, bytes]:
-            head = _checkpoint(tx, origin)
-            leaves = tx.find(
-                Leaf, equal={"log": origin}, above={"seq": -1}, order_by=("seq",), limit=head.size
-            )
-            packs = {pack.digest: pack.body for pack in tx.find(PackText)}
-            files = export.build(
+        Raises:
+            RateLimited: Another export is being made.
+        """
+        if self._exporting.locked():
+            raise RateLimited("another export is being made")
+        async with self._exporting:
+            origin = self.ledger.origins[caller.tenant]
+            head = await self.checkpoint(caller)
+            entries: list[bytes] = []
+            while len(entries) < head.size:
+                entries += await self.records.transact(
+                    partial(_lines, origin=origin, start=len(entries), end=head.size)
+                )
+            packs = await self.records.transact(lambda tx: {p.digest: p.body for p in tx.find(PackText)})
+            files = await asyncio.to_thread(
+                export.build,
                 origin=origin,
                 checkpoint=head.note,
-                entries=[leaf.line for leaf in leaves],
+                entries=entries,
                 packs=packs,
                 signer=self.signers[origin],
             )
-            self.ledger.record(
-                tx,
-                caller.tenant,
-                "export.created",
-                caller,
-                **{"from": 0, "to": head.size},
-                size=head.size,
-                root=head.root.hex(),
-            )
+            await self.records.transact(lambda tx: self._log_export(tx, caller, head))
             return files
 
-        return await self.records.transact(read)
+    def _log_export(self, tx: Transaction, caller: Caller, head: Checkpoint) -> None:
+        self.ledger.record(
+            tx,
+            caller.tenant,
+            "export.created",
+            caller,
+            **{"from": 0, "to": head.size},
+            size=head.size,
+            root=head.root.hex(),
+        )
 
-    async def certificate_proof(self, caller: Caller, certificate: Certificate) -> Inclusion:
-        """Return the inclusion proof of a certificate's leaf; see `inclusion`."""
-        return await self.inclusion(caller, event_id=certificate.event_id)
+
+def _lines(tx: Transaction, origin: str, start: int, end: int) -> list[bytes]:
+    """Return the next leaves of a range, at least one.
+
+    Raises:
+        AuditUnavailable: One is missing: the log has a hole.
+    """
+    last = min(start + EXPORT_BATCH, end) - 1
+    leaves = tx.find(
+        Leaf,
+        equal={"log": origin},
+        above={"seq": start - 1},
+        below={"seq": last},
+        order_by=("seq",),
+    )
+    if [leaf.seq for leaf in leaves] != list(range(start, last + 1)):
+        raise AuditUnavailable("the log has a hole", detail="leaf_missing")
+    return [leaf.line for leaf in leaves]
 
 
 def _checkpoint(tx: Transaction, origin: str) -> Checkpoint:

@@ -14,7 +14,7 @@ from gateway.errors import MessageInvalid, NotFound, NoticeUnknown, SubjectBlock
 from gateway.idempotency import Idempotency
 from gateway.judge import Case, Judge
 from gateway.ledger import Ledger, Receipt
-from gateway.objects import destroy_object, end_queued, reap
+from gateway.objects import ask_to_stop, destroy_object, end_queued, reap
 from gateway.paging import Page, page
 from gateway.people import People
 from gateway.ports.clock import Clock
@@ -105,7 +105,8 @@ class Consents:
                 raise SubjectBlocked
             notice = self._notice(tx, caller.tenant, draft)
             bare = self._consent(caller.tenant, consent_id, person.subject.handle, draft, notice, held)
-            consent = replace(bare, regimes=regimes)
+            ends = self.judge.proof_term(regimes, bare.expires_at) if bare.expires_at else None
+            consent = replace(bare, regimes=regimes, keep_until=ends)
             for older in tx.find(Consent, equal=_of_purpose(consent)):
                 tx.put(replace(older, superseded_by=consent_id))
             tx.add(consent)
@@ -230,7 +231,8 @@ class Consents:
         self, tx: Transaction, caller: Caller, consent: Consent, channel: str
     ) -> tuple[Receipt, list[str]]:
         now = self.clock.now()
-        tx.put(replace(consent, withdrawn_at=now, withdrawn_via=channel))
+        keep_until = self.judge.proof_term(consent.regimes, now)
+        tx.put(replace(consent, withdrawn_at=now, withdrawn_via=channel, keep_until=keep_until))
         receipt = self.ledger.record(
             tx,
             caller.tenant,
@@ -246,8 +248,8 @@ class Consents:
             if job.state == "queued":
                 end_queued(tx, self.ledger, job, self.clock, "withdrawn", caller)
                 doomed.append(job.input_object)
-            elif job.state == "running":
-                tx.put(replace(job, is_cancel_requested=True, detail="consent_withdrawn", updated_at=now))
+            else:
+                ask_to_stop(tx, self.ledger, job, self.clock, "consent_withdrawn", caller)
         running = {job.input_object for job in tx.find(Job, equal={**same, "state": "running"})}
         idle = [s for s in tx.find(StoredObject, equal=same) if s.object_id not in running]
         doomed += [s.object_id for s in idle if destroy_object(tx, self.ledger, s, "withdrawn", caller)]
@@ -301,6 +303,9 @@ class Consents:
         codes = [name for name, on in (("gpc", gpc), ("limit_spi", limit_spi)) if on]
 
         def commit(tx: Transaction) -> Receipt:
+            subject = tx.get(Subject, signal.tenant, signal.handle)
+            if subject is None or subject.state == "blocked":
+                raise SubjectBlocked
             if tx.get(Signal, signal.tenant, signal.handle) is None:
                 tx.add(signal)
             else:

@@ -18,16 +18,17 @@ from gateway.errors import (
     PreviewStale,
     SecondPersonRequired,
     StateConflict,
+    SubjectBlocked,
 )
 from gateway.holdings import Held, Holdings
 from gateway.idempotency import Idempotency
-from gateway.judge import ControllerFacts
+from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger, Receipt
 from gateway.paging import Page, page
 from gateway.people import People
 from gateway.ports.clock import Clock
-from gateway.ports.records import Certificate, Dsr, Records, Transaction
-from policy import clocks, erasure
+from gateway.ports.records import Certificate, Dsr, Records, Subject, Transaction
+from policy import clocks, erasure, retention
 from policy.dsr import transition
 from policy.erasure import ErasurePlan
 from policy.pack import Pack
@@ -39,7 +40,7 @@ HELD_CLASSES = (KeyClass.CONTENT, KeyClass.PROFILE, KeyClass.EVIDENCE, KeyClass.
 
 @dataclass(frozen=True, slots=True)
 class DsrDraft:
-    """A request as it was received; `regime` is the pack the subject invokes, empty for the strictest."""
+    """A request as it was received; `regime` is the pack the subject invokes, empty for `gdpr`."""
 
     subject_id: str
     kind: str
@@ -63,6 +64,7 @@ class Dsrs:
 
     records: Records
     people: People
+    judge: Judge
     holdings: Holdings
     packs: Mapping[str, Pack]
     controllers: Mapping[str, ControllerFacts]
@@ -108,6 +110,9 @@ class Dsrs:
             known = self.idempotency.recall(tx, ticket)
             if known is not None:
                 return _own(tx, caller, known), None
+            subject = tx.get(Subject, caller.tenant, person.subject.handle)
+            if subject is None or subject.state == "blocked":
+                raise SubjectBlocked
             tx.add(dsr)
             self.idempotency.remember(tx, ticket, dsr.dsr_id)
             receipt = self.ledger.record(
@@ -119,9 +124,10 @@ class Dsrs:
 
     def _dsr(self, caller: Caller, draft: DsrDraft, handle: str, regime: str, received_at: datetime) -> Dsr:
         controller = self.controllers[caller.tenant]
-        due = clocks.due(
-            self.packs[regime], draft.kind, received_at, ZoneInfo(controller.time_zone), controller.calendar
-        )
+        pack = self.packs[regime]
+        # A law that counts its days in a place of its own (CCPA: California) does so wherever we are.
+        zone, calendar = clocks.seat(pack, ZoneInfo(controller.time_zone), controller.calendar)
+        due = clocks.due(pack, draft.kind, received_at, zone, calendar)
         now = self.clock.now()
         return Dsr(
             dsr_id=self.random(16).hex(),
@@ -163,10 +169,16 @@ class Dsrs:
 
     async def preview(self, caller: Caller, dsr_id: str) -> Preview:
         """Return what approving would destroy and what would stay, and by which rule."""
-        return await self.records.transact(lambda tx: self._preview(tx, _own(tx, caller, dsr_id)))
+        laws = await self._laws(await self.get(caller, dsr_id))
+        return await self.records.transact(lambda tx: self._preview(tx, _own(tx, caller, dsr_id), laws))
 
-    def _preview(self, tx: Transaction, dsr: Dsr) -> Preview:
-        plan = erasure.plan((self.packs[dsr.regime],), HELD_CLASSES, self.clock.now())
+    async def _laws(self, dsr: Dsr) -> tuple[Pack, ...]:
+        """Return the packs that the erasure is planned by."""
+        profile = await self.people.profile(dsr.tenant, dsr.handle)
+        return self.judge.laws(dsr.tenant, profile, dsr.regime, self.clock.now())
+
+    def _preview(self, tx: Transaction, dsr: Dsr, laws: tuple[Pack, ...]) -> Preview:
+        plan = erasure.plan(laws, HELD_CLASSES, self.clock.now())
         held = tuple(self.holdings.locate(tx, dsr.tenant, dsr.handle)) if dsr.handle else ()
         digest = hashlib.sha256(json.dumps([dsr.regime, sorted(h.name for h in held)]).encode()).hexdigest()
         return Preview(plan, held, digest[:32])
@@ -181,6 +193,7 @@ class Dsrs:
             PreviewStale: What is held has changed since the preview with `etag`.
             StateConflict: The request is refused, cancelled or done.
         """
+        laws = await self._laws(await self.get(caller, dsr_id))
 
         def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
             dsr = _own(tx, caller, dsr_id)
@@ -188,7 +201,7 @@ class Dsrs:
                 return dsr, None
             if self.two_person and dsr.opened_by == caller.name:
                 raise SecondPersonRequired
-            if etag and etag != self._preview(tx, dsr).etag:
+            if etag and etag != self._preview(tx, dsr, laws).etag:
                 raise PreviewStale
             changed = self._moved(dsr, "approve", approved_by=caller.name)
             if rehearse:
@@ -225,7 +238,9 @@ class Dsrs:
     ) -> tuple[Dsr, Receipt]:
         def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
             dsr = _own(tx, caller, dsr_id)
-            changed = self._moved(dsr, verb, reason_code=reason_code)
+            now = self.clock.now()
+            keep_until = retention.expires_at("dsr_file", now, (self.packs[dsr.regime],)).expires_at
+            changed = replace(self._moved(dsr, verb, reason_code=reason_code), keep_until=keep_until)
             tx.put(changed)
             receipt = self.ledger.record(tx, caller.tenant, ty, caller, dsr=dsr_id, rc=reason_code or None)
             return changed, receipt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -14,8 +14,10 @@ from typing import Any
 from audit.seal import commit_opening
 from gateway.errors import StateConflict
 from gateway.holdings import Holdings
+from gateway.judge import Judge
 from gateway.ledger import Ledger
-from gateway.objects import reap
+from gateway.objects import ask_to_stop, drop_row
+from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.objects import ObjectStore
@@ -34,10 +36,11 @@ from gateway.vault.custody import Custody
 from policy import erasure
 from policy.dsr import transition
 from policy.erasure import ErasurePlan
-from policy.pack import Pack
 from policy.terms import KeyClass
 
 METHOD = "key_destroyed_bytes_deleted"
+NOBODY = ""
+"""No subject has this handle: of an erased subject nothing is left to be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,14 @@ class Erasure:
     custody: Custody
     keys: KeyService
     objects: ObjectStore
-    packs: Mapping[str, Pack]
+    people: People
+    judge: Judge
     held_classes: tuple[KeyClass, ...]
     ledger: Ledger
     clock: Clock
     lease: timedelta
     poll_s: float
+    forget_wait: timedelta = timedelta(seconds=60)
     random: Callable[[int], bytes] = os.urandom
 
     async def run_one(self) -> bool:
@@ -82,10 +87,25 @@ class Erasure:
             (self._bar, self._destroy, self._remove_bytes, self._reach_backups), start=1
         ):
             if dsr.step < number:
-                await step(dsr)
+                await self._with_heartbeat(dsr, step)
                 dsr = await self.records.transact(partial(self._tick, dsr=dsr, step=number))
         await self._certify(dsr)
         return True
+
+    async def _with_heartbeat(self, dsr: Dsr, step: Callable[[Dsr], Awaitable[None]]) -> None:
+        """Take a step, and keep the lease while it lasts: re-wrapping and scouring may take long."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(self.lease.total_seconds() / 3)
+                await self.records.transact(partial(self._tick, dsr=dsr, step=0))
+
+        beating = asyncio.create_task(beat())
+        try:
+            await step(dsr)
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
 
     def _claim(self, tx: Transaction, owner: str) -> Dsr | None:
         now = self.clock.now()
@@ -101,9 +121,7 @@ class Erasure:
 
     def _tick(self, tx: Transaction, dsr: Dsr, step: int) -> Dsr:
         """Count a finished step and renew the lease."""
-        standing = tx.get(Dsr, dsr.dsr_id)
-        if standing is None or standing.lease_owner != dsr.lease_owner:
-            raise LeaseLost
+        standing = self._own(tx, dsr)
         now = self.clock.now()
         ticked = replace(
             standing, step=max(standing.step, step), lease_until=now + self.lease, updated_at=now
@@ -111,79 +129,113 @@ class Erasure:
         tx.put(ticked)
         return ticked
 
+    @staticmethod
+    def _own(tx: Transaction, dsr: Dsr) -> Dsr:
+        """Return the request as it stands, if it is still ours to carry out."""
+        standing = tx.get(Dsr, dsr.dsr_id)
+        if standing is None or standing.lease_owner != dsr.lease_owner:
+            raise LeaseLost
+        return standing
+
     # (1)
     async def _bar(self, dsr: Dsr) -> None:
-        handle = _handle(dsr)
+        if dsr.handle is None:
+            return  # another request of the same subject was carried out first
+        handle = dsr.handle
 
         def block(tx: Transaction) -> None:
             now = self.clock.now()
             subject = tx.get(Subject, dsr.tenant, handle)
-            if subject is not None:
+            if subject is not None and subject.state != "blocked":
                 tx.put(replace(subject, state="blocked", updated_at=now))
+                self.ledger.record(tx, dsr.tenant, "subject.blocked", None, dsr=dsr.dsr_id)
             same = {"tenant": dsr.tenant, "handle": handle}
             for consent in tx.find(Consent, equal=same):
                 if consent.withdrawn_at is None:
                     tx.put(replace(consent, withdrawn_at=now, withdrawn_via="erasure"))
+                    self.ledger.record(
+                        tx,
+                        dsr.tenant,
+                        "consent.withdrawn",
+                        None,
+                        con=consent.consent_id,
+                        pur=consent.purpose,
+                        meth="erasure",
+                    )
             for job in tx.find(Job, equal=same):
-                if job.state in {"queued", "running"}:
-                    tx.put(replace(job, is_cancel_requested=True, detail="subject_blocked", updated_at=now))
+                ask_to_stop(tx, self.ledger, job, self.clock, "subject_blocked", None)
 
         await self.records.transact(block)
         await self.keys.fence(handle)
         await self._all_hands_off(dsr, handle)
 
     async def _all_hands_off(self, dsr: Dsr, handle: str) -> None:
-        """Wait until no worker has a picture of the subject open.
+        """Wait until no worker has a picture of the subject open, and every backend has forgotten.
 
-        Each stops within a poll of its own, and has its backend forget; one that
-        died lets its lease run out.
+        A worker stops within a poll of its own; one that died lets its lease run out.
+        A backend that does not confirm is waited for, but not for ever: the
+        certificate then says so.
         """
-        same = {"tenant": dsr.tenant, "handle": handle, "state": "running"}
+        same = {"tenant": dsr.tenant, "handle": handle}
 
-        def is_worked_on(tx: Transaction) -> bool:
-            now = self.clock.now()
-            return any(
-                job.lease_until is not None and job.lease_until > now for job in tx.find(Job, equal=same)
-            )
+        def look(tx: Transaction) -> tuple[bool, bool]:
+            now, jobs = self.clock.now(), tx.find(Job, equal=same)
+            running = [job for job in jobs if job.state == "running"]
+            is_worked_on = any(job.lease_until is not None and job.lease_until > now for job in running)
+            return is_worked_on, any(job.is_forget_owed for job in jobs)
 
-        while await self.records.transact(is_worked_on):
-            await self.records.transact(partial(self._tick, dsr=dsr, step=0))
+        polls_left = int(self.forget_wait.total_seconds() / self.poll_s)
+        while True:
+            is_worked_on, is_owed = await self.records.transact(look)
+            if not is_worked_on and (not is_owed or polls_left <= 0):
+                return
+            polls_left -= 1
             await asyncio.sleep(self.poll_s)
 
     # (2)
     async def _destroy(self, dsr: Dsr) -> None:
-        handle = _handle(dsr)
+        # Before the profile goes: where the person lived says which laws keep what.
+        profile = await self.people.profile(dsr.tenant, dsr.handle)
+        laws = self.judge.laws(dsr.tenant, profile, dsr.regime, self.clock.now())
 
         def destroy(tx: Transaction) -> None:
+            standing = self._own(tx, dsr)
+            handle = standing.handle or NOBODY
             same = {"tenant": dsr.tenant, "handle": handle}
             epochs = sorted({key.epoch for key in tx.find(SubjectKey, equal=same)})
             objects = [stored.object_id for stored in tx.find(StoredObject, equal=same)]
-            for job in tx.find(Job, equal=same):
+            jobs = tx.find(Job, equal=same)
+            for job in jobs:
                 if job.state in {"queued", "running"}:
                     self.ledger.record(tx, dsr.tenant, "job.cancelled", None, job=job.job_id, why="erasure")
-            plan = self._plan(dsr)
+            plan = erasure.plan(laws, self.held_classes, self.clock.now())
             counts: dict[str, Any] = dict(self.holdings.erase(tx, dsr.tenant, handle, plan))
             now = int(self.clock.now().timestamp() * 1000)
-            standing = tx.get(Dsr, dsr.dsr_id)
-            if standing is not None:
-                progress = {
-                    **counts,
-                    "t1": now,
-                    "epochs": epochs,
-                    "objects": objects,
-                    "erased": sorted(cls.value for cls in plan.erase),
-                    "kept": _kept(plan),
-                }
-                tx.put(replace(standing, step=2, counts=progress))
+            progress = {
+                **counts,
+                "nowed": sum(job.is_forget_owed for job in jobs),
+                "t1": now,
+                "epochs": epochs,
+                "objects": objects,
+                "erased": sorted(cls.value for cls in plan.erase),
+                "kept": _kept(plan),
+            }
+            # Read again: the holding of requests has just unlinked this one too.
+            tx.put(replace(self._own(tx, dsr), step=2, counts=progress))
 
         await self.records.transact(destroy)
-        self.custody.evict(handle)
+        if dsr.handle is not None:
+            self.custody.evict(dsr.handle)
 
     # (3)
     async def _remove_bytes(self, dsr: Dsr) -> None:
+        if dsr.handle is not None:
+            # Also where the answer of step (2) was lost, or another process took that step.
+            self.custody.evict(dsr.handle)
         for object_id in (await self._progress(dsr)).get("objects", ()):
+            # A failure must not be left to the sweeper: the row is to be gone before its traces are scoured.
             await self.objects.delete(object_id)
-            await reap(self.records, self.objects, object_id)
+            await self.records.transact(partial(drop_row, object_id=object_id))
 
     # (4)
     async def _reach_backups(self, dsr: Dsr) -> None:
@@ -225,6 +277,7 @@ class Erasure:
                 ncon=counts.get("ncon", 0),
                 njob=counts.get("njob", 0),
                 nkey=counts.get("nkey", 0),
+                nowed=counts.get("nowed", 0),
                 meth=METHOD,
                 t1=counts["t1"],
                 t2=t2,
@@ -239,6 +292,7 @@ class Erasure:
                     event_id=receipt.event_id,
                     opening=opening,
                     issued_at=now,
+                    keep_until=standing.keep_until,
                 )
             )
             tx.put(
@@ -246,6 +300,8 @@ class Erasure:
                     standing,
                     state="fulfilled",
                     step=5,
+                    # What was needed to go on after a restart is not needed any more.
+                    counts={k: v for k, v in counts.items() if k not in {"objects", "epochs"}},
                     certificate_id=certificate_id,
                     lease_owner="",
                     lease_until=None,
@@ -255,19 +311,9 @@ class Erasure:
 
         await self.records.transact(certify)
 
-    def _plan(self, dsr: Dsr) -> ErasurePlan:
-        return erasure.plan((self.packs[dsr.regime],), self.held_classes, self.clock.now())
-
 
 class LeaseLost(StateConflict):
     """Another worker took the request over."""
-
-
-def _handle(dsr: Dsr) -> str:
-    """Return the subject's handle; it is there until step (2) is done."""
-    if dsr.handle is None:
-        raise LeaseLost(detail="handle_gone")
-    return dsr.handle
 
 
 def _kept(plan: ErasurePlan) -> list[dict[str, Any]]:
@@ -291,7 +337,8 @@ def _statement(
             "received_at": dsr.received_at.isoformat(),
             "erased_classes": erased,
             "kept_classes": dsr.counts["kept"],
-            "objects_destroyed": dsr.counts.get("objects", []),
+            "objects_destroyed": dsr.counts.get("nobj", 0),
+            "backends_unconfirmed": dsr.counts.get("nowed", 0),
             "unreadable_here_ms": dsr.counts["t1"],
             "unreadable_in_backups_ms": t2,
             "key_service": adapter,

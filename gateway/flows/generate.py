@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 
 from gateway import deidentify
+from gateway.bell import Bell
 from gateway.errors import (
     BackendProtocol,
-    BackendRetentionTooLong,
     BackendUnavailable,
     InputLost,
     JobCancelled,
@@ -21,16 +21,23 @@ from gateway.errors import (
     LetheError,
     ScrubberUnavailable,
     StoreUnavailable,
+    SubjectBlocked,
+    SubjectUnknown,
 )
 from gateway.judge import Case, Judge
 from gateway.ledger import Ledger
-from gateway.objects import backend_id, destroy_object, reap
+from gateway.objects import backend_id, destroy_object, reap, refuse_unfit
 from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Job, Records, StoredObject, Subject, Transaction
 from gateway.vault.safe import Draft, Safe
+from policy.consent import Decision
+
+BATCH = 100
+PARKED = timedelta(seconds=30)
+"""How long a job of a restricted subject rests before anyone looks again."""
 
 _TRANSIENT = (BackendUnavailable, KeyServiceUnavailable, StoreUnavailable, ScrubberUnavailable)
 
@@ -61,6 +68,7 @@ class Generate:
     known: Callable[[], Mapping[str, BackendFacts]]
     clock: Clock
     limits: GenerateLimits
+    bell: Bell = field(default_factory=Bell)
     random: Callable[[int], bytes] = os.urandom
 
     async def run_one(self) -> bool:
@@ -69,11 +77,23 @@ class Generate:
         job = await self.records.transact(lambda tx: self._claim(tx, owner))
         if job is None:
             return False
-        await self._work(job)
+        self.bell.ring(job.job_id)
+        if job.state == "running":
+            await self._work(job)
+        else:
+            await self._reap_input(job)
         return True
 
+    async def settle(self) -> int:
+        """Have backends forget what they were not told to in time; return how many jobs are settled."""
+        settled = 0
+        for job in await self.records.transact(_owed):
+            backend = self.backends.get(job.backend)
+            settled += backend is not None and await self._forget(job, backend)
+        return settled
+
     def _claim(self, tx: Transaction, owner: str) -> Job | None:
-        """Lease the oldest job that waits or whose worker died, and log its dispatch."""
+        """Lease the oldest job that waits or whose worker died, or end it where that happened too often."""
         now = self.clock.now()
         waiting = tx.find(
             Job, equal={"state": "queued"}, order_by=("created_at", "job_id"), limit=20
@@ -83,6 +103,8 @@ class Generate:
         ready = [job for job in waiting if job.lease_until is None or job.lease_until <= now]
         if not ready:
             return None
+        if ready[0].attempt >= self.limits.attempts:
+            return self._close(tx, ready[0], "failed", BackendUnavailable.reason, "attempts_exhausted")
         job = replace(
             ready[0],
             state="running",
@@ -93,84 +115,126 @@ class Generate:
             updated_at=now,
         )
         tx.put(job)
-        self.ledger.record(
-            tx, job.tenant, "job.dispatched", None, job=job.job_id, bak=backend_id(job.backend)
-        )
         return job
 
     async def _work(self, job: Job) -> None:
-        backend = self.backends.get(job.backend)
         try:
-            if backend is None:
-                raise BackendUnavailable
-            result = await self._infer(job, backend)
+            result = await self._infer(job)
             await self._finish(job, result)
         except asyncio.CancelledError:
             # We are shutting down: the lease runs out and another worker goes on.
             raise
+        except _TakenOver:
+            return
+        except _Parked:
+            await self._put_back(job, PARKED, is_attempt=False)
+        except _Denied as denied:
+            await self._end(job, "cancelled", JobCancelled.reason, denied.detail, denied)
         except JobCancelled as cancelled:
-            await self._end(job, "cancelled", cancelled)
+            await self._end(job, "cancelled", cancelled.code, cancelled.detail)
         except _TRANSIENT as trouble:
             if job.attempt >= self.limits.attempts:
-                await self._end(job, "failed", trouble)
+                await self._end(job, "failed", trouble.code, trouble.detail)
             else:
-                await self._put_back(job)
+                await self._put_back(job, timedelta(seconds=min(30.0, 0.25 * 2**job.attempt)))
         except LetheError as refusal:
-            await self._end(job, "failed", refusal)
+            await self._end(job, "failed", refusal.code, refusal.detail)
+        except Exception:
+            # A fault that nobody foresaw must not send the portrait again and again.
+            await self._end(job, "failed", "INTERNAL", "")
+            raise
 
-    async def _infer(self, job: Job, backend: Inference) -> Result:
+    async def _infer(self, job: Job) -> Result:
         """Return the backend's result; a cancellation or a withdrawal stops it within a poll."""
+        backend = self.backends.get(job.backend)
+        if backend is None:
+            raise BackendUnavailable
         image = await self._open_input(job)
         watch = asyncio.create_task(self._watch(job))
         talk = asyncio.create_task(self._talk(job, backend, image))
+        is_ours = True
         try:
             await asyncio.wait({watch, talk}, return_when=asyncio.FIRST_COMPLETED)
             if talk.done():
                 return talk.result()
-            with contextlib.suppress(LetheError):
-                await backend.cancel(job.backend_job)
             watch.result()
             raise JobCancelled
+        except _TakenOver:
+            is_ours = False  # it goes on at the backend under the same pseudonym, for another worker
+            raise
         finally:
             for task in (watch, talk):
                 task.cancel()
             await asyncio.gather(watch, talk, return_exceptions=True)
-            # The backend keeps nothing of a job that is over or will be sent again; an
-            # erasure waits for the job's end, so this comes first.
-            with contextlib.suppress(LetheError):
-                await backend.forget(job.backend_job)
+            if is_ours:
+                # Before the job's end is recorded: an erasure waits for that.
+                with contextlib.suppress(LetheError):
+                    await backend.cancel(job.backend_job)
+                await self._forget(job, backend)
+
+    async def _forget(self, job: Job, backend: Inference) -> bool:
+        """Have the backend drop what it keeps of the job; what fails stays owed and is tried again."""
+        try:
+            await backend.forget(job.backend_job)
+            await self.records.transact(partial(_note_forgotten, job_id=job.job_id))
+        except LetheError:
+            return False
+        return True
 
     async def _open_input(self, job: Job) -> tuple[bytes, str]:
-        def permitted(tx: Transaction) -> StoredObject:
+        """Return the picture to send, once everything permits it and the log says so."""
+
+        def locate(tx: Transaction) -> StoredObject:
             standing = self._standing(tx, job)
             stored = tx.get(StoredObject, standing.input_object)
             if stored is None or stored.state != "live":
                 raise InputLost
             return stored
 
-        stored = await self.records.transact(permitted)
-        await self._still_permitted(job)
-        return await self.safe.open(stored), stored.image_type
+        stored = await self.records.transact(locate)
+        case = await self._case(job)
+        image = await self.safe.open(stored)
+        await self.records.transact(lambda tx: self._dispatch(tx, job, case))
+        return image, stored.image_type
 
-    async def _still_permitted(self, job: Job) -> None:
-        """Ask again before anything is forwarded: consent may have gone, the backend may be another."""
-        subject = await self.records.transact(lambda tx: tx.get(Subject, job.tenant, job.handle))
-        if subject is None or subject.state != "active":
-            raise JobCancelled(detail="subject_blocked")
+    async def _case(self, job: Job) -> Case:
+        """Return the question to policy as it stands now, with what the backend now declares."""
         facts = self.known().get(job.backend)
         if facts is None:
             raise BackendUnavailable
-        if facts.retention_s > self.limits.max_backend_retention_s:
-            raise BackendRetentionTooLong
-        case = Case(
-            await self.people.open_profile(subject),
-            job.purpose,
-            self.clock.now(),
-            template_extracted=facts.template_extracted,
+        refuse_unfit(facts, self.limits.max_backend_retention_s)
+        subject = await self.records.transact(lambda tx: tx.get(Subject, job.tenant, job.handle))
+        if subject is None or subject.state == "blocked":
+            raise JobCancelled(detail="subject_blocked")
+        profile = await self.people.open_profile(subject)
+        return Case(profile, job.purpose, self.clock.now(), template_extracted=facts.template_extracted)
+
+    def _dispatch(self, tx: Transaction, job: Job, case: Case) -> None:
+        """Permit and log the dispatch; from here the backend owes us that it forgets."""
+        standing = self._standing(tx, job)
+        self._permitted(tx, job, case)
+        tx.put(replace(standing, is_forget_owed=True))
+        self.ledger.record(
+            tx, job.tenant, "job.dispatched", None, job=job.job_id, bak=backend_id(job.backend)
         )
-        decision = await self.records.transact(lambda tx: self.judge.decide(tx, job.tenant, job.handle, case))
+
+    def _permitted(self, tx: Transaction, job: Job, case: Case) -> Decision:
+        """Return the decision that permits to go on.
+
+        Raises:
+            _Parked: Processing is restricted: storage alone goes on.
+            _Denied: Policy does not permit it any more.
+            JobCancelled: The subject is being erased.
+        """
+        try:
+            decision = self.judge.decide(tx, job.tenant, job.handle, case)
+        except (SubjectBlocked, SubjectUnknown):
+            raise JobCancelled(detail="subject_blocked") from None
+        if decision.reason_code == "DENY_RESTRICTED":
+            raise _Parked
         if not decision.allowed:
-            raise JobCancelled(detail="consent_withdrawn")
+            raise _Denied(case, decision)
+        return decision
 
     async def _talk(self, job: Job, backend: Inference, image: tuple[bytes, str]) -> Result:
         # Closed at once when this is cancelled: an open call would keep the picture at the backend.
@@ -179,6 +243,7 @@ class Generate:
                 if isinstance(message, Result):
                     return message
                 await self.records.transact(partial(self._note_progress, job=job, progress=message))
+                self.bell.ring(job.job_id)
         raise BackendProtocol("the backend ended without a result")
 
     def _note_progress(self, tx: Transaction, job: Job, progress: Progress) -> None:
@@ -203,8 +268,10 @@ class Generate:
     def _renew(self, tx: Transaction, job: Job) -> None:
         standing = self._standing(tx, job)
         subject = tx.get(Subject, job.tenant, job.handle)
-        if subject is None or subject.state != "active":
+        if subject is None or subject.state == "blocked":
             raise JobCancelled(detail="subject_blocked")
+        if subject.state == "restricted":
+            raise _Parked
         now = self.clock.now()
         if standing.lease_until is None or standing.lease_until - now < self.limits.lease / 2:
             tx.put(replace(standing, lease_until=now + self.limits.lease))
@@ -213,11 +280,14 @@ class Generate:
         """Return the job as it stands, if it is still ours to work on.
 
         Raises:
-            JobCancelled: It was cancelled, ended, taken over or erased.
+            JobCancelled: It was cancelled or erased.
+            _TakenOver: It belongs to another worker now.
         """
         standing = tx.get(Job, job.job_id)
-        if standing is None or standing.lease_owner != job.lease_owner or standing.state != "running":
-            raise JobCancelled(detail="lease_lost")
+        if standing is None:
+            raise JobCancelled(detail="subject_blocked")
+        if standing.lease_owner != job.lease_owner or standing.state != "running":
+            raise _TakenOver
         if standing.is_cancel_requested:
             raise JobCancelled(detail=standing.detail or "caller")
         return standing
@@ -225,7 +295,14 @@ class Generate:
     async def _finish(self, job: Job, result: Result) -> None:
         """Scrub and seal the result; in one commit keep it and destroy the original's key."""
         clean = await self._scrub_output(result)
-        now = self.clock.now()
+        case = await self._case(job)
+        now = case.at
+
+        def until(tx: Transaction) -> datetime:
+            decision = self._permitted(tx, job, case)
+            basis = self.judge.basis(tx, job.tenant, job.handle, decision)
+            return self.judge.term(decision, basis, "output", now, self.limits.output_ttl)
+
         stored = await self.safe.seal(
             Draft(
                 tenant=job.tenant,
@@ -237,15 +314,13 @@ class Generate:
                 width=clean.width,
                 height=clean.height,
                 image=clean.data,
-                expires_at=now + self.limits.output_ttl,
+                expires_at=await self.records.transact(until),
             )
         )
 
         def commit(tx: Transaction) -> None:
             standing = self._standing(tx, job)
-            subject = tx.get(Subject, job.tenant, job.handle)
-            if subject is None or subject.state != "active":
-                raise JobCancelled(detail="subject_blocked")
+            self._permitted(tx, job, case)
             tx.add(stored)
             tx.put(
                 replace(
@@ -293,10 +368,11 @@ class Generate:
 
         try:
             await self.records.transact(commit)
-        except LetheError:
+        except (LetheError, _Stopped):
             if await self._is_lost(stored):
                 await self.safe.discard(stored)
             raise
+        self.bell.ring(job.job_id)
         await self._reap_input(job)
 
     async def _is_lost(self, stored: StoredObject) -> bool:
@@ -315,45 +391,53 @@ class Generate:
         except deidentify.ScrubberUnavailable as error:
             raise ScrubberUnavailable from error
 
-    async def _end(self, job: Job, state: str, refusal: LetheError) -> None:
+    async def _end(self, job: Job, state: str, code: str, detail: str, denied: _Denied | None = None) -> None:
         """Record the end of a job that gave no result, and destroy its original."""
 
         def commit(tx: Transaction) -> None:
             standing = tx.get(Job, job.job_id)
             if standing is None or standing.lease_owner != job.lease_owner or standing.state != "running":
                 return
-            tx.put(
-                replace(
-                    standing,
-                    state=state,
-                    stage="done",
-                    reason=refusal.code,
-                    detail=refusal.detail,
-                    lease_owner="",
-                    lease_until=None,
-                    updated_at=self.clock.now(),
-                )
-            )
-            if state == "cancelled":
-                self.ledger.record(tx, job.tenant, "job.cancelled", None, job=job.job_id, why=_why(refusal))
-            else:
-                self.ledger.record(
-                    tx,
-                    job.tenant,
-                    "job.failed",
-                    None,
-                    job=job.job_id,
-                    rc=refusal.code,
-                    bak=backend_id(job.backend),
-                    det=refusal.detail or None,
-                )
-            self._destroy_input(tx, standing, "cancelled" if state == "cancelled" else "job_done")
+            subject = tx.get(Subject, job.tenant, job.handle)
+            if denied is not None and subject is not None:
+                self.judge.record(tx, None, subject, denied.case, denied.decision, job=job.job_id)
+            self._close(tx, standing, state, code, detail)
 
         await self.records.transact(commit)
+        self.bell.ring(job.job_id)
         await self._reap_input(job)
 
-    async def _put_back(self, job: Job) -> None:
-        """Let the job be tried again after a pause that doubles with each attempt."""
+    def _close(self, tx: Transaction, job: Job, state: str, code: str, detail: str) -> Job:
+        """End a job without a result, inside `tx`, and return it as it is then."""
+        ended = replace(
+            job,
+            state=state,
+            stage="done",
+            reason=code,
+            detail=detail,
+            lease_owner="",
+            lease_until=None,
+            updated_at=self.clock.now(),
+        )
+        tx.put(ended)
+        if state == "cancelled":
+            self.ledger.record(tx, job.tenant, "job.cancelled", None, job=job.job_id, why=_why(detail))
+        else:
+            self.ledger.record(
+                tx,
+                job.tenant,
+                "job.failed",
+                None,
+                job=job.job_id,
+                rc=code,
+                bak=backend_id(job.backend),
+                det=detail or None,
+            )
+        self._destroy_input(tx, job, "cancelled" if state == "cancelled" else "job_done")
+        return ended
+
+    async def _put_back(self, job: Job, pause: timedelta, *, is_attempt: bool = True) -> None:
+        """Let the job be tried again after a pause."""
 
         def commit(tx: Transaction) -> None:
             standing = tx.get(Job, job.job_id)
@@ -362,9 +446,14 @@ class Generate:
                 and standing.lease_owner == job.lease_owner
                 and standing.state == "running"
             ):
-                pause = timedelta(seconds=min(30.0, 0.25 * 2**job.attempt))
                 tx.put(
-                    replace(standing, state="queued", stage="retrying", lease_until=self.clock.now() + pause)
+                    replace(
+                        standing,
+                        state="queued",
+                        stage="retrying" if is_attempt else "restricted",
+                        attempt=standing.attempt if is_attempt else standing.attempt - 1,
+                        lease_until=self.clock.now() + pause,
+                    )
                 )
 
         # With the records down nothing can be put back; the lease then runs out by itself.
@@ -381,5 +470,41 @@ class Generate:
         await reap(self.records, self.objects, job.input_object)
 
 
-def _why(refusal: LetheError) -> str:
-    return {"consent_withdrawn": "withdrawn", "subject_blocked": "erasure"}.get(refusal.detail, "cancelled")
+class _Stopped(Exception):
+    """Work on a job stops, for a reason that the worker knows what to do about."""
+
+
+class _Parked(_Stopped):
+    """Processing is restricted (GDPR Art. 18); the job waits, and ends with its original's term."""
+
+
+class _TakenOver(_Stopped):
+    """The lease ran out and the job belongs to another worker."""
+
+
+class _Denied(_Stopped):
+    """Policy does not permit the job any more."""
+
+    def __init__(self, case: Case, decision: Decision) -> None:
+        super().__init__()
+        self.case, self.decision = case, decision
+        is_withdrawn = decision.reason_code == "DENY_CONSENT_WITHDRAWN"
+        self.detail = "consent_withdrawn" if is_withdrawn else decision.reason_code.lower()
+
+
+def _why(detail: str) -> str:
+    if detail.startswith("deny_"):
+        return "denied"
+    return {"consent_withdrawn": "withdrawn", "subject_blocked": "erasure"}.get(detail, "cancelled")
+
+
+def _owed(tx: Transaction) -> list[Job]:
+    """Return jobs that are not worked on and whose backend has not confirmed that it forgot."""
+    owed = tx.find(Job, equal={"is_forget_owed": True}, order_by=("updated_at",), limit=BATCH)
+    return [job for job in owed if job.state != "running"]
+
+
+def _note_forgotten(tx: Transaction, job_id: str) -> None:
+    job = tx.get(Job, job_id)
+    if job is not None and job.is_forget_owed:
+        tx.put(replace(job, is_forget_owed=False))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from gateway.bell import Bell
 from gateway.caller import Caller
 from gateway.errors import NotFound, StateConflict
 from gateway.ledger import Ledger, Receipt
-from gateway.objects import destroy_object, end_queued, reap
+from gateway.objects import ask_to_stop, destroy_object, end_queued, reap
 from gateway.paging import Page, page
 from gateway.people import People
 from gateway.ports.clock import Clock
@@ -29,6 +29,7 @@ class Jobs:
     objects: ObjectStore
     clock: Clock
     poll_s: float
+    bell: Bell = field(default_factory=Bell)
 
     async def get(self, caller: Caller, job_id: str) -> Job:
         """Return the job.
@@ -51,15 +52,16 @@ class Jobs:
     async def watch(self, caller: Caller, job_id: str) -> AsyncIterator[Job]:
         """Yield the job whenever it changed, the first time at once, until it has ended."""
         seen: Job | None = None
-        while True:
-            job = await self.get(caller, job_id)
-            visible = replace(job, lease_until=None, lease_owner="")
-            if visible != seen:
-                seen = visible
-                yield job
-            if job.state in ENDED:
-                return
-            await asyncio.sleep(self.poll_s)
+        with self.bell.listen(job_id) as ear:
+            while True:
+                job = await self.get(caller, job_id)
+                visible = replace(job, lease_until=None, lease_owner="")
+                if visible != seen:
+                    seen = visible
+                    yield job
+                if job.state in ENDED:
+                    return
+                await ear.wait(self.poll_s)
 
     async def cancel(self, caller: Caller, job_id: str) -> tuple[Job, Receipt | None]:
         """Stop the job: at once where it waits, within a poll where it runs; ended jobs stay as they are."""
@@ -67,15 +69,15 @@ class Jobs:
         def commit(tx: Transaction) -> tuple[Job, Receipt | None]:
             job = _own(tx, caller, job_id)
             if job.state == "running":
-                asked = replace(job, is_cancel_requested=True, detail="caller", updated_at=self.clock.now())
-                tx.put(asked)
-                return asked, None
+                receipt = ask_to_stop(tx, self.ledger, job, self.clock, "caller", caller)
+                return _own(tx, caller, job_id), receipt
             if job.state != "queued":
                 return job, None
             return end_queued(tx, self.ledger, job, self.clock, "cancelled", caller)
 
         job, receipt = await self.records.transact(commit)
-        if receipt is not None:
+        self.bell.ring(job_id)
+        if job.state == "cancelled":
             await reap(self.records, self.objects, job.input_object)
         return job, receipt
 
@@ -90,6 +92,9 @@ class Jobs:
             job = _own(tx, caller, job_id)
             if job.state not in ENDED:
                 raise StateConflict("the job has not ended", detail=job.state)
+            if job.is_forget_owed:
+                # Its row is what we know the backend's copy by.
+                raise StateConflict("the backend has not confirmed that it forgot", detail="forget_owed")
             held = tx.find(StoredObject, equal={"tenant": caller.tenant, "job_id": job_id})
             for stored in held:
                 destroy_object(tx, self.ledger, stored, "deleted", caller)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from gateway.caller import Caller
 from gateway.errors import (
     MessageInvalid,
     NotFound,
     ObjectExpired,
-    PolicyDenied,
     StateConflict,
     SubjectBlocked,
 )
+from gateway.judge import Case, Judge
 from gateway.ledger import Ledger
+from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.records import Job, Records, StoredObject, Subject, Transaction
 from gateway.vault.safe import Safe
 
 CHUNK = 256 << 10
+ASK_AGAIN = timedelta(seconds=1)
+"""After so long a withdrawal or an erasure stops a release that is still running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Release:
     """Releases results; each release is in the log before the first byte leaves."""
 
     records: Records
+    people: People
+    judge: Judge
     ledger: Ledger
     safe: Safe
     clock: Clock
@@ -47,37 +53,57 @@ class Release:
             StateConflict: The job has no result (detail: its state).
             ObjectExpired: The result's term is over.
             SubjectBlocked: The subject is being erased.
-            PolicyDenied: Processing is restricted (GDPR Art. 18(2)).
+            PolicyDenied: Consent has ended meanwhile, or processing is restricted.
         """
-        stored = await self.records.transact(lambda tx: self._permit(tx, caller, job_id))
+        case = await self._case(caller, job_id)
+        stored = await self.records.transact(lambda tx: self._permit(tx, caller, job_id, case))
         if offset > stored.size_bytes:
             raise MessageInvalid("offset", violations=(("offset", "offset.beyond_end"),))
         image = await self.safe.open(stored)
-        await self.records.transact(lambda tx: self._log(tx, caller, job_id))
-        return Released(stored, _chunks(image, offset))
+        await self.records.transact(lambda tx: self._log(tx, caller, job_id, case))
+        return Released(stored, self._chunks(caller, job_id, case, image[offset:]))
 
-    def _permit(self, tx: Transaction, caller: Caller, job_id: str) -> StoredObject:
+    async def _case(self, caller: Caller, job_id: str) -> Case:
+        """Return the question to policy: may this result be given out now?"""
+
+        def read(tx: Transaction) -> tuple[Job, Subject]:
+            job = tx.get(Job, job_id)
+            if job is None or job.tenant != caller.tenant:
+                raise NotFound
+            subject = tx.get(Subject, caller.tenant, job.handle)
+            if subject is None or subject.state == "blocked":
+                raise SubjectBlocked
+            return job, subject
+
+        job, subject = await self.records.transact(read)
+        profile = await self.people.open_profile(subject)
+        return Case(profile, job.purpose, self.clock.now(), kind="output")
+
+    def _permit(self, tx: Transaction, caller: Caller, job_id: str, case: Case) -> StoredObject:
         job = tx.get(Job, job_id)
         if job is None or job.tenant != caller.tenant:
             raise NotFound
-        subject = tx.get(Subject, caller.tenant, job.handle)
-        if subject is None or subject.state == "blocked":
-            raise SubjectBlocked
-        if subject.state == "restricted":
-            raise PolicyDenied("DENY_RESTRICTED", pack="gdpr", citations=("GDPR Art. 18(2)",))
+        now = self.clock.now()
+        decision = self.judge.decide(tx, caller.tenant, job.handle, replace(case, at=now))
+        if not decision.allowed:
+            raise self.judge.refusal(decision)
         if job.state != "succeeded":
             raise StateConflict("the job has no result", detail=job.state)
         stored = tx.get(StoredObject, job.result_object)
-        if stored is None or stored.state != "live" or stored.expires_at <= self.clock.now():
+        if stored is None or stored.state != "live" or stored.expires_at <= now:
             raise ObjectExpired
         return stored
 
-    def _log(self, tx: Transaction, caller: Caller, job_id: str) -> None:
+    def _log(self, tx: Transaction, caller: Caller, job_id: str, case: Case) -> None:
         """Log the release if it is still permitted: an erasure may have won the race."""
-        stored = self._permit(tx, caller, job_id)
+        stored = self._permit(tx, caller, job_id, case)
         self.ledger.record(tx, caller.tenant, "result.released", caller, job=job_id, obj=stored.object_id)
 
-
-async def _chunks(image: bytes, offset: int) -> AsyncIterator[bytes]:
-    for start in range(offset, len(image), CHUNK):
-        yield image[start : start + CHUNK]
+    async def _chunks(self, caller: Caller, job_id: str, case: Case, image: bytes) -> AsyncIterator[bytes]:
+        """Yield the bytes; a slow reader is asked again whether it may have them."""
+        asked_at = self.clock.now()
+        for start in range(0, len(image), CHUNK):
+            if self.clock.now() - asked_at > ASK_AGAIN:
+                await self.records.transact(lambda tx: self._permit(tx, caller, job_id, case))
+                asked_at = self.clock.now()
+            yield image[start : start + CHUNK]

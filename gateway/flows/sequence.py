@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from audit import checkpoint
+from audit.errors import AuditError
 from audit.frontier import Frontier
-from audit.note import Signer
+from audit.leaf import leaf_hash
+from audit.note import Signer, Verifier
+from gateway.errors import AuditUnavailable
 from gateway.ports.clock import Clock
 from gateway.ports.records import Checkpoint, Leaf, Node, Records, Transaction
 
@@ -45,12 +48,15 @@ class Sequence:
         )
         if not waiting and standing is not None:
             return 0
-        peaks = tuple(bytes.fromhex(peak) for peak in standing.peaks) if standing else ()
-        frontier = Frontier(standing.size if standing else 0, peaks)
+        frontier = self._right_edge(standing, origin)
+        nodes: list[Node] = []
         for leaf in waiting:
+            if leaf_hash(leaf.line) != leaf.leaf_hash:
+                raise AuditUnavailable("a waiting event was changed", detail="leaf_changed")
             tx.put(replace(leaf, seq=frontier.size))
             frontier, completed = frontier.append(leaf.leaf_hash)
-            tx.add(*[Node(log=origin, level=level, index=index, hash=h) for level, index, h in completed])
+            nodes += [Node(log=origin, level=level, index=index, hash=h) for level, index, h in completed]
+        tx.add(*nodes)  # one statement for all: a statement costs more than its row
         signed = Checkpoint(
             log=origin,
             size=frontier.size,
@@ -64,3 +70,24 @@ class Sequence:
         else:
             tx.put(signed)
         return len(waiting)
+
+    def _right_edge(self, standing: Checkpoint | None, origin: str) -> Frontier:
+        """Return the tree's right edge as we signed it last.
+
+        Who can write the database must not get another history signed: size, root
+        and peaks have to be those of a note that our own key has signed.
+
+        Raises:
+            AuditUnavailable: They are not (detail `log_changed`); nothing is signed until somebody looked.
+        """
+        if standing is None:
+            return Frontier(0, ())
+        frontier = Frontier(standing.size, tuple(bytes.fromhex(peak) for peak in standing.peaks))
+        try:
+            own = Verifier.parse(self.signers[origin].vkey())
+            signed = checkpoint.open_checkpoint(standing.note, [own])
+        except AuditError as error:
+            raise AuditUnavailable("the standing checkpoint is not ours", detail="log_changed") from error
+        if not (signed.size == standing.size and signed.root == standing.root == frontier.root()):
+            raise AuditUnavailable("the standing checkpoint was changed", detail="log_changed")
+        return frontier

@@ -13,7 +13,7 @@ from gateway.objects import destroy_object, reap
 from gateway.people import People, Person, Profile
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import Records, StoredObject, Subject, Transaction
+from gateway.ports.records import Records, StoredObject, Subject, SubjectKey, Transaction
 from policy.terms import age_band
 
 
@@ -52,6 +52,9 @@ class Subjects:
             known = self.idempotency.recall(tx, ticket)
             if known is not None and standing is not None:
                 return standing, None
+            if tx.get(SubjectKey, key_id) is None:
+                # An erasure came between the key and this commit.
+                raise SubjectBlocked
             if standing is None:
                 subject = Subject(tenant, handle, "active", key_id, sealed, now, now)
                 tx.add(subject)

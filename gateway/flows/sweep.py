@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
+from gateway.errors import LetheError
 from gateway.ledger import Ledger
 from gateway.objects import destroy_object, end_queued, reap
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
+    Certificate,
     Consent,
     Dsr,
     Job,
@@ -44,12 +46,21 @@ class Sweep:
     orphan_grace: timedelta
 
     async def run(self) -> Swept:
-        """Sweep once."""
-        expired = await self._expire()
-        reaped = await self._reap_destroyed()
-        orphans = await self._reap_orphans()
-        await self.records.transact(self._forget)
-        return Swept(expired, reaped, orphans)
+        """Sweep once.  A step that fails does not keep the others from their work.
+
+        Raises:
+            LetheError: What the first failing step said, once all have had their turn.
+        """
+        counts, faults = [], []
+        for step in (self._expire, self._reap_destroyed, self._reap_orphans, self._forget_all):
+            try:
+                counts.append(await step())
+            except LetheError as fault:
+                counts.append(0)
+                faults.append(fault)
+        if faults:
+            raise faults[0]
+        return Swept(*counts[:3])
 
     async def _expire(self) -> int:
         """Destroy the keys of objects whose term is over (GDPR Art. 5(1)(e))."""
@@ -81,37 +92,84 @@ class Sweep:
 
     async def _reap_destroyed(self) -> int:
         """Remove the bytes of objects whose key is gone."""
-        doomed = await self.records.transact(lambda tx: tx.find(StoredObject, equal={"state": "destroyed"}))
-        for stored in doomed:
-            await reap(self.records, self.objects, stored.object_id)
-        return len(doomed)
+        total, after = 0, ""
+        while True:
+            doomed = await self.records.transact(partial(_destroyed, after=after))
+            for stored in doomed:
+                await reap(self.records, self.objects, stored.object_id)
+            total += len(doomed)
+            if len(doomed) < BATCH:
+                return total
+            after = doomed[-1].object_id
 
     async def _reap_orphans(self) -> int:
         """Remove bytes that no record claims: a crash or a refusal came between put and commit."""
         edge = self.clock.now() - self.orphan_grace
-        orphans = 0
+        orphans, batch = 0, list[str]()
         async for found in self.objects.list():
-            if found.stored_at > edge:
-                continue
-            if not await self.records.transact(partial(_is_claimed, object_id=found.object_id)):
-                await self.objects.delete(found.object_id)
-                orphans += 1
-        return orphans
+            if found.stored_at <= edge:
+                batch.append(found.object_id)
+            if len(batch) == BATCH:
+                orphans += await self._remove_unclaimed(batch)
+                batch = []
+        return orphans + await self._remove_unclaimed(batch)
 
-    def _forget(self, tx: Transaction) -> None:
+    async def _remove_unclaimed(self, object_ids: list[str]) -> int:
+        claimed = await self.records.transact(partial(_claimed, object_ids=object_ids))
+        orphans = [object_id for object_id in object_ids if object_id not in claimed]
+        for object_id in orphans:
+            await self.objects.delete(object_id)
+        return len(orphans)
+
+    async def _forget_all(self) -> int:
         """Remove answers older than a day, ended jobs past their term, and proof past its keeping."""
+        total = 0
+        while True:
+            number = await self.records.transact(self._forget)
+            total += number
+            if number < BATCH:
+                return total
+
+    def _forget(self, tx: Transaction) -> int:
         now = self.clock.now()
-        tx.remove(*tx.find(Remembered, below={"expires_at": now}, limit=BATCH))
-        over = tx.find(Job, below={"expires_at": now}, limit=BATCH)
-        tx.remove(*[job for job in over if job.state not in {"queued", "running"}])
-        for consent in tx.find(Consent, below={"keep_until": now}, limit=BATCH):
-            tx.remove(consent)
-            if not tx.count(Consent, equal={"key_id": consent.key_id}):
-                key = tx.get(SubjectKey, consent.key_id)
-                if key is not None:
-                    tx.remove(key)
-        tx.remove(*tx.find(Dsr, below={"keep_until": now}, limit=BATCH))
+        answers = tx.find(Remembered, below={"expires_at": now}, limit=BATCH)
+        # A job whose backend has not confirmed that it forgot is how we know what to ask for.
+        over = [
+            job
+            for state in ("succeeded", "failed", "cancelled", "expired")
+            for job in tx.find(
+                Job, equal={"state": state, "is_forget_owed": False}, below={"expires_at": now}, limit=BATCH
+            )
+        ]
+        certificates = tx.find(Certificate, below={"keep_until": now}, limit=BATCH)
+        requests = tx.find(Dsr, below={"keep_until": now}, limit=BATCH)
+        consents = tx.find(Consent, below={"keep_until": now}, limit=BATCH)
+        tx.remove(*answers, *over, *certificates, *requests)
+        for request in requests:
+            self.ledger.record(tx, request.tenant, "record.expired", None, dsr=request.dsr_id)
+        for consent in consents:
+            self._end_proof(tx, consent)
+        return max(len(answers), len(over), len(certificates), len(requests), len(consents))
+
+    def _end_proof(self, tx: Transaction, consent: Consent) -> None:
+        """Remove a consent past its keeping; its key goes with the last one of a person who is gone."""
+        tx.remove(consent)
+        self.ledger.record(tx, consent.tenant, "record.expired", None, con=consent.consent_id)
+        if consent.handle is None and not tx.count(Consent, equal={"key_id": consent.key_id}):
+            key = tx.get(SubjectKey, consent.key_id)
+            if key is not None:
+                tx.remove(key)
 
 
-def _is_claimed(tx: Transaction, object_id: str) -> bool:
-    return tx.get(StoredObject, object_id) is not None
+def _destroyed(tx: Transaction, after: str) -> list[StoredObject]:
+    return tx.find(
+        StoredObject,
+        equal={"state": "destroyed"},
+        above={"object_id": after},
+        order_by=("object_id",),
+        limit=BATCH,
+    )
+
+
+def _claimed(tx: Transaction, object_ids: list[str]) -> set[str]:
+    return {stored.object_id for stored in tx.find(StoredObject, among={"object_id": object_ids})}

@@ -8,10 +8,12 @@ import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
 
 from gateway import deidentify
+from gateway.bell import Bell
 from gateway.caller import Caller
 from gateway.errors import (
     BackendRetentionTooLong,
@@ -22,25 +24,26 @@ from gateway.errors import (
     MessageInvalid,
     NoticeUnknown,
     PayloadTooLarge,
-    PolicyDenied,
     PromptRejected,
     RateLimited,
     ScrubberUnavailable,
     StoreUnavailable,
-    SubjectBlocked,
-    SubjectUnknown,
 )
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge
 from gateway.ledger import Ledger, Receipt
-from gateway.objects import backend_id
+from gateway.objects import backend_id, refuse_unfit
 from gateway.people import People, Person
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
 from gateway.ports.keys import KeyService
-from gateway.ports.records import Job, Notice, Records, StoredObject, Subject, Transaction
+from gateway.ports.records import Job, Notice, Records, StoredObject, Transaction
 from gateway.vault.safe import Draft, Safe
 from policy.consent import Decision
+from policy.terms import Purpose
+
+QUEUE = "queue"
+"""What the bell is told when a job waits for a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class UploadLimits:
 
     max_image_bytes: int
     max_in_flight: int
+    max_receive_s: float
     original_ttl: timedelta
     output_ttl: timedelta
     max_backend_retention_s: int
@@ -79,9 +83,9 @@ class UploadLimits:
 @dataclass(frozen=True, slots=True)
 class _Admitted:
     person: Person
-    decision: Decision
     case: Case
     backend: BackendFacts
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class Upload:
     backends: Callable[[], Mapping[str, BackendFacts]]
     clock: Clock
     limits: UploadLimits
+    bell: Bell = field(default_factory=Bell)
     random: Callable[[int], bytes] = os.urandom
     _gate: list[int] = field(default_factory=lambda: [0])
 
@@ -123,8 +128,8 @@ class Upload:
             self._gate[0] -= 1
 
     async def _run(self, caller: Caller, order: JobOrder, chunks: AsyncIterator[bytes]) -> Accepted:
-        person = await self.people.find(caller.tenant, order.subject_id)
         try:
+            person = await self.people.find(caller.tenant, order.subject_id)
             admitted = await self._admit(caller, order, person)
             image = await self._receive(chunks)
             ticket = await self.idempotency.ticket(
@@ -139,7 +144,8 @@ class Upload:
             await self._log_refusal(caller, order, refusal)
             raise
         except asyncio.CancelledError:
-            await self._log_refusal(caller, order, DeadlineTooShort(detail="caller_gone"))
+            gone = DeadlineTooShort(detail="caller_gone")
+            await _to_its_end(asyncio.ensure_future(self._log_refusal(caller, order, gone)))
             raise
 
     async def _keep_or_give_up(
@@ -161,8 +167,7 @@ class Upload:
             return await asyncio.shield(keeping)
         except asyncio.CancelledError:
             gone.set()
-            await asyncio.wait({keeping})
-            keeping.exception()  # taken, so that it is not reported as lost
+            await _to_its_end(keeping)
             raise
 
     # (1)
@@ -171,6 +176,11 @@ class Upload:
             # No scrubber for free text is built yet, so none is forwarded.
             raise PromptRejected(
                 "prompts are not taken yet; choose a style", detail="prompt_scrubber_not_built"
+            )
+        if order.purpose != Purpose.GENERATE.value:
+            # A consent to anything else is none to having a picture made.
+            raise MessageInvalid(
+                "a job is for the purpose generate", violations=(("header.purpose", "purpose.no_job"),)
             )
         backend = self._choose(order)
         case = Case(
@@ -181,28 +191,28 @@ class Upload:
             template_extracted=backend.template_extracted,
         )
 
-        def judge(tx: Transaction) -> Decision:
-            if not tx.find(Notice, equal={"tenant": caller.tenant, "notice_id": order.notice_id}, limit=1):
-                raise NoticeUnknown
-            decision = self._decide(tx, caller.tenant, person.subject.handle, case)
+        def judge(tx: Transaction) -> tuple[Decision, datetime]:
+            self._need_notice(tx, caller.tenant, order)
+            handle = person.subject.handle
+            decision = self.judge.decide(tx, caller.tenant, handle, case)
             if not decision.allowed:
                 self.judge.record(tx, caller, person.subject, case, decision)
-            return decision
+            basis = self.judge.basis(tx, caller.tenant, handle, decision)
+            return decision, self.judge.term(decision, basis, "original", case.at, self.limits.original_ttl)
 
-        decision = await self.records.transact(judge)
+        decision, until = await self.records.transact(judge)
         if not decision.allowed:
             raise self.judge.refusal(decision)
-        return _Admitted(person, decision, case, backend)
+        return _Admitted(person, case, backend, until)
 
-    def _decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Decision:
-        subject = tx.get(Subject, tenant, handle)
-        if subject is None:
-            raise SubjectUnknown
-        if subject.state == "blocked":
-            raise SubjectBlocked
-        if subject.state == "restricted":
-            raise PolicyDenied("DENY_RESTRICTED", pack="gdpr", citations=("GDPR Art. 18(2)",))
-        return self.judge.decide(tx, tenant, handle, case)
+    def _need_notice(self, tx: Transaction, tenant: str, order: JobOrder) -> None:
+        """Refuse a notice that was never published, or whose newest version does not name the purpose."""
+        key = {"tenant": tenant, "notice_id": order.notice_id}
+        newest = tx.find(Notice, equal=key, order_by=("-version",), limit=1)
+        if not newest:
+            raise NoticeUnknown
+        if order.purpose not in newest[0].purposes:
+            raise NoticeUnknown("the notice does not name the purpose", detail="purpose_not_named")
 
     def _choose(self, order: JobOrder) -> BackendFacts:
         """Return the backend that takes the job; the hint is a name, and only a hint for which to use."""
@@ -211,23 +221,36 @@ class Upload:
         usable = [facts for name, facts in known.items() if not wanted or name == wanted]
         if not usable:
             raise BackendUnavailable
-        keeps_little = [f for f in usable if f.retention_s <= self.limits.max_backend_retention_s]
-        if not keeps_little:
-            raise BackendRetentionTooLong
-        for facts in keeps_little:
+        fit = [facts for facts in usable if self._is_fit(facts)]
+        if not fit:
+            # All are unfit; say why the first one is.
+            refuse_unfit(usable[0], self.limits.max_backend_retention_s)
+        for facts in fit:
             if order.style in facts.styles:
                 return facts
         raise MessageInvalid(
             "no backend offers the style", violations=(("header.parameters.style", "style.unknown"),)
         )
 
+    def _is_fit(self, facts: BackendFacts) -> bool:
+        try:
+            refuse_unfit(facts, self.limits.max_backend_retention_s)
+        except BackendRetentionTooLong:
+            return False
+        return True
+
     # (2)
     async def _receive(self, chunks: AsyncIterator[bytes]) -> bytes:
         received = bytearray()
-        async for chunk in chunks:
-            received += chunk
-            if len(received) > self.limits.max_image_bytes:
-                raise PayloadTooLarge(limit=str(self.limits.max_image_bytes))
+        try:
+            async with asyncio.timeout(self.limits.max_receive_s):
+                async for chunk in chunks:
+                    received += chunk
+                    if len(received) > self.limits.max_image_bytes:
+                        raise PayloadTooLarge(limit=str(self.limits.max_image_bytes))
+        except TimeoutError as error:
+            # A place among the uploads is not held by dripping bytes.
+            raise DeadlineTooShort("the upload takes too long", detail="upload_too_slow") from error
         return bytes(received)
 
     def _recall(self, tx: Transaction, ticket: Ticket | None) -> Job | None:
@@ -283,7 +306,7 @@ class Upload:
                 width=clean.width,
                 height=clean.height,
                 image=clean.data,
-                expires_at=now + self.limits.original_ttl,
+                expires_at=admitted.until,
             )
         )
         job = Job(
@@ -316,7 +339,7 @@ class Upload:
                 return Accepted(repeated, None)
             if gone.is_set():
                 raise DeadlineTooShort(detail="caller_gone")
-            decision = self._decide(tx, caller.tenant, handle, admitted.case)
+            decision = self.judge.decide(tx, caller.tenant, handle, replace(admitted.case, at=now))
             if not decision.allowed:
                 raise self.judge.refusal(decision)
             tx.add(stored, job)
@@ -342,6 +365,7 @@ class Upload:
             if not await self._is_kept(stored):
                 await self.safe.discard(stored)
             raise
+        self.bell.ring(QUEUE)
         if accepted.job.job_id != job_id:
             await self.safe.discard(stored)
         return accepted
@@ -375,6 +399,15 @@ class Upload:
             exp=int(stored.expires_at.timestamp() * 1000),
             pur=stored.purpose,
         )
+
+
+async def _to_its_end(work: asyncio.Future[Any]) -> None:
+    """Wait until `work` is over; at a deadline grpc cancels us, and so does our own timer."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({work})
+    if not work.cancelled():
+        work.exception()  # taken, so that it is not reported as lost
 
 
 def _content(order: JobOrder, image: bytes) -> bytes:

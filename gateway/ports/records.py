@@ -167,7 +167,8 @@ class Job(Record):
     """One generation.  `state`: queued, running, succeeded, failed, cancelled, expired.
 
     `lease_owner` and `lease_until` say which process works on it; a lease that
-    ran out may be taken by any.  `backend_job` is the per-backend pseudonym.
+    ran out may be taken by any.  `backend_job` is the per-backend pseudonym;
+    `is_forget_owed` until the backend confirmed that it keeps nothing of it.
     """
 
     job_id: str
@@ -191,6 +192,7 @@ class Job(Record):
     created_at: datetime
     updated_at: datetime
     expires_at: datetime
+    is_forget_owed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,7 @@ class Certificate(Record):
     event_id: str
     opening: bytes
     issued_at: datetime
+    keep_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,4 +374,5 @@ SUBJECT_TABLES: tuple[type[Record], ...] = (Subject, SubjectKey, Consent, Signal
 
 def kinds() -> Iterable[type[Record]]:
     """Yield every record kind."""
-    return Record.__subclasses__()
+    # `slots=True` makes each class anew; until it is collected, the first one is listed too.
+    return [kind for kind in Record.__subclasses__() if globals().get(kind.__name__) is kind]

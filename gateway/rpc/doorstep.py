@@ -3,7 +3,7 @@
 grpc tells nobody of a handshake that failed: a plaintext client, or a
 certificate of a foreign CA.  But it asks for our certificate when a handshake
 begins, and a call shows that a connection stands.  So what began and led to no
-call within `GRACE_S` was turned away (or had nothing to say).
+call within `grace_s` was turned away (or had nothing to say).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Doorstep:
     registry: CollectorRegistry
     alarm: Callable[[str], None]
     alarm_per_minute: int
+    grace_s: float = GRACE_S
     clock_s: Callable[[], float] = time.monotonic
     _begun: deque[float] = field(init=False)
     _turned_away: deque[float] = field(init=False)
@@ -50,7 +51,7 @@ class Doorstep:
         )
         self._refused = Counter(
             "lethe_handshakes_without_call",
-            "TLS handshakes that led to no call within ten seconds: refused, or idle.",
+            "TLS handshakes that led to no call within the grace: refused, or idle.",
             registry=self.registry,
         )
 
@@ -73,11 +74,11 @@ class Doorstep:
     def count(self) -> int:
         """Return how many were turned away since the last time; raise the alarm where there are too many."""
         now, turned = self.clock_s(), 0
-        while self._begun and now - self._begun[0] > GRACE_S:
+        while self._begun and now - self._begun[0] > self.grace_s:
             self._turned_away.append(self._begun.popleft())
             self._refused.inc()
             turned += 1
-        while self._turned_away and now - self._turned_away[0] > GRACE_S + MINUTE_S:
+        while self._turned_away and now - self._turned_away[0] > self.grace_s + MINUTE_S:
             self._turned_away.popleft()
         is_silent = self._alarmed_at is None or now - self._alarmed_at >= MINUTE_S
         if len(self._turned_away) > self.alarm_per_minute and is_silent:

@@ -31,18 +31,21 @@ class GenerationService:
         self, requests: AsyncIterator[pb.GenerateRequest], _context: object
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Run one job from upload to result in one call."""
-        accepted = await self._accept(requests)
+        # Asked once: whoever closes this generator after a hang-up may do so in another call's context.
+        by = caller()
+        accepted, can_return = await self._accept(requests)
         job_id = accepted.job.job_id
         last = accepted.job
         try:
-            async for last in self.jobs.watch(caller(), job_id):
+            async for last in self.jobs.watch(by, job_id):
                 yield pb.GenerateResponse(job=convert.job(last))
         finally:
-            # The caller is gone or out of time: nobody waits for the result of this call.
-            if last.state in {"queued", "running"}:
-                await self.jobs.cancel(caller(), job_id)
+            # The caller is gone or out of time.  One who gave a request_id may come back with it;
+            # for another nobody waits any more.
+            if last.state in {"queued", "running"} and not can_return:
+                await self.jobs.cancel(by, job_id)
         if last.state == "succeeded":
-            released = await self.release.run(caller(), job_id)
+            released = await self.release.run(by, job_id)
             yield pb.GenerateResponse(result=convert.result_header(released.stored))
             async for chunk in released.chunks:
                 yield pb.GenerateResponse(chunk=chunk)
@@ -54,12 +57,13 @@ class GenerationService:
         self, requests: AsyncIterator[pb.CreateJobRequest], _context: object
     ) -> pb.CreateJobResponse:
         """Upload a portrait and queue a job."""
-        accepted = await self._accept(requests)
+        accepted, _ = await self._accept(requests)
         return pb.CreateJobResponse(job=convert.job(accepted.job), receipt=convert.receipt(accepted.receipt))
 
-    async def _accept(self, requests: AsyncIterator[Part]) -> Accepted:
+    async def _accept(self, requests: AsyncIterator[Part]) -> tuple[Accepted, bool]:
+        """Return the queued job, and whether the caller can come back to it with a request_id."""
         order = await _header(requests)
-        return await self.upload.run(caller(), order, _chunks(requests))
+        return await self.upload.run(caller(), order, _chunks(requests)), bool(order.request_id)
 
     async def GetJob(self, request: pb.GetJobRequest, _context: object) -> pb.GetJobResponse:
         """Return a job."""

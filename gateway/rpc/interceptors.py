@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -32,9 +33,14 @@ from gateway.rpc.sight import CallSight, Sight
 from gateway.rpc.status import to_status, unexpected
 
 PREFIX = "/lethe.v1."
+TLS = b"TLSv1.3"
+TIMEOUT_METADATA = "lethe-timeout-ms"
+"""Says the deadline where a client cannot: `buf curl` forbids `grpc-timeout`.  gRPC's own wins."""
+
 NO_DEADLINE_NEEDED = frozenset({"GenerationService/WatchJob"})
 OPEN_SERVICES = ("/grpc.health.v1.", "/grpc.reflection.")
 
+_MILLISECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _caller: ContextVar[Caller] = ContextVar("caller")
 
 
@@ -93,17 +99,24 @@ class Guard(grpc.aio.ServerInterceptor):
         if inspect.isasyncgenfunction(serve):
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                self.doorstep.enter(context.peer())
+                await self._noted_peer(context)
                 async for response in serve(request, context):
                     yield response
 
             return stream
 
         async def unary(request: Any, context: Any) -> Any:
-            self.doorstep.enter(context.peer())
+            await self._noted_peer(context)
             return await serve(request, context)
 
         return unary
+
+    async def _noted_peer(self, context: Any) -> None:
+        self.doorstep.enter(context.peer())
+        try:
+            _need_tls(context.auth_context())
+        except RoleRequired as refusal:
+            await context.abort_with_status(rpc_status.to_status(to_status(refusal)))
 
     def _guarded(self, serve: Any, handler: Any, method: str, parent: str) -> Any:
         return (self._stream if handler.response_streaming else self._unary)(serve, method, parent)
@@ -138,7 +151,9 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _admit(self, context: grpc.aio.ServicerContext[Any, Any], method: str) -> float | None:
         """Name the caller, check the role and the deadline, and return the seconds that are left."""
         self.doorstep.enter(context.peer())
-        found = self.directory.find(context.auth_context())
+        auth = context.auth_context()
+        _need_tls(auth)
+        found = self.directory.find(auth)
         if found is None:
             raise RoleRequired("the certificate is of nobody we know", detail="identity_unknown")
         _caller.set(found)
@@ -146,11 +161,13 @@ class Guard(grpc.aio.ServerInterceptor):
             refusal = RoleRequired(role=found.role.value)
             await self.log_refusal(found, method, refusal)
             raise refusal
-        remaining = context.time_remaining()
+        remaining: float | None = context.time_remaining()
         # grpc answers a huge number where the client set no deadline.
-        if remaining is None or remaining > 10 * 365 * 86400:  # type: ignore[redundant-expr] # the stubs do not know its None
+        if remaining is None or remaining > 10 * 365 * 86400:
+            remaining = _said_timeout_s(context)
+        if remaining is None:
             if method in NO_DEADLINE_NEEDED:
-                return None
+                return self.max_deadline_s  # so that a forgotten watch does not hold its place for ever
             raise DeadlineRequired
         if remaining < self.min_deadline_s:
             raise DeadlineTooShort
@@ -192,6 +209,24 @@ def _place(fault: BaseException) -> str:
     return f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}" if trace else ""
 
 
+def _said_timeout_s(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
+    """Return the seconds that the metadata `lethe-timeout-ms` gives the call, or None."""
+    for name, value in context.invocation_metadata() or ():
+        if name == TIMEOUT_METADATA and isinstance(value, str) and _MILLISECONDS.fullmatch(value):
+            return int(value) / 1000
+    return None
+
+
+def _need_tls(auth: Mapping[str, Iterable[bytes]]) -> None:
+    """Refuse a call that came over anything older than TLS 1.3; see `gateway/__init__.py`.
+
+    Raises:
+        RoleRequired: It did (detail `tls_version`).
+    """
+    if TLS not in auth.get("ssl_tls_version", ()):
+        raise RoleRequired("calls are taken over TLS 1.3 only", detail="tls_version")
+
+
 def _checked(request: Any) -> Any:
     """Check a message, or each message of a stream, against the rules of its schema."""
     return (
@@ -207,11 +242,13 @@ async def _each_checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 def _check(message: Any) -> Any:
-    """Return the message if it keeps the rules.
+    """Return the message if it keeps the rules; one that nobody will read comes unparsed, and passes.
 
     Raises:
         MessageInvalid: It does not; fields and rules are named, values are not.
     """
+    if isinstance(message, bytes):
+        return message
     violations = protovalidate.collect_violations(message)
     if violations:
         raise MessageInvalid(

@@ -84,10 +84,10 @@ def _handler(service: ServiceDescriptor, method: MethodDescriptor, services: Ser
     from google.protobuf.message_factory import GetMessageClass
 
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-    if services.built(service.full_name, method.name):
-        serve = getattr(services.servicers[service.full_name], method.name)
-    else:
-        serve = _unbuilt_stream if method.server_streaming else _unbuilt
+    if not services.built(service.full_name, method.name):
+        # Without a deserializer: what nobody reads is not parsed, so every message gets this answer.
+        return _make(method)(_unbuilt_stream if method.server_streaming else _unbuilt)
+    serve = getattr(services.servicers[service.full_name], method.name)
     return _make(method)(serve, request.FromString, response.SerializeToString)
 
 

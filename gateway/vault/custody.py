@@ -40,12 +40,16 @@ def wrap_binding(tenant: str, key_id: str, cls: str, month: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Custody:
-    """Mints and opens subject keys; every failure of the key service fails closed."""
+    """Mints and opens subject keys; every failure of the key service fails closed.
+
+    `on_lost` hears of subject keys that did not open when they were to be re-wrapped.
+    """
 
     records: Records
     keys: KeyService
     clock: Clock
     cache: KeyCache
+    on_lost: Callable[[int], None] = lambda _number: None
     random: Callable[[int], bytes] = os.urandom
 
     async def obtain(self, tenant: str, handle: str, cls: str, month: str = OPEN_TERM) -> HeldKey:
@@ -112,38 +116,47 @@ class Custody:
 
         The bytes of a deleted row linger in heaps, WALs, replicas and backups; once
         the epoch key is destroyed they open nothing.  Safe to repeat: what was
-        re-wrapped is skipped, and destroying again changes nothing.
+        re-wrapped is skipped, and destroying again changes nothing.  Meanwhile the
+        next roll may itself be rolled, and destroyed: survivors go to one that stands.
         """
-        successor = replace(epoch, roll=epoch.roll + 1)
-        await self.keys.create_epoch(successor)
         await self.records.transact(lambda tx: self._close(tx, epoch))
-        moved = 0
+        moved, after = 0, ""
         while True:
-            batch = await self.records.transact(
-                lambda tx: tx.find(SubjectKey, equal={"epoch": str(epoch)}, order_by=("key_id",), limit=100)
-            )
+            batch = await self.records.transact(partial(_of_epoch, epoch=epoch, after=after))
             if not batch:
                 break
-            rewrapped = [await self._rewrap(record, epoch, successor) for record in batch]
-            moved += await self.records.transact(partial(self._replace, old=epoch, rows=tuple(rewrapped)))
+            after = batch[-1].key_id
+            successor = await self._current_epoch(epoch.tenant, epoch.cls, epoch.month)
+            tried = [await self._rewrap(record, epoch, successor) for record in batch]
+            rows = tuple(row for row in tried if row is not None)
+            moved += await self.records.transact(partial(self._replace, old=epoch, rows=rows))
+            if len(rows) < len(batch):
+                self.on_lost(len(batch) - len(rows))
         await self.keys.destroy_epoch(epoch)
         return moved
 
-    async def _rewrap(self, record: SubjectKey, old: Epoch, new: Epoch) -> SubjectKey:
+    async def _rewrap(self, record: SubjectKey, old: Epoch, new: Epoch) -> SubjectKey | None:
+        """Return the key wrapped anew, or None where it does not open: a lost key must hold up nobody."""
         binding = wrap_binding(record.tenant, record.key_id, record.cls, record.month)
         try:
             key = await self.keys.unwrap(old, record.wrapped, binding)
-            return replace(record, epoch=str(new), wrapped=await self.keys.wrap(new, key, binding))
-        except (EpochDestroyed, UnwrapFailed) as error:
-            raise KeyServiceUnavailable("a subject key does not re-wrap", detail="key_lost") from error
+        except (EpochDestroyed, UnwrapFailed):
+            return None
+        standing, wrapped = await self._wrap(new, key, binding)
+        return replace(record, epoch=str(standing), wrapped=wrapped)
 
     @staticmethod
     def _replace(tx: Transaction, old: Epoch, rows: tuple[SubjectKey, ...]) -> int:
-        """Put the re-wrapped rows whose originals are still there under the old epoch."""
+        """Put the re-wrapped rows whose originals are still there under the old epoch.
+
+        None goes under an epoch that is being rolled itself: its key dies as soon as
+        no row is found under it.
+        """
         moved = 0
         for row in rows:
             standing = tx.get(SubjectKey, row.key_id)
-            if standing is not None and standing.epoch == str(old):
+            is_open = tx.get(ClosedEpoch, row.epoch) is None
+            if is_open and standing is not None and standing.epoch == str(old):
                 tx.put(replace(standing, epoch=row.epoch, wrapped=row.wrapped))
                 moved += 1
         return moved
@@ -195,3 +208,13 @@ class Custody:
             limit=1,
         )
         return keys[0] if keys else None
+
+
+def _of_epoch(tx: Transaction, epoch: Epoch, after: str) -> list[SubjectKey]:
+    return tx.find(
+        SubjectKey,
+        equal={"epoch": str(epoch)},
+        above={"key_id": after},
+        order_by=("key_id",),
+        limit=100,
+    )

@@ -126,6 +126,7 @@ class KeyCache:
     clock: Clock
     _by_use: OrderedDict[str, _Held] = field(default_factory=OrderedDict, init=False, repr=False)
     _by_age: dict[str, None] = field(default_factory=dict, init=False, repr=False)
+    _evicted: dict[str, datetime] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a cache that could hold nothing.
@@ -141,7 +142,7 @@ class KeyCache:
 
     def get(self, key_id: str) -> bytes | None:
         """Return the key, or None where it is not held or held too long."""
-        self._expire()
+        self.expire()
         held = self._by_use.get(key_id)
         if held is None or not self._is_fresh(held):
             return None
@@ -149,8 +150,13 @@ class KeyCache:
         return bytes(held.secret)
 
     def put(self, key_id: str, handle: str, secret: Key) -> None:
-        """Hold a copy of the key of `handle` from now on."""
-        self._expire()
+        """Hold a copy of the key of `handle` from now on, unless that subject was just evicted.
+
+        A key that was being opened while its subject was erased must not come back.
+        """
+        self.expire()
+        if handle in self._evicted:
+            return
         self._drop(key_id)
         while len(self._by_use) >= self.capacity:
             self._drop(next(iter(self._by_use)))
@@ -158,7 +164,8 @@ class KeyCache:
         self._by_age[key_id] = None
 
     def evict(self, handle: str) -> None:
-        """Drop every key of the subject."""
+        """Drop every key of the subject, and hold none of it for a term."""
+        self._evicted[handle] = self.clock.now()
         for key_id in [key_id for key_id, held in self._by_use.items() if held.handle == handle]:
             self._drop(key_id)
 
@@ -171,8 +178,11 @@ class KeyCache:
         """Tell whether a key is within its term; one from the future (a clock set back) is not."""
         return timedelta(0) <= self.clock.now() - held.since < self.ttl
 
-    def _expire(self) -> None:
-        """Drop what is too old, oldest first."""
+    def expire(self) -> None:
+        """Drop what is too old, oldest first; called at every use, and by a timer where there is none."""
+        for handle, since in list(self._evicted.items()):
+            if self.clock.now() - since >= self.ttl:
+                del self._evicted[handle]
         while self._by_age:
             oldest = next(iter(self._by_age))
             if self._is_fresh(self._by_use[oldest]):

@@ -90,12 +90,14 @@ def _seal(
     dek: bytes | bytearray, aad: bytes, chunks: Iterable[Piece], salt: bytes, prefix: bytes
 ) -> Iterator[bytes]:
     cipher = _cipher(dek, aad, salt)
-    out = bytearray(SEGMENT_BYTES)
-    view = memoryview(out)
-    out[:HEADER_BYTES] = bytes([HEADER_BYTES]) + salt + prefix
+    view = memoryview(b"")
     start = HEADER_BYTES
     for number, (plain, is_last) in enumerate(_segments(chunks, _FIRST_PLAIN, _PLAIN)):
         end = start + len(plain) + TAG_BYTES
+        if not number:
+            # As large as it must be: touching a fresh page costs more than sealing what goes into it.
+            view = memoryview(bytearray(end))
+            view[:HEADER_BYTES] = bytes([HEADER_BYTES]) + salt + prefix
         cipher.encrypt_into(_nonce(prefix, number, is_last=is_last), plain, None, view[start:end])
         yield bytes(view[:end])
         start = 0
@@ -106,17 +108,14 @@ def _open(dek: bytes | bytearray, aad: bytes, chunks: Iterable[Piece]) -> Iterat
     first, is_last = next(segments)
     salt, prefix = _read_header(first)
     cipher = _cipher(dek, aad, salt)
-    out = bytearray(_PLAIN)
-    # Only what was used is overwritten at the end: a small object touches few pages.
-    used = len(first)
+    # As large as it must be: touching a fresh page costs more than opening what goes into it.
+    out = bytearray(len(first) if is_last else _PLAIN)
     try:
         yield from _opened(cipher, _nonce(prefix, 0, is_last=is_last), first[HEADER_BYTES:], out)
         for number, (sealed, last) in enumerate(segments, start=1):
-            used = len(out)
             yield from _opened(cipher, _nonce(prefix, number, is_last=last), sealed, out)
     finally:
-        used = min(used, len(out))
-        out[:used] = bytes(used)
+        out[:] = bytes(len(out))
 
 
 def _opened(cipher: AESGCM, nonce: bytes, sealed: memoryview, out: bytearray) -> Iterator[bytes]:
@@ -157,9 +156,8 @@ def _segments(chunks: Iterable[Piece], first: int, rest: int) -> Iterator[tuple[
     further byte proves that it is not the last; so the last one is never empty
     unless everything is.
     """
-    buffer = bytearray(rest)
-    view = memoryview(buffer)
-    filled, size, used = 0, first, 0
+    view = memoryview(bytearray())
+    filled, size = 0, first
     try:
         for chunk in chunks:
             feed = memoryview(chunk)
@@ -168,10 +166,19 @@ def _segments(chunks: Iterable[Piece], first: int, rest: int) -> Iterator[tuple[
                     yield view[:filled], False
                     filled, size = 0, rest
                 taken = min(size - filled, len(feed))
+                if filled + taken > len(view):
+                    view = _grown(view, filled, filled + taken, rest)
                 view[filled : filled + taken] = feed[:taken]
                 filled += taken
-                used = max(used, filled)
                 feed = feed[taken:]
         yield view[:filled], True
     finally:
-        buffer[:used] = bytes(used)
+        view[:] = bytes(len(view))
+
+
+def _grown(view: memoryview, filled: int, needed: int, most: int) -> memoryview:
+    """Return a longer buffer that begins with the same bytes, and overwrite the old one."""
+    longer = memoryview(bytearray(min(most, max(needed, 4 * len(view)))))
+    longer[:filled] = view[:filled]
+    view[:] = bytes(len(view))
+    return longer

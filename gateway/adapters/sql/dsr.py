@@ -46,7 +46,7 @@ class CertificateRow(Table, table=True):
     """Table of `Certificate`."""
 
     __tablename__ = "certificate"
-    __table_args__ = (Index(None, "tenant", "dsr_id"),)
+    __table_args__ = (Index(None, "tenant", "dsr_id"), Index(None, "keep_until"))
 
     certificate_id: str = words(key=True)
     tenant: str = words()
@@ -54,3 +54,4 @@ class CertificateRow(Table, table=True):
     event_id: str = words()
     opening: bytes = blob()
     issued_at: datetime = instant()
+    keep_until: datetime | None = instant()

@@ -17,6 +17,7 @@ class JobRow(Table, table=True):
         Index(None, "state", "created_at", "job_id"),
         Index(None, "tenant", "created_at", "job_id"),
         Index(None, "expires_at"),
+        Index(None, "is_forget_owed", "updated_at"),
     )
 
     job_id: str = words(key=True)
@@ -40,3 +41,4 @@ class JobRow(Table, table=True):
     created_at: datetime = instant()
     updated_at: datetime = instant()
     expires_at: datetime = instant()
+    is_forget_owed: bool = flag()

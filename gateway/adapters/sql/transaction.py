@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
@@ -9,12 +10,15 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, RootTransaction, Row, Select, bindparam, func, select
 from sqlalchemy.sql.base import Executable
 
-from gateway.adapters.sql.faults import RAISED, Again, translate
+from gateway.adapters.sql.faults import RAISED, TRIES_AFTER_LOSS, Again, translate
 from gateway.adapters.sql.registry import MAPPED, Mapped
 from gateway.errors import StoreUnavailable
-from gateway.ports.records import Missing, R, Record, Transaction
+from gateway.ports.records import Leaf, Missing, R, Record, Transaction
 
 T = TypeVar("T")
+
+LEAF_AGE_S = 2.0
+"""How old a leaf may be when its transaction commits; an export allows five seconds of lag."""
 
 
 class SqlTransaction:
@@ -28,12 +32,14 @@ class SqlTransaction:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._is_over = False
+        self.has_queued_leaf = False
         self.failure: Exception | None = None
 
     def add(self, *records: Record) -> None:
         """Insert the records, in order."""
         for mapped, some in _by_kind(records):
             self._do(mapped.insert, [mapped.row(record) for record in some])
+        self.has_queued_leaf |= any(isinstance(record, Leaf) for record in records)
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
         """Return the record with that primary key, or None."""
@@ -81,6 +87,17 @@ class SqlTransaction:
         for mapped, some in _by_kind(records):
             self._do(mapped.delete, [mapped.key_of(record) for record in some])
 
+    def refuse_if_older_than(self, began: float, seconds: float) -> None:
+        """Have the work done again where it took so long that its leaf would lag behind others.
+
+        Where transactions run side by side, one that stalls is overtaken by younger leaves.
+        """
+        if time.monotonic() - began > seconds:
+            self.failure = Again(
+                StoreUnavailable("the transaction was slow", detail="slow"), TRIES_AFTER_LOSS
+            )
+            raise self.failure
+
     def end(self) -> None:
         """Let nothing more be done, and raise the failure that `work` may have swallowed."""
         self._is_over = True
@@ -127,9 +144,12 @@ def attempt(connection: Connection, work: Callable[[Transaction], T]) -> T:
         connection.invalidate()
         raise translate(error)  # noqa: B904  # `translate` decides what is chained
     tx = SqlTransaction(connection)
+    began = time.monotonic()
     try:
         result = _run(work, tx)
         tx.end()
+        if tx.has_queued_leaf and connection.dialect.name == "postgresql":
+            tx.refuse_if_older_than(began, LEAF_AGE_S)
     except BaseException:
         _roll_back(connection, outer, tx.failure)
         if isinstance(tx.failure, Again):

@@ -652,7 +652,7 @@ class CancelJobResponse(_message.Message):
 
     @_builtins.property
     def receipt(self) -> _common_pb2.AuditReceipt:
-        """The cancellation in the log; empty while the job still runs or had ended."""
+        """The event in the log; empty where the job had ended or was asked to stop before."""
 
     def __init__(
         self,

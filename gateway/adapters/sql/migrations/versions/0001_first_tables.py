@@ -155,9 +155,11 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("is_forget_owed", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", name="pk_job"),
     )
     op.create_index("ix_job_expires_at", "job", ["expires_at"])
+    op.create_index("ix_job_is_forget_owed_updated_at", "job", ["is_forget_owed", "updated_at"])
     op.create_index("ix_job_state_created_at_job_id", "job", ["state", "created_at", "job_id"])
     op.create_index("ix_job_state_lease_until", "job", ["state", "lease_until"])
     op.create_index("ix_job_tenant_created_at_job_id", "job", ["tenant", "created_at", "job_id"])
@@ -198,8 +200,10 @@ def upgrade() -> None:
         sa.Column("event_id", TEXT, nullable=False),
         sa.Column("opening", sa.LargeBinary(), nullable=False),
         sa.Column("issued_at", sa.BigInteger(), nullable=False),
+        sa.Column("keep_until", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("certificate_id", name="pk_certificate"),
     )
+    op.create_index("ix_certificate_keep_until", "certificate", ["keep_until"])
     op.create_index("ix_certificate_tenant_dsr_id", "certificate", ["tenant", "dsr_id"])
     op.create_table(
         "remembered",
