@@ -199,14 +199,32 @@ def test_evicting_a_subject_drops_all_its_keys_and_no_others():
     assert [held.get(k) for k in "abc"] == [None, None, KEY]
 
 
+def test_a_key_that_was_being_opened_while_its_subject_was_evicted_does_not_come_back():
+    held, clock = cache(capacity=2)
+    held.evict("h")
+    held.put("k", "h", KEY)
+    assert held.get("k") is None
+    clock.move(61)
+    held.put("k", "h", KEY)
+    assert held.get("k") == KEY
+
+
+def test_a_timer_drops_what_nobody_asks_for_any_more():
+    held, clock = cache(capacity=2)
+    held.put("k", "h", KEY)
+    clock.move(61)
+    held.expire()
+    assert len(held) == 0
+
+
 def test_what_leaves_the_cache_is_overwritten():
     held, clock = cache(capacity=1)
     leave = {
-        "evicted": lambda: held.evict("h"),
         "crowded out": lambda: held.put("other", "x", KEY),
         "expired": lambda: (clock.move(61), held.get("other")),
         "cleared": held.clear,
         "replaced": lambda: held.put("k", "h", DEK),
+        "evicted": lambda: held.evict("h"),
     }
     for act in leave.values():
         held.clear()
