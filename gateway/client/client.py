@@ -154,12 +154,21 @@ class Client:
                 return
 
     async def watch(self, job: str) -> AsyncIterator[generation_pb2.Job]:
-        """Yield a job whenever it changes, until it has ended."""
-        try:
-            async for answer in self.generation.WatchJob(generation_pb2.WatchJobRequest(name=job)):
-                yield answer.job
-        except grpc.aio.AioRpcError as error:
-            raise refusal(error) from error
+        """Yield a job whenever it changes, until it has ended.
+
+        The gateway ends a watch after its longest deadline, so that a forgotten one
+        does not hold its place; this one then looks again.
+        """
+        request = generation_pb2.WatchJobRequest(name=job)
+        while True:
+            try:
+                async for answer in self.generation.WatchJob(request):
+                    yield answer.job
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise refusal(error) from error
+            else:
+                return
 
     async def download(self, job: str) -> tuple[generation_pb2.ResultHeader, bytes]:
         """Return a job's result; a broken download is resumed where it stopped."""

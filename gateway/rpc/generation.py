@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -43,7 +44,8 @@ class GenerationService:
             # The caller is gone or out of time.  One who gave a request_id may come back with it;
             # for another nobody waits any more.
             if last.state in {"queued", "running"} and not can_return:
-                await self.jobs.cancel(by, job_id)
+                # Shielded: at a deadline grpc cancels us, and so does our own timer.
+                await asyncio.shield(asyncio.ensure_future(self.jobs.cancel(by, job_id)))
         if last.state == "succeeded":
             released = await self.release.run(by, job_id)
             yield pb.GenerateResponse(result=convert.result_header(released.stored))

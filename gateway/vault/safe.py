@@ -18,8 +18,6 @@ from gateway.vault.keys import Binding, unwrap_dek, wrap_dek
 from policy.retention import retention_month
 from policy.terms import KeyClass
 
-_FEED = 1 << 20
-
 
 def object_binding(stored: StoredObject) -> Binding:
     """Return the associated data of a sealed object: tenant, handle, class, object and purpose."""
@@ -85,7 +83,7 @@ class Safe:
             expires_at=draft.expires_at,
         )
         binding = object_binding(bare)
-        sealed = stream.seal(dek, binding.aad(), _pieces(draft.image))
+        sealed = stream.seal(dek, binding.aad(), [draft.image])
         try:
             await self.objects.put(bare.object_id, _as_async(sealed))
         except LetheError:
@@ -114,11 +112,6 @@ class Safe:
     async def discard(self, stored: StoredObject) -> None:
         """Remove the bytes of an object whose record was never kept."""
         await self.objects.delete(stored.object_id)
-
-
-def _pieces(data: bytes) -> list[memoryview]:
-    view = memoryview(data)
-    return [view[i : i + _FEED] for i in range(0, len(view), _FEED)] or [view]
 
 
 async def _as_async(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:

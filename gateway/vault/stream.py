@@ -165,6 +165,11 @@ def _segments(chunks: Iterable[Piece], first: int, rest: int) -> Iterator[tuple[
                 if filled == size:
                     yield view[:filled], False
                     filled, size = 0, rest
+                if not filled and len(feed) > size:
+                    # A whole segment in one piece, and more behind it: nothing to gather.
+                    yield feed[:size], False
+                    feed, size = feed[size:], rest
+                    continue
                 taken = min(size - filled, len(feed))
                 if filled + taken > len(view):
                     view = _grown(view, filled, filled + taken, rest)
