@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
+from audit.errors import NoteInvalid
 from audit.note import Signer
 from gateway.adapters import telemetry
 from gateway.adapters.clock import SystemClock
@@ -271,17 +272,17 @@ def records_url(settings: Settings) -> str:
     except OSError as error:
         raise ConfigInvalid("records.password_file cannot be read") from error
     parts = urlsplit(section.url)
-    place = f"{parts.username or ''}:{quote(password, safe='')}@{parts.hostname or ''}"
-    return urlunsplit(parts._replace(netloc=f"{place}:{parts.port}" if parts.port else place))
+    user, place = parts.username or "", parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))
 
 
 def read_signers(settings: Settings) -> dict[str, Signer]:
     """Return the signer of each tenant's log; the key's name is the log's origin."""
     try:
         seed = bytes.fromhex(settings.audit.signing_key.read_text().strip())
-    except (OSError, ValueError) as error:
+        return {t.log_origin: Signer(t.log_origin, seed) for t in settings.tenants.values()}
+    except (OSError, ValueError, NoteInvalid) as error:
         raise ConfigInvalid("audit.signing_key cannot be read") from error
-    return {t.log_origin: Signer(t.log_origin, seed) for t in settings.tenants.values()}
 
 
 def inference(section: BackendSection) -> Inference:

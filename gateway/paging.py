@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -58,7 +57,7 @@ def open_token(token: str, query: Sequence[Any]) -> str | None:
         return None
     try:
         bound, after = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (ValueError, binascii.Error, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise MessageInvalid("page_token", violations=(("page_token", "page_token.unknown"),)) from error
     if bound != _bind(query) or not isinstance(after, str):
         raise MessageInvalid("page_token", violations=(("page_token", "page_token.other_query"),))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.caller import Role
 
@@ -203,7 +203,7 @@ def load(path: Path) -> Settings:
     """
     try:
         tree = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigInvalid(f"the configuration file cannot be read ({type(error).__name__})") from error
     if not isinstance(tree, dict):
         raise ConfigInvalid("the configuration file holds no mapping")
@@ -212,6 +212,9 @@ def load(path: Path) -> Settings:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors())
         raise ConfigInvalid(faults) from error
+    except SettingsError as error:
+        # It names the field; only what it stems from quotes the value.
+        raise ConfigInvalid(str(error)) from None
     _check(settings)
     anchored: Settings = _anchored(settings, path.resolve().parent)
     return anchored

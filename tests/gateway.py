@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -17,19 +18,25 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from lethe.v1 import common_pb2, consent_pb2, dsr_pb2, generation_pb2, notice_pb2, subject_pb2
 
 from gateway import compose
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.sql.schema import migrate
-from gateway.admin.folder import Layout, init_folder
+from gateway.admin import folder
+from gateway.admin.folder import Layout, Person, init_folder
+from gateway.admin.pki import Authority
 from gateway.client import Client
+from gateway.ports.records import Leaf, Record
 from gateway.settings import Settings, load
 from tests.fakes.inference import FakeInference
 
+R = TypeVar("R", bound=Record)
 PORTRAIT = Path(compose.__file__).parent / "admin" / "data" / "eileen-collins.jpg"
 NOTICE_TEXT = "We make a studio portrait of you and keep nothing else."
 QUICK: dict[str, Any] = {
@@ -53,6 +60,19 @@ class Gateway:
     def client(self, name: str, timeout_s: float = 20.0) -> Client:
         """Return a client of one of the profiles: app, officer, second-officer, auditor."""
         return Client.from_profile(self.layout.profile(name), timeout_s)
+
+    async def rows(self, kind: type[R], **equal: Any) -> list[R]:
+        """Return the records of a kind, as they stand behind the gateway's back."""
+        return await self.outside.records.transact(lambda tx: tx.find(kind, equal=equal))
+
+    async def leaves(self, ty: str = "") -> list[dict[str, Any]]:
+        """Return the events in the log, sequenced or not, oldest first, of one type where `ty` is given."""
+        found = sorted(await self.rows(Leaf, **({"ty": ty} if ty else {})), key=lambda leaf: leaf.queued_at)
+        return [json.loads(leaf.line) for leaf in found]
+
+    def object_files(self) -> list[Path]:
+        """Return every file of the object store but its marker."""
+        return [p for p in self.layout.objects.rglob("*") if p.is_file() and p.name != "store"]
 
 
 def free_port() -> int:
@@ -80,6 +100,28 @@ def make_folder(directory: Path, *, records_url: str = "", **sections: dict[str,
     return layout
 
 
+def add_tenant(layout: Layout, name: str) -> None:
+    """Add a controller with a log and the clients NAME-app, NAME-officer and NAME-auditor of its own."""
+    ca, key = layout.ca.read_bytes(), layout.ca.with_name("ca.key").read_bytes()
+    authority = Authority(load_pem_private_key(key, None), x509.load_pem_x509_certificate(ca))
+    tree = yaml.safe_load(layout.config.read_text())
+    origin = f"{folder.TRUST_DOMAIN}/{secrets.token_hex(8)}"
+    tree["tenants"][name] = {"log_origin": origin, "controller": {"name": "Another"}}
+    for role, kind in (("app", "service"), ("officer", "privacy_officer"), ("auditor", "auditor")):
+        person = Person(f"{name}-{role}", kind, is_person=role != "app")
+        folder._client(layout, authority, person, datetime.now(UTC), tree["listen"]["address"])
+        tree["callers"].append(
+            {
+                "identity": folder._identity(person),
+                "name": person.name,
+                "tenant": name,
+                "role": person.role,
+                "is_person": person.is_person,
+            }
+        )
+    layout.config.write_text(yaml.safe_dump(tree))
+
+
 @contextlib.asynccontextmanager
 async def running(
     layout: Layout,
@@ -93,6 +135,8 @@ async def running(
     compose.make_folders(settings)
     await migrate(compose.records_url(settings))
     fake = backend or FakeInference()
+    # A backend goes by the name we configured for it, whatever it calls itself.
+    fake.facts = replace(fake.facts, name=folder.BACKEND)
     seen: list[compose.Outside] = []
 
     def put_between(outside: compose.Outside) -> compose.Outside:

@@ -27,13 +27,14 @@ PATIENCE_S = 60
 class Postgres:
     """One server.  `stop` ends it in order, `kill` at once (recovery follows), `start` brings it back.
 
-    Durability is as in earnest (fsync is on); whoever reaches loopback or the
-    socket on this machine is trusted.
+    Durability is as in earnest (fsync is on) unless a test says that it pulls no
+    plug; whoever reaches loopback or the socket on this machine is trusted.
     """
 
-    def __init__(self, programs: Path, home: Path) -> None:
+    def __init__(self, programs: Path, home: Path, *, is_durable: bool = True) -> None:
         self._programs = programs
         self._home = home
+        self._is_durable = is_durable
         self._as_user = _as_user()
         self._process: subprocess.Popen[str] | None = None
         self._port = _free_port()
@@ -70,7 +71,7 @@ class Postgres:
             "port": self._port,
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": self._home,
-            "fsync": "on",
+            "fsync": "on" if self._is_durable else "off",
             "lc_messages": "C",  # the line we wait for is in English
             "logging_collector": "off",
             "max_connections": 50,
@@ -144,7 +145,7 @@ class _Log:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
+def running_postgres(*, is_durable: bool = True) -> Iterator[Postgres]:
     """Yield a running server; it and its directory are gone afterwards.
 
     Reports `MISSING postgresql` where there is neither an installed server nor
@@ -158,12 +159,12 @@ def running_postgres() -> Iterator[Postgres]:
         if os.geteuid() == 0:
             user = _server_user()
             os.chown(home, user.pw_uid, user.pw_gid)
-        server = Postgres(Path(path), home)
+        server = Postgres(Path(path), home, is_durable=is_durable)
         server.start()
         try:
             yield server
         finally:
-            server.stop()
+            server.kill()  # its directory goes with it: no checkpoint is worth waiting for
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

@@ -1,0 +1,251 @@
+"""`lethe` as a person types it: a process of its own each time, against a gateway that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.admin.folder import Layout
+from tests.fakes.inference import FakeInference
+from tests.gateway import NOTICE_TEXT, PORTRAIT, Gateway, running
+from tests.integration.conftest import SUBJECT, weights_folder
+
+NOTICE = f"""
+name: notices/portraits
+language: en
+title: Your portrait
+text: {NOTICE_TEXT}
+purposes: [generate]
+retention_term: 24 hours
+recipients: [studio]
+withdrawal_method: one tap in the app
+"""
+CONSENT = (
+    "--purpose generate --form explicit --separate --act checkbox --channel web "
+    "--notice portraits --notice-version 1 --notice-language en"
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+async def lethe(line: str, *rest: str | Path, stdin: str = "", **env: str) -> Said:
+    """Run `lethe` with the words of a line, then with `rest` as it stands."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway.main",
+        *line.split(),
+        *map(str, rest),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "NO_COLOR": "1", **env},
+    )
+    async with asyncio.timeout(120):
+        out, err = await process.communicate(stdin.encode())
+    said = Said(process.returncode or 0, out.decode(), err.decode())
+    assert "Traceback" not in said.err
+    return said
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A person at a terminal in a folder, who may call as any of the profiles."""
+
+    layout: Layout
+    folder: Path
+
+    async def as_(self, who: str, line: str, *rest: str | Path, stdin: str = "") -> Said:
+        return await lethe(line, *rest, stdin=stdin, LETHE_CLIENT=str(self.layout.profile(who)))
+
+
+@pytest.fixture
+def records_url() -> str:
+    """SQLite only: which database keeps the records does not reach the command line."""
+    return ""
+
+
+@pytest.fixture
+async def shell(gateway: Gateway, tmp_path: Path) -> Shell:
+    """A shell beside a gateway whose subject has consented, all of it typed."""
+    me = Shell(gateway.layout, tmp_path)
+    (tmp_path / "id.txt").write_text(f"{SUBJECT}\n")
+    published = await me.as_("officer", "notice publish -o json --file -", stdin=NOTICE)
+    assert published.json["notice"]["version"] == 1
+    person = f"subject: {SUBJECT}\nresidence: DE\nbirth_year: 1980\n"
+    assert (await me.as_("app", "subject upsert --file -", stdin=person)).code == 0
+    recorded = await me.as_("app", f"consent record -o json {CONSENT} --subject-file", tmp_path / "id.txt")
+    assert recorded.json["consent"]["name"].startswith("consents/")
+    return me
+
+
+async def test_a_portrait_and_its_erasure_from_the_command_line(gateway, shell) -> None:
+    id_file, headshot = shell.folder / "id.txt", shell.folder / "headshot.jpg"
+
+    # A picture is made, written whole and for its owner only.
+    made = await shell.as_(
+        "app",
+        "generate --notice portraits --style studio_grey -o json --subject-file",
+        id_file,
+        "--out",
+        headshot,
+        PORTRAIT,
+    )
+    assert made.json["job"]["state"] == "STATE_SUCCEEDED"
+    assert headshot.read_bytes().startswith(b"\xff\xd8\xff")
+    assert stat.S_IMODE(headshot.stat().st_mode) == 0o600
+    held = await shell.as_("officer", "subject data -o json --subject-file", id_file)
+    assert {"job", "output"} <= {item["kind"] for item in held.json["items"]}
+    assert "output" in (await shell.as_("officer", "subject data --subject-file", id_file)).out
+
+    # A request is opened, looked at, rehearsed, and approved by a second person.
+    opened = await shell.as_(
+        "officer", "dsr open --kind erasure --regime gdpr -o json --subject-file -", stdin=SUBJECT
+    )
+    dsr = opened.json["dsr"]["name"]
+    preview = (await shell.as_("officer", "dsr preview -o json", dsr)).json
+    assert {"content", "profile"} <= {*preview["erased_classes"]}
+    alone = await shell.as_("officer", "dsr approve --reason subject_asked --apply", dsr)
+    assert (alone.code, alone.out) == (3, "")
+    assert "SECOND_PERSON_REQUIRED" in alone.err
+    rehearsed = await shell.as_("second-officer", "dsr approve --reason subject_asked", dsr)
+    assert rehearsed.code == 0
+    assert "nothing was changed" in rehearsed.err
+    assert (await shell.as_("officer", "dsr show -o json", dsr)).json["dsr"]["state"] == "STATE_RECEIVED"
+    approved = await shell.as_(
+        "second-officer",
+        "dsr approve --reason subject_asked --apply --wait -o json --etag",
+        preview["preview_etag"],
+        dsr,
+    )
+    assert approved.json["dsr"]["state"] == "STATE_FULFILLED"
+
+    # The certificate is checked without the gateway.
+    proof = shell.folder / "erasure.tlog-proof"
+    for _ in range(50):
+        fetched = await shell.as_("officer", "dsr certificate --force", dsr, "--out", proof)
+        if fetched.code == 0:
+            break
+        assert "not_sequenced" in fetched.err
+    assert fetched.code == 0
+    valid = await lethe("certificate verify -o json", proof, "--trust", shell.layout.trust)
+    assert (valid.json["verdict"], valid.err) == ("valid", "")
+    assert valid.json["opening"]["dsr"] == dsr
+    assert (await lethe("certificate show", proof)).code == 0
+    opening = proof.with_suffix(".opening.json")
+    opening.write_bytes(opening.read_bytes().replace(b"gdpr", b"ccpa"))
+    assert (await lethe("certificate verify", proof, "--trust", shell.layout.trust)).code == 4
+
+    # Whoever was erased is refused from now on.
+    again = await shell.as_("app", f"consent record {CONSENT} --subject-file", id_file)
+    assert (again.code, again.out) == (3, "")
+    assert "SUBJECT_BLOCKED" in again.err
+    assert SUBJECT not in again.err
+
+
+async def test_an_export_is_valid_changed_or_not_trusted(shell) -> None:
+    export, trust = shell.folder / "export", shell.folder / "trust.txt"
+    trust.write_text((await shell.as_("auditor", "audit head --keys")).out)
+    assert trust.read_text() == shell.layout.trust.read_text()
+
+    denied = await shell.as_("app", "audit export --out", export)
+    assert (denied.code, export.exists()) == (3, False)
+    assert "ROLE_REQUIRED" in denied.err
+    assert (await shell.as_("auditor", "audit export --out", export)).code == 0
+
+    valid = await lethe("audit verify -o json", export, "--trust", trust)
+    assert (valid.json["verdict"], valid.err) == ("valid", "")
+    untrusted = await lethe("audit verify", export)
+    assert untrusted.code == 5
+    assert "TRUST_MISSING" in untrusted.err
+
+    entries = export / "entries.jsonl"
+    content = bytearray(entries.read_bytes())
+    content[len(content) // 2] ^= 1
+    entries.write_bytes(content)
+    changed = await lethe("audit verify", export, "--trust", trust)
+    assert changed.code == 4
+    assert "PROOF_INVALID" in changed.err
+    assert "entries.jsonl" in changed.err
+
+
+async def test_refusals_and_mistakes_have_exit_codes_of_their_own(shell) -> None:
+    id_file, out = shell.folder / "id.txt", shell.folder / "out.jpg"
+    make = "generate --notice portraits --style studio_grey"
+
+    # 3: policy says no, and nothing is written.
+    assert (await shell.as_("app", "consent withdraw --purpose generate --subject-file", id_file)).code == 0
+    denied = await shell.as_("app", f"{make} --subject-file", id_file, "--out", out, PORTRAIT)
+    assert (denied.code, denied.out, out.exists()) == (3, "", False)
+    assert "DENY_CONSENT_WITHDRAWN" in denied.err
+    check = await shell.as_("app", "consent check --purpose generate -o json --subject-file", id_file)
+    assert (check.code, json.loads(check.out)["decision"]["allowed"]) == (3, False)
+
+    # 1: it failed.
+    missing = await shell.as_("officer", f"dsr show dsrs/{'0' * 32}")
+    assert (missing.code, missing.out) == (1, "")
+    assert "NOT_FOUND" in missing.err
+
+    # 2: it was not said right; a person's id does not belong on argv and is not repeated.
+    named = await shell.as_("app", f"{make} --subject {SUBJECT}", "--out", out, PORTRAIT)
+    assert named.code == 2
+    assert SUBJECT not in named.err
+    assert (await lethe("audit head", LETHE_CLIENT="")).code == 2
+    assert (await shell.as_("auditor", "audit verify /nowhere/at/all")).code == 2
+
+
+async def test_init_and_migrate_make_what_serve_runs_on(tmp_path) -> None:
+    dev = tmp_path / "dev"
+    made = await lethe("init -o json --address 127.0.0.1:18443", dev)
+    assert made.json["trust"] == str(dev / "trust.txt")
+    assert "NOT FOR PRODUCTION" in made.err
+    again = await lethe("init", dev)
+    assert again.code == 2
+    assert "FOLDER_NOT_EMPTY" in again.err
+    readable = [p for p in dev.rglob("*") if p.is_file() and p.stat().st_mode & 0o077 and p.suffix == ".key"]
+    assert readable == []
+
+    layout = Layout(dev)
+    early = await lethe("serve --config", layout.config)
+    assert early.code == 1
+    assert "CONFIG_INVALID" in early.err
+    for _ in range(2):
+        assert (await lethe("migrate --config", layout.config)).code == 0
+    assert (await lethe("config check --config", layout.config)).code == 0
+    config = layout.config.read_text().replace("127.0.0.1:18443", "127.0.0.1:0")
+    layout.config.write_text(config)
+    async with running(layout, backend=FakeInference()) as gateway:
+        assert await gateway.leaves() == []
+
+
+async def test_the_demo_holds_and_leaves_what_it_promises(tmp_path) -> None:
+    weights = weights_folder()
+    keep = tmp_path / "kept"
+    told = await lethe("demo --keep", keep, LETHE_WEIGHTS_DIR=str(weights))
+    assert told.code == 0, told.out + told.err
+    assert {"export", "trust.txt", "certificate.tlog-proof", "headshot.jpg"} <= {
+        path.name for path in keep.glob("*")
+    }
+    trust = keep / "trust.txt"
+    assert (await lethe("audit verify", keep / "export", "--trust", trust)).code == 0
+    assert (await lethe("certificate verify", keep / "certificate.tlog-proof", "--trust", trust)).code == 0
