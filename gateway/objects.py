@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 from gateway.caller import Caller
@@ -29,6 +30,35 @@ def destroy_object(
     return ledger.record(
         tx, stored.tenant, "object.destroyed", by, obj=stored.object_id, cat=stored.kind, why=why
     )
+
+
+def log_object(
+    tx: Transaction, ledger: Ledger, by: Caller | None, stored: StoredObject, dropped: Mapping[str, int]
+) -> None:
+    """Log that a picture was scrubbed (`dropped`: bytes by kind of metadata) and sealed until its term."""
+    ledger.record(
+        tx, stored.tenant, "image.scrubbed", by, obj=stored.object_id, kind="metadata", meas=dict(dropped)
+    )
+    ledger.record(
+        tx,
+        stored.tenant,
+        "object.sealed",
+        by,
+        obj=stored.object_id,
+        cat=stored.kind,
+        exp=int(stored.expires_at.timestamp() * 1000),
+        pur=stored.purpose,
+    )
+
+
+async def discard_unkept(records: Records, objects: ObjectStore, stored: StoredObject) -> None:
+    """Remove an object's bytes where its record was surely not kept.
+
+    A lost reply may have persisted the record; in doubt the sweeper decides later.
+    """
+    with contextlib.suppress(LetheError):
+        if await records.transact(lambda tx: tx.get(StoredObject, stored.object_id)) is None:
+            await objects.delete(stored.object_id)
 
 
 def drop_row(tx: Transaction, object_id: str) -> None:

@@ -26,7 +26,14 @@ from gateway.errors import (
 )
 from gateway.judge import Case, Judge
 from gateway.ledger import Ledger
-from gateway.objects import backend_id, destroy_object, reap, refuse_unfit
+from gateway.objects import (
+    backend_id,
+    destroy_object,
+    discard_unkept,
+    log_object,
+    reap,
+    refuse_unfit,
+)
 from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
@@ -335,25 +342,7 @@ class Generate:
                     expires_at=stored.expires_at,
                 )
             )
-            self.ledger.record(
-                tx,
-                job.tenant,
-                "image.scrubbed",
-                None,
-                obj=stored.object_id,
-                kind="metadata",
-                meas=dict(clean.dropped),
-            )
-            self.ledger.record(
-                tx,
-                job.tenant,
-                "object.sealed",
-                None,
-                obj=stored.object_id,
-                cat="output",
-                exp=int(stored.expires_at.timestamp() * 1000),
-                pur=job.purpose,
-            )
+            log_object(tx, self.ledger, None, stored, clean.dropped)
             self.ledger.record(
                 tx,
                 job.tenant,
@@ -369,18 +358,10 @@ class Generate:
         try:
             await self.records.transact(commit)
         except (LetheError, _Stopped):
-            if await self._is_lost(stored):
-                await self.safe.discard(stored)
+            await discard_unkept(self.records, self.objects, stored)
             raise
         self.bell.ring(job.job_id)
         await self._reap_input(job)
-
-    async def _is_lost(self, stored: StoredObject) -> bool:
-        """Tell whether the object's record is surely not kept; in doubt the sweeper decides later."""
-        try:
-            return await self.records.transact(lambda tx: tx.get(StoredObject, stored.object_id)) is None
-        except LetheError:
-            return False
 
     async def _scrub_output(self, result: Result) -> deidentify.Scrubbed:
         """Strip the backend's output too: servers write prompts and workflows into metadata."""

@@ -32,12 +32,12 @@ from gateway.errors import (
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge
 from gateway.ledger import Ledger, Receipt
-from gateway.objects import backend_id, refuse_unfit
+from gateway.objects import backend_id, discard_unkept, log_object, refuse_unfit
 from gateway.people import People, Person
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
 from gateway.ports.keys import KeyService
-from gateway.ports.records import Job, Notice, Records, StoredObject, Transaction
+from gateway.ports.records import Job, Notice, Records, Transaction
 from gateway.vault.safe import Draft, Safe
 from policy.consent import Decision
 from policy.terms import Purpose
@@ -344,7 +344,7 @@ class Upload:
                 raise self.judge.refusal(decision)
             tx.add(stored, job)
             self.judge.record(tx, caller, admitted.person.subject, admitted.case, decision, job=job_id)
-            self._log_object(tx, caller, stored, clean)
+            log_object(tx, self.ledger, caller, stored, clean.dropped)
             receipt = self.ledger.record(
                 tx,
                 caller.tenant,
@@ -361,44 +361,12 @@ class Upload:
         try:
             accepted = await self.records.transact(commit)
         except LetheError:
-            # A lost reply may have persisted the row; its bytes must then stay for it.
-            if not await self._is_kept(stored):
-                await self.safe.discard(stored)
+            await discard_unkept(self.records, self.safe.objects, stored)
             raise
         self.bell.ring(QUEUE)
         if accepted.job.job_id != job_id:
             await self.safe.discard(stored)
         return accepted
-
-    async def _is_kept(self, stored: StoredObject) -> bool:
-        """Tell whether the object's record persisted; when nobody can say, the sweeper decides later."""
-        try:
-            return await self.records.transact(lambda tx: tx.get(StoredObject, stored.object_id)) is not None
-        except LetheError:
-            return True
-
-    def _log_object(
-        self, tx: Transaction, caller: Caller, stored: StoredObject, clean: deidentify.Scrubbed
-    ) -> None:
-        self.ledger.record(
-            tx,
-            caller.tenant,
-            "image.scrubbed",
-            caller,
-            obj=stored.object_id,
-            kind="metadata",
-            meas=dict(clean.dropped),
-        )
-        self.ledger.record(
-            tx,
-            caller.tenant,
-            "object.sealed",
-            caller,
-            obj=stored.object_id,
-            cat=stored.kind,
-            exp=int(stored.expires_at.timestamp() * 1000),
-            pur=stored.purpose,
-        )
 
 
 async def _to_its_end(work: asyncio.Future[Any]) -> None:
