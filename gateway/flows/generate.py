@@ -102,12 +102,20 @@ class Generate:
     def _claim(self, tx: Transaction, owner: str) -> Job | None:
         """Lease the oldest job that waits or whose worker died, or end it where that happened too often."""
         now = self.clock.now()
-        waiting = tx.find(
-            Job, equal={"state": "queued"}, order_by=("created_at", "job_id"), limit=20
-        ) + tx.find(
-            Job, equal={"state": "running"}, below={"lease_until": now}, order_by=("created_at",), limit=1
+        # What was put back or lost its worker comes first; what rests until later is no hindrance.
+        due = tx.find(
+            Job,
+            among={"state": ["queued", "running"]},
+            below={"lease_until": now},
+            order_by=("lease_until", "job_id"),
+            limit=1,
         )
-        ready = [job for job in waiting if job.lease_until is None or job.lease_until <= now]
+        ready = due or tx.find(
+            Job,
+            equal={"state": "queued", "lease_until": None},
+            order_by=("created_at", "job_id"),
+            limit=1,
+        )
         if not ready:
             return None
         if ready[0].attempt >= self.limits.attempts:

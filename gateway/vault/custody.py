@@ -125,11 +125,14 @@ class Custody:
             batch = await self.records.transact(partial(_of_epoch, epoch=epoch, after=after))
             if not batch:
                 break
-            after = batch[-1].key_id
             successor = await self._current_epoch(epoch.tenant, epoch.cls, epoch.month)
             tried = [await self._rewrap(record, epoch, successor) for record in batch]
             rows = tuple(row for row in tried if row is not None)
-            moved += await self.records.transact(partial(self._replace, old=epoch, rows=rows))
+            kept = await self.records.transact(partial(self._replace, old=epoch, rows=rows))
+            moved += kept
+            if kept < len(rows):
+                continue  # the successor is being rolled by now: what is left of the batch needs another
+            after = batch[-1].key_id
             if len(rows) < len(batch):
                 self.on_lost(len(batch) - len(rows))
         await self.keys.destroy_epoch(epoch)
