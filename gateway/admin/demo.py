@@ -122,9 +122,7 @@ async def _tell(story: Story, weights: Path) -> None:
     story.tell("NASA's portrait of Eileen Collins; GPS, a serial number and a thumbnail are planted into it.")
     async with contextlib.AsyncExitStack() as stack:
         await _start(story, weights, stack)
-        story.tell(
-            "A gateway and a GPU backend's stand-in run as processes; TLS 1.3, both sides with certificates."
-        )
+        story.tell("A gateway and a CPU backend run, each a process; TLS 1.3, both sides with certificates.")
         opened = [
             await stack.enter_async_context(Client.from_profile(story.layout.profile(name)))
             for name in ("app", "officer", "second-officer", "auditor")
