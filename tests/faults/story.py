@@ -1,0 +1,268 @@
+"""A gateway in a process of its own, the story told to it, and what must hold of the folder it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+from lethe.v1 import audit_pb2, dsr_pb2, generation_pb2
+
+from gateway.adapters.sql.records import open_records
+from gateway.admin.folder import Layout
+from gateway.client import Client, Refused, read_profile
+from tests import gateway as house
+from tests import invariants
+
+SUBJECT = "person-4711-who-is-killed-for"
+SURVIVOR = "person-4712-who-stays"
+DAY_S = 86_400
+UPLOAD_ID = "6d4f1c1e-4f8e-4a57-8e5c-0d6f3f6c1a01"
+ERASURE_ID = "6d4f1c1e-4f8e-4a57-8e5c-0d6f3f6c1a02"
+PATIENCE_S = 40.0
+
+
+class Zygote:
+    """A process with everything imported, which forks gateways."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.gateway", "--zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def fork(self, layout: Layout, *arguments: str) -> int:
+        """Start a gateway on the folder and return its pid."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        (layout.root / "up").unlink(missing_ok=True)
+        self._process.stdin.write(json.dumps([str(layout.config), *arguments]) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@contextmanager
+def zygote() -> Iterator[Zygote]:
+    made = Zygote()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def lives(pid: int) -> bool:
+    """Tell whether the process is there; the zygote's dead leave no zombie."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def until_dead(pid: int) -> None:
+    while lives(pid):  # noqa: ASYNC110 - a process tells nobody
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class House:
+    """A folder, and the gateway that runs on it now."""
+
+    layout: Layout
+    zygote: Zygote
+    pid: int = 0
+    address: str = ""
+
+    @asynccontextmanager
+    async def open(self, *arguments: str) -> AsyncIterator[None]:
+        """Run a gateway; when the block ends it is told to end, unless it is dead already."""
+        self.pid = self.zygote.fork(self.layout, *arguments)
+        try:
+            up = self.layout.root / "up"
+            async with asyncio.timeout(PATIENCE_S):
+                while not up.exists() and lives(self.pid):  # noqa: ASYNC110 - likewise
+                    await asyncio.sleep(0.01)
+            self.address = up.read_text() if up.exists() else ""
+            yield
+        finally:
+            if lives(self.pid):
+                os.kill(self.pid, signal.SIGTERM)
+            async with asyncio.timeout(PATIENCE_S):
+                await until_dead(self.pid)
+
+    def configure(self, section: str, **changes: float) -> None:
+        tree = yaml.safe_load(self.layout.config.read_text())
+        tree[section].update(changes)
+        self.layout.config.write_text(yaml.safe_dump(tree))
+
+    def client(self, name: str) -> Client:
+        return Client(replace(read_profile(self.layout.profile(name)), address=self.address), 20.0)
+
+    def said(self) -> str:
+        """Return what the gateways wrote to their log."""
+        return (self.layout.root / "gateway.log").read_text()
+
+    async def rows(self) -> invariants.Rows:
+        """Return every row, read from the database file itself."""
+        records = open_records(yaml.safe_load(self.layout.config.read_text())["records"]["url"])
+        try:
+            return await records.transact(invariants.everything)
+        finally:
+            await records.close()
+
+    def stored(self) -> set[str]:
+        """Return the ids of the objects whose bytes lie in the store."""
+        return {path.name for path in self.layout.objects.glob("??/??/*")}
+
+    def drafts(self) -> list[Path]:
+        return list((self.layout.objects / "tmp").iterdir())
+
+    def age_bytes(self) -> None:
+        """Let every stored byte look a day older, so that the sweeper's grace is over."""
+        for path in self.layout.objects.glob("??/??/*"):
+            os.utime(path, (time.time() - DAY_S,) * 2)
+
+    def holds(self, needle: bytes) -> list[Path]:
+        """Return every file under the folder that contains the bytes."""
+        files = [path for path in self.layout.root.rglob("*") if path.is_file()]
+        return [path for path in files if needle in path.read_bytes()]
+
+
+def prepared(directory: Path, made_by: Zygote) -> House:
+    """Make a folder in which two subjects consented and the survivor has a result."""
+    layout = house.make_folder(
+        directory,
+        jobs={"poll_ms": 20, "lease_s": 0.8},
+        listen={"drain_s": 0.2, "address": "127.0.0.1:0"},
+        sweep={"interval_s": 0.1, "orphan_grace_s": 600.0},
+    )
+    done = house.lethe("migrate", "--config", layout.config)
+    assert done.returncode == 0, done.stderr
+    made = House(layout, made_by)
+    asyncio.run(_prepare(made))
+    return made
+
+
+async def _prepare(made: House) -> None:
+    async with made.open(), made.client("app") as app, made.client("officer") as officer:
+        await house.publish_notice(officer)
+        for subject in (SUBJECT, SURVIVOR):
+            await house.add_subject(app, subject)
+            await house.consent(app, subject)
+        job = await app.create_job(house.header(SURVIVOR), house.PORTRAIT.read_bytes())
+        ended = await house.finished(app, job.job.name)
+        assert ended.state == generation_pb2.Job.STATE_SUCCEEDED, (ended, made.said())
+        (made.layout.root / "survivor-job").write_text(job.job.name)
+
+
+def copied(template: House, directory: Path) -> House:
+    """Return a copy of the folder, with nobody in it."""
+    shutil.copytree(template.layout.root, directory)
+    layout = Layout(directory)
+    tree = yaml.safe_load(layout.config.read_text())
+    tree["records"]["url"] = f"sqlite://{layout.database}"
+    layout.config.write_text(yaml.safe_dump(tree))
+    (directory / "gateway.log").unlink()
+    return House(layout, template.zygote)
+
+
+@dataclass
+class Story:
+    """Upload, generation, release, erasure, certificate, export; goes on where it was broken off."""
+
+    house: House
+    job: str = ""
+    result: bytes = b""
+    dsr: str = ""
+    is_approving: bool = False
+    certificate: dsr_pb2.GetCertificateResponse | None = None
+    export: dict[str, bytes] = field(default_factory=dict)
+
+    async def until_killed(self) -> None:
+        """Tell the story until the gateway dies; if it is told to the end, the kill never came."""
+        if not self.house.address:
+            return
+        telling = asyncio.create_task(self.tell())
+        death = asyncio.create_task(until_dead(self.house.pid))
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.wait({telling, death}, return_when=asyncio.FIRST_COMPLETED)
+                if telling.done() and isinstance(telling.exception(), Refused):
+                    await death  # the connection broke first
+                assert death.done() or not telling.done(), "the story ended and nobody was killed"
+        finally:
+            telling.cancel()
+            death.cancel()
+            await asyncio.gather(telling, death, return_exceptions=True)
+
+    async def tell(self) -> None:
+        async with AsyncExitStack() as stack:
+            app, officer, second, auditor = [
+                await stack.enter_async_context(self.house.client(name))
+                for name in ("app", "officer", "second-officer", "auditor")
+            ]
+            if not self.is_approving:
+                await self._portrait(app)
+                await self._request(officer)
+            await self._erasure(second)
+            self.export = await exported(auditor)
+
+    async def _portrait(self, app: Client) -> None:
+        header = house.header(SUBJECT, request_id=UPLOAD_ID)
+        made = await app.create_job(header, house.PORTRAIT.read_bytes())
+        assert self.job in {"", made.job.name}  # a repeated request_id is answered with the same job
+        self.job = made.job.name
+        ended = await house.finished(app, self.job)
+        assert ended.state == generation_pb2.Job.STATE_SUCCEEDED, ended
+        _, self.result = await app.download(self.job)
+
+    async def _request(self, officer: Client) -> None:
+        opened = await officer.call(
+            officer.dsrs.CreateDsr,
+            dsr_pb2.CreateDsrRequest(
+                subject=f"subjects/{SUBJECT}", kind=dsr_pb2.Dsr.KIND_ERASURE, request_id=ERASURE_ID
+            ),
+        )
+        assert self.dsr in {"", opened.dsr.name}
+        self.dsr = opened.dsr.name
+
+    async def _erasure(self, second: Client) -> None:
+        self.is_approving = True
+        await second.call(second.dsrs.ApproveDsr, dsr_pb2.ApproveDsrRequest(name=self.dsr))
+        done = await house.fulfilled(second, self.dsr)
+        request = dsr_pb2.GetCertificateRequest(name=done.certificate)
+        async with asyncio.timeout(PATIENCE_S):
+            while self.certificate is None:
+                try:
+                    self.certificate = await second.call(second.dsrs.GetCertificate, request)
+                except Refused as refused:
+                    if refused.detail != "not_sequenced":
+                        raise
+                    await asyncio.sleep(0.02)
+
+
+async def exported(auditor: Client) -> dict[str, bytes]:
+    files: dict[str, bytearray] = {}
+    name = ""
+    async for part in auditor.stream(auditor.audit.Export, audit_pb2.ExportRequest()):
+        if part.WhichOneof("part") == "file":
+            name = part.file
+            files[name] = bytearray()
+        else:
+            files[name] += part.chunk
+    return {name: bytes(content) for name, content in files.items()}

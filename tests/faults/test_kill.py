@@ -1,0 +1,272 @@
+"""The gateway is killed with `kill -9` before and after each call through a door: what is left, what then.
+
+The table in ARCHITECTURE.md ("Where it may crash, and what survives") is what these tests claim.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from audit.verify import verify_certificate, verify_export
+from gateway.adapters.keys_local import LocalKeyring
+from gateway.client import Refused
+from gateway.ports.keys import Epoch
+from gateway.ports.records import Checkpoint, ClosedEpoch, Leaf, StoredObject
+from tests import gateway as house
+from tests import invariants
+from tests.doors import WRITING
+from tests.faults.story import (
+    PATIENCE_S,
+    SUBJECT,
+    UPLOAD_ID,
+    House,
+    Story,
+    copied,
+    prepared,
+    zygote,
+)
+
+KEPT = "@records.transact/Upload._keep.commit"
+APPROVED = "@records.transact/Dsrs.approve.commit"
+DESTROYED = "@records.transact/Erasure._destroy.destroy"
+CERTIFIED = "@records.transact/Erasure._certify.certify"
+
+UPLOAD_WRITES = (
+    "keys.create_epoch",
+    "records.transact/Custody._keep_first",
+    "objects.put",
+    "records.transact/Upload._keep.commit",
+    f"records.transact/Generate.run_one.<lambda>{KEPT}",
+    "records.transact/Generate._open_input.<lambda>",
+    "records.transact/Generate._note_progress",
+    "records.transact/_note_forgotten",
+    f"keys.create_epoch{KEPT}",
+    f"objects.put{KEPT}",
+    "records.transact/Generate._finish.commit",
+    f"objects.delete{KEPT}",
+    f"records.transact/reap.<lambda>{KEPT}",
+    "records.transact/Release.run.<lambda>#2",
+    f"records.transact/Sequence._advance{KEPT}",
+)
+UPLOAD_READS = (
+    "records.transact/People.find.<lambda>",
+    "records.transact/Custody.open_by_id.<lambda>",
+    "records.transact/Upload._admit.judge",
+    "records.transact/Upload._run.<lambda>",
+    "records.transact/Custody.obtain.<lambda>",
+    "records.transact/Custody._current_epoch.<lambda>",
+    "keys.mac",
+    "keys.is_fenced",
+    "keys.epochs",
+    "keys.wrap",
+    "keys.unwrap",
+    "scrubber.scrub",
+    f"scrubber.scrub{KEPT}",
+    f"records.transact/Jobs.get.<lambda>{KEPT}",
+    "records.transact/Generate._open_input.locate",
+    "records.transact/Generate._case.<lambda>",
+    "objects.get",
+    "inference.generate",
+    "inference.cancel",
+    "inference.forget",
+    "records.transact/Generate._finish.until",
+    "records.transact/Release._case.read",
+)
+ERASURE_WRITES = (
+    "records.transact/Dsrs.create.commit",
+    "records.transact/Dsrs.approve.commit",
+    f"records.transact/Erasure.run_one.<lambda>{APPROVED}",
+    "records.transact/Erasure._bar.block",
+    "keys.fence",
+    "records.transact/Erasure._tick",
+    "records.transact/Erasure._destroy.destroy",
+    "records.transact/Erasure._tick#2",
+    f"objects.delete{DESTROYED}",
+    "records.transact/drop_row",
+    "records.transact/Erasure._tick#3",
+    f"keys.create_epoch{DESTROYED}",
+    "records.transact/Custody.roll.<lambda>",
+    "records.transact/Custody._replace",
+    "keys.destroy_epoch",
+    f"keys.create_epoch#2{DESTROYED}",
+    "keys.destroy_epoch#2",
+    "records.scour",
+    "records.transact/Erasure._tick#4",
+    "records.transact/Erasure._certify.certify",
+    f"records.transact/Sequence._advance{CERTIFIED}",
+    "records.transact/Audit.export.<lambda>",
+)
+ERASURE_READS = (
+    "records.transact/Dsrs.get.<lambda>",
+    "records.transact/Erasure._all_hands_off.look",
+    "records.transact/Erasure._progress.<lambda>",
+    f"keys.unwrap{DESTROYED}",
+    f"keys.wrap{DESTROYED}",
+    "records.transact/Dsrs.certificate.<lambda>",
+    "records.transact/Audit.inclusion.<lambda>",
+    "records.transact/Audit.checkpoint.<lambda>",
+    "records.transact/_lines",
+    "records.transact/_of_epoch",
+)
+INSIDE = (
+    "objects.put",
+    f"objects.put{KEPT}",
+    "records.transact/Upload._keep.commit",
+    "records.transact/Generate._finish.commit",
+    "records.transact/Erasure._destroy.destroy",
+    "records.transact/Erasure._certify.certify",
+)
+BACKGROUND = {
+    "inference.describe",
+    "objects.list",
+    "records.transact/Sweep._expire_some",
+    "records.transact/Sweep._forget",
+    "records.transact/_claimed",
+    "records.transact/_destroyed",
+    "records.transact/_owed",
+    "records.transact/_with_profile_key",
+    "records.transact/Generate._watch.<lambda>",
+    "records.transact/keep_packs.keep",
+    "records.transact/refuse_past.newest",
+}
+"""Passed by every start, sweep, look or list, some as chance wills: nothing of the story happens there."""
+
+
+def cases(writes: tuple[str, ...], reads: tuple[str, ...]) -> list[str]:
+    """Return what is killed: writes before and after, puts and great commits inside, reads before."""
+    found = [spec(point, when) for point in writes for when in ("before", "after")]
+    found += [spec(point, "inside") for point in writes if point in INSIDE]
+    return found + [spec(point, "before") for point in reads]
+
+
+def spec(point: str, when: str) -> str:
+    """Return the `--kill` argument of `point#N@since`."""
+    head, _, since = point.partition("@")
+    name, _, nth = head.partition("#")
+    return f"{name}:{when}" + (f":{nth}" if nth else "") + (f"@{since}" if since else "")
+
+
+def bare(points: tuple[str, ...]) -> set[str]:
+    return {point.partition("@")[0].partition("#")[0] for point in points}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A prepared folder and the zygote of its gateways."""
+    with zygote() as forks:
+        yield prepared(tmp_path_factory.mktemp("kill") / "template", forks)
+
+
+@pytest.fixture
+def left(template: House, tmp_path: Path) -> House:
+    return copied(template, tmp_path / "dev")
+
+
+async def test_every_point_that_the_story_passes_is_written_out_here(left: House) -> None:
+    story, learned = Story(left), left.layout.root / "points.json"
+    left.configure("sweep", interval_s=3600.0)  # else it sometimes does first what the story would have done
+    async with left.open("--points", str(learned)):
+        await story.tell()
+    passed = json.loads(learned.read_text())
+    written = bare(UPLOAD_WRITES) | bare(ERASURE_WRITES)
+    known = written | bare(UPLOAD_READS) | bare(ERASURE_READS)
+    assert known == set(passed) - BACKGROUND
+    assert written == {point for point, wrote in passed.items() if wrote}
+    assert {point for point in passed if "/" not in point and passed[point]} == WRITING
+    await check_end(left, story)
+
+
+async def survive(left: House, story: Story, kill: str) -> None:
+    """Tell the story to a gateway that is killed, look, tell it on to another, and look again."""
+    async with left.open("--kill", kill):
+        await story.until_killed()
+        assert story.house.said().count("gateway_stopped") == 0, "it ended by itself"
+    before = await check_corpse(left)
+    left.age_bytes()
+    async with left.open(), asyncio.timeout(PATIENCE_S):
+        await story.tell()
+        await check_others(left)
+    await check_end(left, story)
+    for size in before:
+        assert size <= max(head.size for head in (await left.rows())[Checkpoint])
+
+
+async def check_corpse(left: House) -> list[int]:
+    """What the dead gateway left: every effect with its leaf, every byte sealed; returns the log's sizes."""
+    rows = await left.rows()
+    invariants.check(rows)
+    live = {row.object_id for row in rows[StoredObject] if row.state == "live"}
+    assert live <= left.stored()
+    assert all(row.seq is None or row.seq < head.size for head in rows[Checkpoint] for row in rows[Leaf])
+    check_nothing_in_clear(left)
+    return [head.size for head in rows[Checkpoint]]
+
+
+def check_nothing_in_clear(left: House) -> None:
+    """No file holds the subject's id or a piece of the portrait, neither WAL nor the gateway's own log."""
+    portrait = house.PORTRAIT.read_bytes()
+    pieces = [portrait[at : at + 24] for at in range(20_000, len(portrait) - 24, 20_000)]
+    needles = [SUBJECT.encode(), *pieces]
+    assert [found for needle in needles for found in left.holds(needle)] == []
+
+
+async def check_end(left: House, story: Story) -> None:
+    """What holds once the story was told to its end, whatever happened on the way."""
+    # The work finished.
+    assert len(story.result) > 100
+    assert story.certificate is not None
+    trust = left.layout.trust.read_text()
+    certificate = verify_certificate(story.certificate.tlog_proof, story.certificate.opening, trust)
+    assert certificate.verdict == "valid", certificate.fault
+    export = verify_export(story.export, trust)
+    assert export.verdict == "valid", export.fault
+    rows = await left.rows()
+    invariants.check(rows)
+    log = invariants.events(rows)
+    assert len(log["job.created"]) == 2  # the survivor's and this one: no repetition made another
+    assert len(log["dsr.received"]) == 1
+    # Nothing is left, of the subject or of a broken write.
+    invariants.check_bytes(rows, left.stored())
+    assert left.drafts() == []
+    keyring = LocalKeyring(left.layout.keys)
+    invariants.check_gone(rows, (await keyring.mac("demo", "handle", SUBJECT.encode())).hex())
+    closed = {Epoch.parse(row.epoch) for row in rows[ClosedEpoch]}
+    assert len(closed) >= 3  # content, profile, evidence
+    assert closed.isdisjoint(await keyring.epochs())
+    check_nothing_in_clear(left)
+    assert [path for at in range(100, 600, 100) for path in left.holds(story.result[at : at + 24])] == []
+
+
+async def check_others(left: House) -> None:
+    """Others lost nothing, and the subject gets nothing again."""
+    async with left.client("app") as app:
+        _, picture = await app.download((left.layout.root / "survivor-job").read_text())
+        assert picture.startswith(b"\xff\xd8\xff")
+        with pytest.raises(Refused) as refused:
+            await app.create_job(house.header(SUBJECT, request_id=UPLOAD_ID), house.PORTRAIT.read_bytes())
+        assert refused.value.reason == "SUBJECT_BLOCKED"
+
+
+class TestKilledInAnUpload:
+    """The first six rows of the table, and the sequencer's."""
+
+    @pytest.mark.parametrize("kill", cases(UPLOAD_WRITES, UPLOAD_READS))
+    async def test_the_job_is_done_all_the_same_and_no_byte_is_left_over(
+        self, left: House, kill: str
+    ) -> None:
+        await survive(left, Story(left), kill)
+
+
+class TestKilledInAnErasure:
+    """The rows of the table that begin with "erasure", and the sequencer's."""
+
+    @pytest.mark.parametrize("kill", cases(ERASURE_WRITES, ERASURE_READS))
+    async def test_the_erasure_is_fulfilled_all_the_same_and_nothing_is_left(
+        self, left: House, kill: str
+    ) -> None:
+        await survive(left, Story(left), kill)

@@ -1,0 +1,119 @@
+"""What the roof reads before it builds: secrets from files, never in a message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audit.note import Signer
+from gateway import compose
+from gateway.errors import StoreUnavailable
+from gateway.ports.records import PackText
+from gateway.settings import ConfigInvalid, RecordsSection, Settings
+from tests.world import ORIGIN, World, settings
+
+SEED = bytes(range(32))
+CANARY = "p@ss/w:rd %25?#é"
+
+
+def with_records(url: str, password: Path | None) -> Settings:
+    return settings().model_copy(update={"records": RecordsSection(url=url, password_file=password)})
+
+
+def with_seed(path: Path) -> Settings:
+    made = settings()
+    return made.model_copy(update={"audit": made.audit.model_copy(update={"signing_key": path})})
+
+
+def test_without_a_password_file_the_url_is_taken_as_it_is() -> None:
+    assert compose.records_url(with_records("sqlite:////a/b.db", None)) == "sqlite:////a/b.db"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://lethe@db:5433/lethe", "postgresql://lethe:s%2Fe@db:5433/lethe"),
+        ("postgresql://lethe@db/lethe", "postgresql://lethe:s%2Fe@db/lethe"),
+        ("postgresql://lethe:old@db/lethe", "postgresql://lethe:s%2Fe@db/lethe"),
+        ("postgresql://lethe@[::1]:5433/lethe", "postgresql://lethe:s%2Fe@[::1]:5433/lethe"),
+        ("postgresql://le%40the@db/lethe", "postgresql://le%40the:s%2Fe@db/lethe"),
+    ],
+)
+def test_the_password_comes_from_its_file(tmp_path: Path, url: str, expected: str) -> None:
+    (tmp_path / "password").write_text("s/e\n")
+    assert compose.records_url(with_records(url, tmp_path / "password")) == expected
+
+
+def test_a_password_of_any_letters_reads_back(tmp_path: Path) -> None:
+    from sqlalchemy.engine import make_url
+
+    (tmp_path / "password").write_text(CANARY)
+    url = compose.records_url(with_records("postgresql://lethe@db/lethe", tmp_path / "password"))
+    assert make_url(url).password == CANARY
+
+
+def test_a_missing_password_file_is_named_by_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match=r"records\.password_file"):
+        compose.records_url(with_records("postgresql://lethe@db/lethe", tmp_path / "nothing"))
+
+
+def test_each_tenant_signs_under_its_own_origin(tmp_path: Path) -> None:
+    (tmp_path / "seed").write_text(SEED.hex() + "\n")
+    signers = compose.read_signers(with_seed(tmp_path / "seed"))
+    assert set(signers) == {ORIGIN, "lethe.test/0b"}
+    assert signers[ORIGIN].vkey() == Signer(ORIGIN, SEED).vkey()
+
+
+@pytest.mark.parametrize("text", ["", "not hex", "00" * 31, "00" * 33, None])
+def test_a_seed_that_is_none_is_refused_without_being_quoted(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "seed").write_text(text)
+    with pytest.raises(ConfigInvalid) as fault:
+        compose.read_signers(with_seed(tmp_path / "seed"))
+    assert "audit.signing_key" in str(fault.value)
+
+
+async def test_a_backend_that_does_not_answer_is_off_the_board_until_it_does() -> None:
+    w = World()
+    board = w.flows.backends
+    w.backend.faults.is_down = True
+    await board.look()
+    assert board.known == {}
+    w.backend.faults.is_down = False
+    await board.look()
+    assert board.known == {"studio": w.backend.facts}
+
+
+async def test_packs_are_kept_once() -> None:
+    w = World()
+    for _ in range(2):
+        await compose.keep_packs(w.flows)
+    assert sorted(row.digest for row in w.records.all(PackText)) == sorted(
+        pack.digest for pack in w.flows.packs.values()
+    )
+
+
+def test_folders_are_made_for_the_gateways_own_user(tmp_path: Path) -> None:
+    made = with_records(f"sqlite:///{tmp_path}/data/lethe.db", None)
+    folder = tmp_path / "data" / "objects"
+    compose.make_folders(
+        made.model_copy(update={"objects": made.objects.model_copy(update={"directory": folder})})
+    )
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_made_is_the_stores_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    made = with_records("postgresql://lethe@db/lethe", None)
+    with pytest.raises(StoreUnavailable):
+        compose.make_folders(
+            made.model_copy(
+                update={"objects": made.objects.model_copy(update={"directory": tmp_path / "file" / "x"})}
+            )
+        )
+
+
+def test_an_unknown_kind_of_database_is_a_fault_of_the_configuration() -> None:
+    with pytest.raises(ConfigInvalid, match=r"records\.url"):
+        compose.make_folders(with_records("sqlite://host/lethe.db", None))

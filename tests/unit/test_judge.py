@@ -1,0 +1,123 @@
+"""What the judge asks policy is understood by policy."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+
+from gateway.errors import SubjectBlocked, SubjectUnknown
+from gateway.judge import Case, ControllerFacts, Judge
+from gateway.people import Guardian, Profile
+from gateway.ports.records import Consent, Notice, Signal
+from policy.facts import parse_facts
+from tests.fakes.clock import NOON
+from tests.world import APP, TENANT, World
+
+PLACES = st.sampled_from(["", "DE", "FR", "US-CA", "US-TX", "CA-ON", "BR"])
+FLAGS = ("separate", "presented_separately", "highlighted", "condition_of_service", "two_step_confirmed")
+PROFILES = st.builds(
+    Profile,
+    subject_id=st.just("ann"),
+    residence=PLACES,
+    location=PLACES,
+    birth_year=st.sampled_from([0, 1950, 2012, 2020]),
+    age_band=st.sampled_from(["", "lt13", "13-15", "16-17", "adult"]),
+    guardian=st.none()
+    | st.builds(Guardian, st.sampled_from(["", "credit_card"]), st.sampled_from(["", "parent"])),
+)
+CASES = st.builds(
+    Case,
+    profile=PROFILES,
+    purpose=st.sampled_from(["generate", "retain_output", "train"]),
+    at=st.just(NOON),
+    is_uploader=st.booleans(),
+    template_extracted=st.booleans(),
+)
+CONTROLLERS = st.builds(
+    ControllerFacts,
+    name=st.just("Example"),
+    contact=st.just(""),
+    establishments=st.none() | st.lists(st.sampled_from(["DE", "US-CA"]), unique=True).map(tuple),
+    targets=st.none() | st.lists(st.sampled_from(["DE", "US-CA"]), unique=True).map(tuple),
+    time_zone=st.just("UTC"),
+    calendar=st.none(),
+)
+MOMENTS = st.none() | st.integers(-1000, 1000).map(lambda hours: NOON + timedelta(hours=hours))
+
+
+@st.composite
+def _consents(draw: st.DrawFn) -> Consent:
+    return Consent(
+        consent_id="0a" * 16,
+        tenant=TENANT,
+        handle="0b" * 32,
+        key_id="0c" * 16,
+        purpose=draw(st.sampled_from(["generate", "retain_output", "train"])),
+        form=draw(st.sampled_from(["explicit", "express", "implied"])),
+        flags=tuple(draw(st.lists(st.sampled_from(FLAGS), unique=True))),
+        given_by=draw(st.sampled_from(["", "subject", "guardian"])),
+        via=draw(st.sampled_from(["", "electronic"])),
+        term_shown=draw(st.sampled_from(["", "24 hours"])),
+        notice_id="portraits",
+        notice_version=1,
+        notice_language="en",
+        notice_sha256="",
+        given_at=NOON - timedelta(days=1),
+        expires_at=draw(MOMENTS),
+        withdrawn_at=draw(MOMENTS),
+        withdrawn_via="",
+        superseded_by="",
+        regimes=(),
+        sealed_evidence=b"",
+    )
+
+
+NOTICE = Notice(TENANT, "portraits", 1, "en", "0d" * 16, "", "", "", ("generate",), {}, NOON)
+SIGNALS = st.none() | st.builds(
+    Signal, st.just(TENANT), st.just("0b" * 32), st.booleans(), st.booleans(), st.just(NOON)
+)
+
+
+@given(CONTROLLERS, CASES, st.lists(_consents(), max_size=3), SIGNALS)
+@effort(max_examples=200, deadline=None)
+def test_whatever_is_known_of_a_case_policy_understands_the_facts(
+    controller: ControllerFacts, case: Case, consents: list[Consent], signal: Signal | None
+) -> None:
+    facts = parse_facts(Judge._facts(controller, case, consents, [NOTICE], signal))
+    assert len(facts.consents) == len(consents)
+
+
+async def test_nobody_is_judged_who_is_unknown_or_being_erased() -> None:
+    w = World()
+    await w.ready("ann")
+    case = Case(Profile("ann", "DE", birth_year=1980), "generate", w.clock.now())
+    with pytest.raises(SubjectUnknown):
+        await w.records.transact(lambda tx: w.flows.upload.judge.decide(tx, TENANT, "0b" * 32, case))
+    await w.request("ann")
+    claimed = await w.records.transact(lambda tx: w.flows.erasure._claim(tx, "me"))
+    assert claimed is not None
+    await w.flows.erasure._bar(claimed)
+    handle = await w.handle("ann")
+    with pytest.raises(SubjectBlocked):
+        await w.records.transact(lambda tx: w.flows.upload.judge.decide(tx, TENANT, handle, case))
+
+
+def test_a_logged_decision_carries_all_from_which_it_can_be_replayed() -> None:
+    async def run() -> None:
+        w = World()
+        await w.ready("ann")
+        await w.flows.consents.signal(APP, "ann", gpc=True, limit_spi=False)
+        await w.upload("ann")
+        decision = w.events("decision.made")[-1]
+        assert (decision["dec"], decision["pur"], decision["form"]) == ("allow", "generate", "explicit")
+        assert decision["flags"] == ["separate"]
+        assert decision["sig"] == ["gpc"]
+        digests = {pack.digest for pack in w.flows.packs.values()}
+        assert {named["sha256"] for named in decision["pol"]} <= digests
+
+    asyncio.run(run())

@@ -1,0 +1,145 @@
+"""The configuration: read once, refused whole, and quiet about values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.settings import ConfigInvalid, load
+
+CANARY = "hunter2-canary"
+
+
+def tree() -> dict[str, Any]:
+    """Return the smallest configuration that is accepted."""
+    backend = {"name": "studio", "address": "h:1", "ca": "ca.pem", "cert": "c.pem", "key": "c.key"}
+    return {
+        "listen": {"cert": "certs/g.pem", "key": "/abs/g.key", "client_ca": "ca.pem"},
+        "records": {"url": "sqlite:////var/lib/lethe.db"},
+        "objects": {"directory": "objects"},
+        "keys": {"directory": "keys"},
+        "audit": {"signing_key": "log.seed"},
+        "tenants": {"acme": {"log_origin": "lethe.test/0a", "controller": {"name": "Acme"}}},
+        "callers": [{"identity": "spiffe://a/app", "name": "app", "tenant": "acme", "role": "service"}],
+        "backends": [backend],
+    }
+
+
+def write(folder: Path, content: dict[str, Any]) -> Path:
+    path = folder / "lethe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ConfigInvalid) as fault:
+        load(path)
+    assert CANARY not in str(fault.value)
+    assert CANARY not in repr(fault.value)
+    return str(fault.value)
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, tree()))
+    assert settings.listen.cert == tmp_path / "certs" / "g.pem"
+    assert settings.listen.key == Path("/abs/g.key")
+    assert settings.backends[0].ca == tmp_path / "ca.pem"
+
+
+def test_settings_cannot_be_changed(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, tree()))
+    with pytest.raises(ValueError, match="frozen"):
+        settings.jobs.workers = 2
+
+
+@pytest.mark.parametrize("place", [(), ("listen",), ("tenants", "acme"), ("callers", 0), ("backends", 0)])
+def test_an_unknown_key_is_refused_by_name(tmp_path: Path, place: tuple[Any, ...]) -> None:
+    content = tree()
+    section: Any = content
+    for step in place:
+        section = section[step]
+    section["passwrod"] = CANARY
+    assert "passwrod" in refused(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("records", "url", [CANARY]),
+        ("jobs", "workers", CANARY),
+        ("jobs", "lease_s", 0),
+        ("limits", "max_pixels", -1),
+        ("telemetry", "level", CANARY),
+        ("sweep", "interval_s", "nan"),
+    ],
+)
+def test_a_value_out_of_its_bounds_is_refused_without_being_quoted(
+    tmp_path: Path, section: str, key: str, value: object
+) -> None:
+    content = tree()
+    content[section] = {**content.get(section, {}), key: value}
+    assert f"{section}.{key}" in refused(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("missing", sorted(tree()))
+def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
+    content = tree()
+    del content[missing]
+    assert missing in refused(write(tmp_path, content))
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = tree() | {"jobs": {"workers": 3, "attempts": 7}}
+    monkeypatch.setenv("LETHE__JOBS__WORKERS", "5")
+    settings = load(write(tmp_path, content))
+    assert (settings.jobs.workers, settings.jobs.attempts) == (5, 7)
+
+
+def test_a_bad_value_from_the_environment_is_not_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LETHE__JOBS__WORKERS", CANARY)
+    refused(write(tmp_path, tree()))
+
+
+def test_a_text_from_the_environment_that_should_be_a_list_is_not_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LETHE__CALLERS", CANARY)
+    refused(write(tmp_path, tree()))
+
+
+def _twice(content: dict[str, Any], what: str) -> dict[str, Any]:
+    if what == "callers":
+        content["callers"] = [content["callers"][0], {**content["callers"][0], "name": "again"}]
+    elif what == "backends":
+        content["backends"] *= 2
+    elif what == "tenants":
+        content["tenants"]["other"] = content["tenants"]["acme"]
+    else:
+        content["callers"][0]["tenant"] = "nobody"
+    return content
+
+
+@pytest.mark.parametrize("what", ["callers", "backends", "tenants", "unknown tenant"])
+def test_what_would_be_ambiguous_is_refused(tmp_path: Path, what: str) -> None:
+    assert what.rsplit(maxsplit=1)[-1] in refused(write(tmp_path, _twice(tree(), what)))
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n- b\n", b"a: [", b"\xff\xfe", None])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "lethe.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    assert "configuration file" in refused(path)
+
+
+@pytest.mark.parametrize("key", ["", "Acme", "a b", "../a", "x" * 64])
+def test_a_tenant_is_named_by_a_code(tmp_path: Path, key: str) -> None:
+    content = tree()
+    content["tenants"] = {key: content["tenants"]["acme"]}
+    content["callers"] = []
+    refused(write(tmp_path, content))
