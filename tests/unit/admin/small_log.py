@@ -51,6 +51,7 @@ def small_log() -> SmallLog:
         ncon=1,
         njob=1,
         nkey=1,
+        nowed=0,
         meth="key_destroyed_bytes_deleted",
         t1=AT_MS,
         opn=commit_opening(payload.encode(), SALT).hex(),
