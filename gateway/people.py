@@ -8,10 +8,11 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from gateway.errors import SubjectBlocked, SubjectUnknown
+from gateway.errors import KeyServiceUnavailable, SubjectBlocked, SubjectUnknown
 from gateway.ports.keys import KeyService
 from gateway.ports.records import Records, Subject, SubjectKey, Transaction
 from gateway.vault.custody import Custody
+from gateway.vault.errors import SealBroken
 from gateway.vault.keys import Binding, open_column, seal_column
 from policy.terms import KeyClass
 
@@ -89,8 +90,8 @@ class People:
         """Return the row handle of a caller's id: HMAC under the tenant's lookup key, in hex."""
         return (await self.keys.mac(tenant, "handle", subject_id.encode())).hex()
 
-    async def find(self, tenant: str, subject_id: str) -> Person:
-        """Return the subject with their profile, whatever their state.
+    async def known(self, tenant: str, subject_id: str) -> Subject:
+        """Return the subject's record; their profile stays sealed.
 
         Raises:
             SubjectUnknown: Not known to this tenant.
@@ -104,18 +105,40 @@ class People:
             raise SubjectUnknown
         if subject.state == "blocked":
             raise SubjectBlocked
+        return subject
+
+    async def find(self, tenant: str, subject_id: str) -> Person:
+        """Return the subject with their profile; see `known`."""
+        subject = await self.known(tenant, subject_id)
         return Person(subject, await self.open_profile(subject))
 
     async def profile(self, tenant: str, handle: str | None) -> Profile | None:
-        """Return the profile behind a handle, or None where there is nobody any more."""
+        """Return the profile behind a handle, or None where there is nobody any more, or it is lost.
+
+        What is lost must not hold up an erasure; a key service that does not answer may.
+        """
         subject = await self.records.transact(partial(_with_profile_key, tenant=tenant, handle=handle or ""))
-        return await self.open_profile(subject) if subject is not None else None
+        if subject is None:
+            return None
+        try:
+            return await self.open_profile(subject)
+        except KeyServiceUnavailable as error:
+            if error.detail in {"key_lost", "profile_broken"}:
+                return None
+            raise
 
     async def open_profile(self, subject: Subject) -> Profile:
-        """Return the opened profile of a subject."""
+        """Return the opened profile of a subject.
+
+        Raises:
+            KeyServiceUnavailable: Its key is lost, or it does not open (detail `profile_broken`).
+        """
         key = await self.custody.open_by_id(subject.key_id)
         binding = profile_binding(subject.tenant, subject.handle)
-        return Profile.from_json(open_column(key, subject.sealed_profile, binding))
+        try:
+            return Profile.from_json(open_column(key, subject.sealed_profile, binding))
+        except SealBroken as error:
+            raise KeyServiceUnavailable("a profile does not open", detail="profile_broken") from error
 
     async def subject_ids(self, tenant: str, handles: set[str]) -> dict[str, str]:
         """Return the caller's id for each handle that still has a profile."""

@@ -199,7 +199,7 @@ class Consents:
         """
         handle = ""
         if not consent_id:
-            handle = (await self.people.find(caller.tenant, subject_id)).subject.handle
+            handle = (await self.people.known(caller.tenant, subject_id)).handle
 
         def commit(tx: Transaction) -> tuple[list[Consent], Receipt | None, list[str]]:
             chosen = self._chosen(tx, caller.tenant, consent_id, handle, purpose)
@@ -276,8 +276,8 @@ class Consents:
 
     async def list(self, caller: Caller, subject_id: str, size: int, token: str) -> Page[Consent]:
         """Return a page of a subject's consents, oldest first, withdrawn ones included."""
-        person = await self.people.find(caller.tenant, subject_id)
-        equal = {"tenant": caller.tenant, "handle": person.subject.handle}
+        subject = await self.people.known(caller.tenant, subject_id)
+        equal = {"tenant": caller.tenant, "handle": subject.handle}
         rows = await self.records.transact(lambda tx: tx.find(Consent, equal=equal))
         rows.sort(key=_key)
         return page(rows, size, _key, ("consents", *equal.values()), token)
@@ -292,10 +292,10 @@ class Consents:
 
     async def signal(self, caller: Caller, subject_id: str, *, gpc: bool, limit_spi: bool) -> Receipt:
         """Record opt-out signals (11 CCR 7025, 7027); they act from the commit on."""
-        person = await self.people.find(caller.tenant, subject_id)
+        known = await self.people.known(caller.tenant, subject_id)
         signal = Signal(
             tenant=caller.tenant,
-            handle=person.subject.handle,
+            handle=known.handle,
             gpc=gpc,
             limit_spi=limit_spi,
             recorded_at=self.clock.now(),

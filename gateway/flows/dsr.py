@@ -21,7 +21,7 @@ from gateway.errors import (
     SubjectBlocked,
 )
 from gateway.holdings import Held, Holdings
-from gateway.idempotency import Idempotency
+from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger, Receipt
 from gateway.paging import Page, page
@@ -88,7 +88,6 @@ class Dsrs:
         """
         if draft.kind != DsrKind.ERASURE.value:
             raise MethodNotBuilt("only erasures are built yet", detail="dsr_kind")
-        person = await self.people.find(caller.tenant, draft.subject_id)
         now = self.clock.now()
         received_at = draft.received_at or now
         if received_at > now:
@@ -96,21 +95,26 @@ class Dsrs:
         regime = draft.regime.lower() or "gdpr"
         if regime not in self.packs:
             raise MessageInvalid("no such regime", violations=(("regime", "regime.unknown"),))
-        dsr = self._dsr(caller, draft, person.subject.handle, regime, received_at)
-        if rehearse:
-            return dsr, None
         ticket = await self.idempotency.ticket(
             caller.tenant,
             "CreateDsr",
-            draft.request_id,
+            "" if rehearse else draft.request_id,
             json.dumps([draft.subject_id, draft.kind, regime]).encode(),
         )
+        repeated = await self.records.transact(lambda tx: self._recall(tx, caller, ticket))
+        if repeated is not None:
+            # Also once the erasure is done and there is no such subject any more.
+            return repeated, None
+        handle = (await self.people.known(caller.tenant, draft.subject_id)).handle
+        dsr = self._dsr(caller, draft, handle, regime, received_at)
+        if rehearse:
+            return dsr, None
 
         def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
-            known = self.idempotency.recall(tx, ticket)
+            known = self._recall(tx, caller, ticket)
             if known is not None:
-                return _own(tx, caller, known), None
-            subject = tx.get(Subject, caller.tenant, person.subject.handle)
+                return known, None
+            subject = tx.get(Subject, caller.tenant, handle)
             if subject is None or subject.state == "blocked":
                 raise SubjectBlocked
             tx.add(dsr)
@@ -121,6 +125,10 @@ class Dsrs:
             return dsr, receipt
 
         return await self.records.transact(commit)
+
+    def _recall(self, tx: Transaction, caller: Caller, ticket: Ticket | None) -> Dsr | None:
+        known = self.idempotency.recall(tx, ticket)
+        return _own(tx, caller, known) if known is not None else None
 
     def _dsr(self, caller: Caller, draft: DsrDraft, handle: str, regime: str, received_at: datetime) -> Dsr:
         controller = self.controllers[caller.tenant]

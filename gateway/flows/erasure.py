@@ -197,6 +197,9 @@ class Erasure:
         # Before the profile goes: where the person lived says which laws keep what.
         profile = await self.people.profile(dsr.tenant, dsr.handle)
         laws = self.judge.laws(dsr.tenant, profile, dsr.regime, self.clock.now())
+        if dsr.handle is not None:
+            # First, and not only afterwards: the answer of what follows may be lost.
+            self.custody.evict(dsr.handle)
 
         def destroy(tx: Transaction) -> None:
             standing = self._own(tx, dsr)
@@ -224,14 +227,9 @@ class Erasure:
             tx.put(replace(self._own(tx, dsr), step=2, counts=progress))
 
         await self.records.transact(destroy)
-        if dsr.handle is not None:
-            self.custody.evict(dsr.handle)
 
     # (3)
     async def _remove_bytes(self, dsr: Dsr) -> None:
-        if dsr.handle is not None:
-            # Also where the answer of step (2) was lost, or another process took that step.
-            self.custody.evict(dsr.handle)
         for object_id in (await self._progress(dsr)).get("objects", ()):
             # A failure must not be left to the sweeper: the row is to be gone before its traces are scoured.
             await self.objects.delete(object_id)

@@ -101,7 +101,7 @@ class Release:
 
     async def _chunks(self, caller: Caller, job_id: str, case: Case, image: bytes) -> AsyncIterator[bytes]:
         """Yield the bytes; a slow reader is asked again whether it may have them."""
-        asked_at = self.clock.now()
+        asked_at = case.at
         for start in range(0, len(image), CHUNK):
             if self.clock.now() - asked_at > ASK_AGAIN:
                 await self.records.transact(lambda tx: self._permit(tx, caller, job_id, case))

@@ -82,8 +82,8 @@ class Sequence:
         """
         if standing is None:
             return Frontier(0, ())
-        frontier = Frontier(standing.size, tuple(bytes.fromhex(peak) for peak in standing.peaks))
         try:
+            frontier = Frontier(standing.size, tuple(bytes.fromhex(peak) for peak in standing.peaks))
             own = Verifier.parse(self.signers[origin].vkey())
             signed = checkpoint.open_checkpoint(standing.note, [own])
         except AuditError as error:

@@ -73,10 +73,8 @@ class Subjects:
 
     async def stored_data(self, caller: Caller, subject_id: str) -> list[Held]:
         """Return what is held of the subject, why, and until when (GDPR Art. 15(1))."""
-        person = await self.people.find(caller.tenant, subject_id)
-        return await self.records.transact(
-            lambda tx: self.holdings.locate(tx, caller.tenant, person.subject.handle)
-        )
+        known = await self.people.known(caller.tenant, subject_id)
+        return await self.records.transact(lambda tx: self.holdings.locate(tx, caller.tenant, known.handle))
 
     async def delete_object(self, caller: Caller, object_id: str) -> Receipt:
         """Destroy one object: key first, then bytes.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import LetheError, SubjectBlocked, SubjectUnknown
+from gateway.errors import KeyServiceUnavailable, LetheError, SubjectBlocked, SubjectUnknown
 from gateway.people import Guardian, Profile
 from gateway.ports.records import Subject
 from tests.fakes.clock import NOON
@@ -90,7 +90,7 @@ async def test_a_profile_moved_to_another_subject_does_not_open(w: World) -> Non
     await w.know("bob")
     ann, bob = w.records.all(Subject)
     stolen = Subject(bob.tenant, bob.handle, "active", ann.key_id, ann.sealed_profile, NOON, NOON)
-    with pytest.raises(Exception, match="box"):
+    with pytest.raises(KeyServiceUnavailable, match="does not open"):
         await w.flows.upload.people.open_profile(stolen)
 
 

@@ -179,7 +179,7 @@ async def test_a_signal_replaces_the_last_one_and_is_logged_as_codes(w: World) -
 async def test_a_signal_that_an_erasure_overtakes_leaves_no_row(w: World) -> None:
     await w.consent("ann")
     people = w.flows.consents.people
-    known = await people.find("acme", "ann")
+    known = await people.known("acme", "ann")
     await w.erase("ann")
     object.__setattr__(w.flows.consents, "people", Overtaken(known))
     with pytest.raises(SubjectBlocked):
@@ -190,11 +190,11 @@ async def test_a_signal_that_an_erasure_overtakes_leaves_no_row(w: World) -> Non
 class Overtaken:
     """Answers as before the erasure."""
 
-    def __init__(self, known: object) -> None:
-        self.known = known
+    def __init__(self, subject: object) -> None:
+        self.subject = subject
 
-    async def find(self, _tenant: str, _subject_id: str) -> object:
-        return self.known
+    async def known(self, _tenant: str, _subject_id: str) -> object:
+        return self.subject
 
 
 async def test_without_consent_the_answer_names_the_rule(w: World) -> None:

@@ -13,9 +13,9 @@ from audit.verify import verify_certificate
 from gateway.errors import LetheError, StateConflict, SubjectBlocked
 from gateway.flows.dsr import DsrDraft
 from gateway.flows.erasure import LeaseLost
-from gateway.people import Person, Profile
+from gateway.people import Profile
 from gateway.ports.keys import Epoch
-from gateway.ports.records import Certificate, ClosedEpoch, Consent, Dsr, Job, SubjectKey
+from gateway.ports.records import Certificate, ClosedEpoch, Consent, Dsr, Job, Subject, SubjectKey
 from tests import invariants
 from tests.world import APP, LEASE, OFFICER, SECOND, World
 
@@ -318,8 +318,8 @@ class Overtaken:
         await self.w.erase("ann")
         return sealed
 
-    async def find(self, tenant: str, subject_id: str) -> Person:
-        found = await self.people.find(tenant, subject_id)
+    async def known(self, tenant: str, subject_id: str) -> Subject:
+        found = await self.people.known(tenant, subject_id)
         await self.w.erase("ann")
         return found
 

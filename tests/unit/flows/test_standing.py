@@ -1,0 +1,261 @@
+"""What was permitted once must still stand whenever something leaves or goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gateway.errors import (
+    AuditUnavailable,
+    BackendRetentionTooLong,
+    MessageInvalid,
+    NoticeUnknown,
+    ObjectExpired,
+    PolicyDenied,
+    StateConflict,
+)
+from gateway.flows.dsr import DsrDraft
+from gateway.ports.records import (
+    Certificate,
+    Checkpoint,
+    Consent,
+    Job,
+    Leaf,
+    StoredObject,
+    Subject,
+    SubjectKey,
+)
+from tests.world import APP, OFFICER, PORTRAIT, SECOND, World, chunks, order
+
+
+@pytest.fixture
+async def w() -> World:
+    made = World()
+    await made.ready("ann", "bob")
+    return made
+
+
+async def held_up(w: World) -> tuple[str, asyncio.Task[None]]:
+    """Return a job that waits at the backend, and the worker that waits for it."""
+    w.backend.hold()
+    job = (await w.upload("ann")).job
+    worker = asyncio.create_task(w.work())
+    async with asyncio.timeout(5):
+        await w.backend.held.wait()
+    return job.job_id, worker
+
+
+def declare(w: World, **changes: Any) -> None:
+    """Let the backend declare something else of itself from now on."""
+    w.backend.facts = replace(w.backend.facts, **changes)
+    w.flows.backends.known["studio"] = w.backend.facts
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"trains_on_inputs": True}, "trains_on_inputs"),
+        ({"supports_forget": False}, "cannot_forget"),
+        ({"retention_s": 1}, ""),
+    ],
+)
+async def test_a_backend_that_would_keep_or_use_a_portrait_gets_none(w, changes, detail):
+    """GDPR Art. 28(3)(a), (g): only on instructions, deleted at the end."""
+    declare(w, **changes)
+    with pytest.raises(BackendRetentionTooLong) as refused:
+        await w.upload("ann")
+    assert detail == refused.value.detail
+    assert w.count(Job) == w.count(StoredObject) == 0
+
+
+async def test_a_backend_that_became_unfit_after_the_upload_gets_nothing(w):
+    job = (await w.upload("ann")).job
+    declare(w, trains_on_inputs=True)
+    await w.work()
+    assert w.job(job.job_id).reason == "BACKEND_RETENTION_TOO_LONG"
+    assert not [call for call in w.backend.seen if call.method == "generate"]
+
+
+@pytest.mark.parametrize("purpose", ["train", "analytics", "retain_original", "retain_output", "transfer"])
+async def test_a_consent_to_anything_else_is_none_to_having_a_picture_made(w, purpose):
+    """GDPR Art. 5(1)(b), 6(1)(a): one purpose each."""
+    await w.publish("generate", purpose)
+    await w.consent("bob", purpose, notice_version=2)
+    with pytest.raises(MessageInvalid):
+        await w.flows.upload.run(APP, order("bob", purpose=purpose), chunks(PORTRAIT))
+    assert w.count(Job) == 0
+
+
+async def test_a_notice_that_no_longer_names_the_purpose_does_not_do(w):
+    await w.publish("retain_output")
+    with pytest.raises(NoticeUnknown) as refused:
+        await w.upload("ann")
+    assert refused.value.detail == "purpose_not_named"
+
+
+async def test_nothing_outlives_the_consent_that_it_rests_on(w):
+    await w.consent("ann", expires_at=w.clock.now() + timedelta(hours=1))
+    job = await w.portrait("ann")
+    (kept,) = w.records.all(StoredObject)
+    assert kept.expires_at == w.clock.now() + timedelta(hours=1)
+    w.clock.advance(timedelta(hours=1, seconds=1))
+    with pytest.raises(PolicyDenied) as refused:
+        await w.released(job.job_id)
+    assert refused.value.code == "DENY_CONSENT_EXPIRED"
+    await w.flows.sweep.run()
+    assert not w.live()
+
+
+async def test_a_result_is_not_given_out_once_a_weaker_consent_took_the_place(w):
+    job = await w.portrait("ann")
+    await w.consent("ann", form="implied", via="terms_of_service")
+    with pytest.raises(PolicyDenied):
+        await w.released(job.job_id)
+
+
+async def test_a_slow_reader_is_stopped_by_a_withdrawal(w):
+    job = await w.portrait("ann")
+    released = await w.flows.release.run(APP, job.job_id)
+    reading = aiter(released.chunks)
+    await w.flows.consents.withdraw(APP, subject_id="ann", purpose="generate")
+    w.clock.advance(timedelta(seconds=2))
+    with pytest.raises((PolicyDenied, ObjectExpired)):
+        await anext(reading)
+
+
+async def test_a_restriction_parks_a_running_job_and_keeps_the_original(w):
+    """GDPR Art. 18(2): with the exception of storage."""
+    job_id, worker = await held_up(w)
+    await w.flows.subjects.restrict(OFFICER, "ann", restricted=True)
+    async with asyncio.timeout(5):
+        await worker
+    parked = w.job(job_id)
+    assert (parked.state, parked.stage, parked.attempt) == ("queued", "restricted", 0)
+    assert parked.input_object in w.live()
+    assert not w.backend.running
+    w.backend.release()
+    await w.flows.subjects.restrict(OFFICER, "ann", restricted=False)
+    w.clock.advance(timedelta(minutes=1))
+    await w.work()
+    assert w.job(job_id).state == "succeeded"
+    w.check()
+
+
+async def test_a_parked_job_holds_up_nobody_else(w):
+    await w.flows.subjects.restrict(OFFICER, "ann", restricted=False)
+    for _ in range(25):
+        await w.upload("ann")
+    await w.flows.subjects.restrict(OFFICER, "ann", restricted=True)
+    other = (await w.upload("bob")).job
+    await w.work()
+    assert w.job(other.job_id).state == "succeeded"
+
+
+async def test_what_a_backend_did_not_confirm_to_have_forgotten_stays_owed(w):
+    w.backend.faults.lose("forget", 1)
+    job = await w.portrait("ann")
+    assert job.is_forget_owed
+    with pytest.raises(StateConflict) as refused:
+        await w.flows.jobs.delete(APP, job.job_id)
+    assert refused.value.detail == "forget_owed"
+    assert await w.flows.generate.settle() == 1
+    assert not w.job(job.job_id).is_forget_owed
+
+
+async def test_an_erasure_counts_a_backend_that_never_confirmed(w):
+    w.backend.faults.lose("forget", 100)
+    await w.portrait("ann")
+    object.__setattr__(w.flows.erasure, "forget_wait", timedelta(milliseconds=30))
+    await w.erase("ann")
+    assert [leaf["nowed"] for leaf in w.events("subject.erased")] == [1]
+    (certificate,) = w.records.all(Certificate)
+    assert b'\\"backends_unconfirmed\\":1' in certificate.opening
+
+
+async def test_a_profile_that_does_not_open_keeps_nobody_from_being_erased(w):
+    """GDPR Art. 17: the right does not depend on our disks."""
+    await w.portrait("ann")
+    handle = await w.handle("ann")
+    row = next(row for row in w.records.all(Subject) if row.handle == handle)
+    broken = replace(row, sealed_profile=bytes(len(row.sealed_profile)))
+    await w.records.transact(lambda tx: tx.put(broken))
+    await w.flows.consents.withdraw(APP, subject_id="ann", purpose="generate")
+    assert (await w.erase("ann")).state == "fulfilled"
+
+
+async def test_a_lost_key_of_another_subject_keeps_nobody_from_being_erased(w):
+    lost: list[int] = []
+    object.__setattr__(w.flows.erasure.custody, "on_lost", lost.append)
+    handle = await w.handle("bob")
+    for key in [key for key in w.records.all(SubjectKey) if key.handle == handle]:
+        broken = replace(key, wrapped=bytes(len(key.wrapped)))
+        await w.records.transact(lambda tx, row=broken: tx.put(row))
+    assert (await w.erase("ann")).state == "fulfilled"
+    assert sum(lost) == 2  # bob's profile and evidence
+
+
+async def test_a_repeated_request_is_answered_after_its_own_erasure(w):
+    draft = DsrDraft("ann", "erasure", request_id="5f0c9a51-2f0e-4a51-9d6d-111111111111")
+    opened, _ = await w.flows.dsrs.create(OFFICER, draft)
+    await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+    await w.carry_out()
+    again, receipt = await w.flows.dsrs.create(OFFICER, draft)
+    assert (again.dsr_id, again.state, receipt) == (opened.dsr_id, "fulfilled", None)
+
+
+async def test_proof_of_a_withdrawn_consent_is_kept_for_its_term_and_then_ends_with_a_leaf(w):
+    """GDPR Art. 17(3)(e), 5(1)(e)."""
+    await w.flows.consents.withdraw(APP, subject_id="ann", purpose="generate")
+    (withdrawn,) = [row for row in w.records.all(Consent) if row.withdrawn_at]
+    assert withdrawn.keep_until is not None
+    w.clock.advance(withdrawn.keep_until - w.clock.now() + timedelta(days=1))
+    await w.flows.sweep.run()
+    assert withdrawn.consent_id not in {row.consent_id for row in w.records.all(Consent)}
+    assert [leaf["con"] for leaf in w.events("record.expired")] == [withdrawn.consent_id]
+
+
+@pytest.mark.parametrize("change", ["size", "root", "note", "leaf"])
+async def test_history_changed_in_the_database_is_not_signed(w, change):
+    await w.flows.sequence.run()
+    head = next(row for row in w.records.all(Checkpoint) if row.log == "lethe.test/0a")
+    other = next(row for row in w.records.all(Checkpoint) if row.log != "lethe.test/0a")
+    await w.know("carol")
+    if change == "leaf":
+        waiting = next(row for row in w.records.all(Leaf) if row.seq is None)
+        bad: Any = replace(waiting, line=waiting.line.replace(b'"v":1', b'"v":2'))
+    else:
+        changes: dict[str, Any] = {"size": head.size - 1, "root": bytes(32), "note": other.note}
+        bad = replace(head, **{change: changes[change]})
+    await w.records.transact(lambda tx: tx.put(bad))
+    with pytest.raises(AuditUnavailable) as refused:
+        await w.flows.sequence.run()
+    assert refused.value.detail == ("leaf_changed" if change == "leaf" else "log_changed")
+
+
+async def test_a_denial_at_dispatch_is_logged_with_its_reason(w):
+    job = (await w.upload("ann")).job
+    await w.consent("ann", form="implied", via="terms_of_service")
+    await w.work()
+    ended = w.job(job.job_id)
+    assert (ended.state, ended.detail) == ("cancelled", "deny_no_explicit_consent")
+    assert w.events("job.cancelled")[-1]["why"] == "denied"
+    decided = w.events("decision.made")[-1]
+    assert (decided["dec"], decided["rc"], decided["job"]) == ("deny", "DENY_NO_EXPLICIT_CONSENT", job.job_id)
+    w.check()
+
+
+async def test_a_job_whose_workers_died_too_often_ends(w):
+    job = (await w.upload("ann")).job
+    tired = replace(
+        w.job(job.job_id), state="running", attempt=3, lease_owner="dead", lease_until=w.clock.now()
+    )
+    await w.records.transact(lambda tx: tx.put(tired))
+    await w.work()
+    ended = w.job(job.job_id)
+    assert (ended.state, ended.detail) == ("failed", "attempts_exhausted")
+    assert not w.live()
+    w.check()
