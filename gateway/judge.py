@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
-from gateway.errors import PolicyDenied, SubjectBlocked, SubjectUnknown
+from gateway.errors import PolicyDenied, PolicyUnavailable, SubjectBlocked, SubjectUnknown
 from gateway.ledger import Ledger, Receipt
 from gateway.people import Profile
 from gateway.ports.records import Consent, Notice, Signal, Subject, Transaction
@@ -16,6 +17,7 @@ from policy import consent as consent_rules
 from policy import retention
 from policy.applicability import applicable
 from policy.consent import Decision
+from policy.errors import PolicyError
 from policy.facts import parse_facts
 from policy.pack import Pack
 
@@ -45,6 +47,24 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """A decision, and the consents that its layers rest on, the headline's first."""
+
+    decision: Decision
+    bases: tuple[Consent, ...]
+
+    @property
+    def allowed(self) -> bool:
+        """Whether law and house both permit it."""
+        return self.decision.allowed
+
+    @property
+    def code(self) -> str:
+        """The reason code of the headline."""
+        return self.decision.reason_code
+
+
+@dataclass(frozen=True, slots=True)
 class Judge:
     """Asks `policy.consent.decide` with facts from the records."""
 
@@ -52,60 +72,61 @@ class Judge:
     controllers: Mapping[str, ControllerFacts]
     ledger: Ledger
 
-    def decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Decision:
-        """Return the decision on `case` as the records stand inside `tx`.
+    def decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Verdict:
+        """Return the decision on `case` at this instant, as the records stand inside `tx`.
 
         A restriction leaves nothing but storage (GDPR Art. 18(2)), whatever was consented to.
 
         Raises:
             SubjectUnknown: There is no such subject, or no longer.
             SubjectBlocked: An erasure has begun.
+            PolicyUnavailable: The rule books cannot answer.
         """
         subject = tx.get(Subject, tenant, handle)
         if subject is None:
             raise SubjectUnknown
         if subject.state == "blocked":
             raise SubjectBlocked
-        decision = self._decide(tx, tenant, handle, case)
-        return _restricted(decision) if subject.state == "restricted" else decision
+        # Now, and not when the case was put together: a withdrawal in between must count.
+        verdict = self._decide(tx, tenant, handle, replace(case, at=self.ledger.clock.now()))
+        return _restricted(verdict) if subject.state == "restricted" else verdict
 
-    def basis(self, tx: Transaction, tenant: str, handle: str, decision: Decision) -> Consent | None:
-        """Return the consent that a decision of this transaction rests on, if it rests on one."""
-        consents = self._consents(tx, tenant, handle)
-        return consents[decision.consent] if decision.consent is not None else None
-
-    def term(
-        self, decision: Decision, basis: Consent | None, kind: str, start: datetime, at_most: timedelta
-    ) -> datetime:
-        """Return when a thing of `kind` must be gone: by configuration, by law, or when its consent ends."""
-        packs = [self.packs[name] for name in decision.packs]
-        ends = [start + at_most, retention.expires_at(kind, start, packs).expires_at]
-        if basis is not None and basis.expires_at is not None:
-            ends.append(basis.expires_at)
-        return min(ends)
+    def term(self, verdict: Verdict, kind: str, start: datetime, at_most: timedelta) -> datetime:
+        """Return when a thing of `kind` must be gone: by configuration, by law, or when a consent ends."""
+        packs = [self.packs[name] for name in verdict.decision.packs]
+        with _asking():
+            by_law = retention.expires_at(kind, start, packs).expires_at
+        consents = [basis.expires_at for basis in verdict.bases if basis.expires_at is not None]
+        return min([start + at_most, by_law, *consents])
 
     def proof_term(self, regimes: Iterable[str], end: datetime) -> datetime:
         """Return until when proof of a consent that ended at `end` is kept (GDPR Art. 17(3)(e))."""
         packs = [self.packs[name] for name in regimes if name in self.packs]
-        return retention.expires_at("consent_proof", end, packs).expires_at
+        with _asking():
+            return retention.expires_at("consent_proof", end, packs).expires_at
 
     def laws(self, tenant: str, profile: Profile | None, invoked: str, at: datetime) -> tuple[Pack, ...]:
         """Return the packs an erasure is planned by: the one invoked, and those that apply to the person."""
         applying = self.regimes(tenant, profile, at) if profile is not None else ()
         return tuple(self.packs[name] for name in dict.fromkeys((invoked, *applying)))
 
-    def _decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Decision:
+    def _decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Verdict:
         consents = self._consents(tx, tenant, handle)
         signal = tx.get(Signal, tenant, handle)
         shown = {(c.notice_id, c.notice_version, c.notice_language) for c in consents}
         notices = [n for key in sorted(shown) if (n := tx.get(Notice, tenant, *key)) is not None]
-        facts = parse_facts(self._facts(self.controllers[tenant], case, consents, notices, signal))
-        return consent_rules.decide(facts, self.packs)
+        with _asking():
+            facts = parse_facts(self._facts(self.controllers[tenant], case, consents, notices, signal))
+            decision = consent_rules.decide(facts, self.packs)
+        layers = (decision, decision.legal, decision.house)
+        rests_on = dict.fromkeys(layer.consent for layer in layers if layer and layer.consent is not None)
+        return Verdict(decision, tuple(consents[index] for index in rests_on))
 
     def regimes(self, tenant: str, profile: Profile, at: datetime) -> tuple[str, ...]:
         """Return the ids of the packs that apply to a person, the more specific territory first."""
-        facts = self._facts(self.controllers[tenant], Case(profile, "generate", at), (), (), None)
-        return tuple(pack.id for pack in applicable(parse_facts(facts), self.packs))
+        with _asking():
+            facts = self._facts(self.controllers[tenant], Case(profile, "generate", at), (), (), None)
+            return tuple(pack.id for pack in applicable(parse_facts(facts), self.packs))
 
     def record(
         self,
@@ -113,11 +134,11 @@ class Judge:
         by: Caller | None,
         subject: Subject,
         case: Case,
-        decision: Decision,
+        verdict: Verdict,
         **ids: str,
     ) -> Receipt:
-        """Write the decision to the log, as codes from which it can be replayed."""
-        basis = self.basis(tx, subject.tenant, subject.handle, decision)
+        """Write a decision to the log, as codes from which it can be replayed."""
+        decision, basis = verdict.decision, next(iter(verdict.bases), None)
         signal = tx.get(Signal, subject.tenant, subject.handle)
         given = (("gpc", signal.gpc), ("limit_spi", signal.limit_spi)) if signal else ()
         return self.ledger.record(
@@ -152,8 +173,9 @@ class Judge:
         return [row for row in rows if not row.superseded_by or row.withdrawn_at is not None]
 
     @staticmethod
-    def refusal(decision: Decision) -> PolicyDenied:
+    def refusal(verdict: Verdict) -> PolicyDenied:
         """Return the refusal that a denial becomes."""
+        decision = verdict.decision
         return PolicyDenied(decision.reason_code, pack=decision.deciding_pack, citations=decision.citations)
 
     @staticmethod
@@ -198,11 +220,24 @@ class Judge:
         return facts
 
 
-def _restricted(decision: Decision) -> Decision:
-    """Return the denial that a restriction makes of any decision."""
-    is_legal = "gdpr" in decision.packs
-    return replace(
-        decision,
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """Turn what policy cannot answer into a refusal: then nothing is permitted.
+
+    Raises:
+        PolicyUnavailable: A fact or a date is beyond what the rule books can reckon with.
+    """
+    try:
+        yield
+    except (PolicyError, ValueError, OverflowError) as error:
+        raise PolicyUnavailable(detail=type(error).__name__.lower()) from error
+
+
+def _restricted(verdict: Verdict) -> Verdict:
+    """Return the denial that a restriction makes of any verdict."""
+    is_legal = "gdpr" in verdict.decision.packs
+    denied = replace(
+        verdict.decision,
         allowed=False,
         reason_code="DENY_RESTRICTED",
         deciding_pack="gdpr" if is_legal else "house",
@@ -210,6 +245,7 @@ def _restricted(decision: Decision) -> Decision:
         citations=("GDPR Art. 18(2)",),
         consent=None,
     )
+    return Verdict(denied, ())
 
 
 def _consent_fact(consent: Consent) -> dict[str, Any]:

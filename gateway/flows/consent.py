@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
@@ -24,6 +24,9 @@ from gateway.vault.custody import HeldKey
 from gateway.vault.keys import Binding, open_column, seal_column
 from policy.consent import Decision
 from policy.terms import KeyClass
+
+LONGEST = timedelta(days=100 * 365)
+"""Nobody consents for longer; and no date beyond it is one that clocks can reckon with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,8 @@ class Consents:
             ends = self.judge.proof_term(regimes, bare.expires_at) if bare.expires_at else None
             consent = replace(bare, regimes=regimes, keep_until=ends)
             for older in tx.find(Consent, equal=_of_purpose(consent)):
-                tx.put(replace(older, superseded_by=consent_id))
+                keep_until = older.keep_until or self.judge.proof_term(older.regimes, self.clock.now())
+                tx.put(replace(older, superseded_by=consent_id, keep_until=keep_until))
             tx.add(consent)
             self.idempotency.remember(tx, ticket, consent_id)
             return consent, self._log(tx, caller, consent, notice, draft)
@@ -121,6 +125,8 @@ class Consents:
             raise MessageInvalid("given in the future", violations=(("consent.give_time", "time.future"),))
         if draft.expires_at is not None and draft.expires_at <= (draft.given_at or now):
             raise MessageInvalid("expired already", violations=(("consent.expire_time", "time.past"),))
+        if draft.expires_at is not None and draft.expires_at > now + LONGEST:
+            raise MessageInvalid("ends too late", violations=(("consent.expire_time", "time.too_far"),))
 
     def _notice(self, tx: Transaction, tenant: str, draft: ConsentDraft) -> Notice:
         notice = tx.get(Notice, tenant, draft.notice_id, draft.notice_version, draft.notice_language)
@@ -286,9 +292,10 @@ class Consents:
         """Return what policy would decide now, without a trace in the log: nothing is processed."""
         person = await self.people.find(caller.tenant, subject_id)
         case = Case(person.profile, purpose, self.clock.now())
-        return await self.records.transact(
+        verdict = await self.records.transact(
             lambda tx: self.judge.decide(tx, caller.tenant, person.subject.handle, case)
         )
+        return verdict.decision
 
     async def signal(self, caller: Caller, subject_id: str, *, gpc: bool, limit_spi: bool) -> Receipt:
         """Record opt-out signals (11 CCR 7025, 7027); they act from the commit on."""

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from gateway.caller import Caller
@@ -33,6 +33,9 @@ from policy.dsr import transition
 from policy.erasure import ErasurePlan
 from policy.pack import Pack
 from policy.terms import DsrKind, KeyClass
+
+OLDEST = timedelta(days=10 * 365)
+"""A request received before that is a slip of the pen."""
 
 HELD_CLASSES = (KeyClass.CONTENT, KeyClass.PROFILE, KeyClass.EVIDENCE, KeyClass.DSR)
 """The key classes under which data of a subject may rest today; `audit` payloads are not built yet."""
@@ -92,6 +95,8 @@ class Dsrs:
         received_at = draft.received_at or now
         if received_at > now:
             raise MessageInvalid("received in the future", violations=(("receive_time", "time.future"),))
+        if received_at < now - OLDEST:
+            raise MessageInvalid("received too long ago", violations=(("receive_time", "time.too_far"),))
         regime = draft.regime.lower() or "gdpr"
         if regime not in self.packs:
             raise MessageInvalid("no such regime", violations=(("regime", "regime.unknown"),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from audit.seal import commit_opening
-from gateway.errors import StateConflict
+from gateway.errors import StateConflict, StoreUnavailable
 from gateway.holdings import Holdings
 from gateway.judge import Judge
 from gateway.ledger import Ledger
@@ -98,7 +99,9 @@ class Erasure:
         async def beat() -> None:
             while True:
                 await asyncio.sleep(self.lease.total_seconds() / 3)
-                await self.records.transact(partial(self._tick, dsr=dsr, step=0))
+                # One beat that the records miss is no reason to stop beating.
+                with contextlib.suppress(StoreUnavailable):
+                    await self.records.transact(partial(self._tick, dsr=dsr, step=0))
 
         beating = asyncio.create_task(beat())
         try:
@@ -208,11 +211,11 @@ class Erasure:
             epochs = sorted({key.epoch for key in tx.find(SubjectKey, equal=same)})
             objects = [stored.object_id for stored in tx.find(StoredObject, equal=same)]
             jobs = tx.find(Job, equal=same)
+            plan = erasure.plan(laws, self.held_classes, self.clock.now())
+            counts: dict[str, Any] = dict(self.holdings.erase(tx, dsr.tenant, handle, plan))
             for job in jobs:
                 if job.state in {"queued", "running"}:
                     self.ledger.record(tx, dsr.tenant, "job.cancelled", None, job=job.job_id, why="erasure")
-            plan = erasure.plan(laws, self.held_classes, self.clock.now())
-            counts: dict[str, Any] = dict(self.holdings.erase(tx, dsr.tenant, handle, plan))
             now = int(self.clock.now().timestamp() * 1000)
             progress = {
                 **counts,

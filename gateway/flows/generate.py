@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from gateway.errors import (
     SubjectBlocked,
     SubjectUnknown,
 )
-from gateway.judge import Case, Judge
+from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger
 from gateway.objects import (
     backend_id,
@@ -40,7 +40,6 @@ from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Job, Records, StoredObject, Subject, Transaction
 from gateway.vault.safe import Draft, Safe
-from policy.consent import Decision
 
 BATCH = 100
 PARKED = timedelta(seconds=30)
@@ -87,16 +86,20 @@ class Generate:
         self.bell.ring(job.job_id)
         if job.state == "running":
             await self._work(job)
-        else:
+        elif job.state == "failed":
             await self._reap_input(job)
         return True
 
     async def settle(self) -> int:
-        """Have backends forget what they were not told to in time; return how many jobs are settled."""
+        """Have backends forget what they were not told to in time; return how many jobs are settled.
+
+        Only of jobs that have ended: one that will be sent again goes by the same
+        pseudonym, and is forgotten when that dispatch is over.
+        """
         settled = 0
-        for job in await self.records.transact(_owed):
-            backend = self.backends.get(job.backend)
-            settled += backend is not None and await self._forget(job, backend)
+        for name in self.known():
+            for job in await self.records.transact(partial(_owed, backend=name)):
+                settled += name in self.backends and await self._forget(job, self.backends[name])
         return settled
 
     def _claim(self, tx: Transaction, owner: str) -> Job | None:
@@ -118,6 +121,17 @@ class Generate:
         )
         if not ready:
             return None
+        if self._is_restricted(tx, ready[0]):
+            parked = replace(
+                ready[0],
+                state="queued",
+                stage="restricted",
+                lease_owner="",
+                lease_until=now + PARKED,
+                updated_at=now,
+            )
+            tx.put(parked)
+            return parked
         if ready[0].attempt >= self.limits.attempts:
             return self._close(tx, ready[0], "failed", BackendUnavailable.reason, "attempts_exhausted")
         job = replace(
@@ -132,7 +146,34 @@ class Generate:
         tx.put(job)
         return job
 
+    @staticmethod
+    def _is_restricted(tx: Transaction, job: Job) -> bool:
+        """Tell whether nothing but storage is permitted; then not even the picture is opened."""
+        subject = tx.get(Subject, job.tenant, job.handle)
+        return subject is not None and subject.state == "restricted" and not job.is_cancel_requested
+
     async def _work(self, job: Job) -> None:
+        keeping = asyncio.create_task(self._keep_lease(job))
+        try:
+            await self._work_on(job)
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _keep_lease(self, job: Job) -> None:
+        """Keep the lease while there is anything to do for the job, forgetting and sealing included."""
+        while True:
+            await asyncio.sleep(self.limits.lease.total_seconds() / 3)
+            # With the records down the lease runs out by itself, as it should.
+            with contextlib.suppress(StoreUnavailable):
+                await self.records.transact(lambda tx: self._renew_lease(tx, job))
+
+    def _renew_lease(self, tx: Transaction, job: Job) -> None:
+        standing = tx.get(Job, job.job_id)
+        if standing is not None and standing.lease_owner == job.lease_owner and standing.state == "running":
+            tx.put(replace(standing, lease_until=self.clock.now() + self.limits.lease))
+
+    async def _work_on(self, job: Job) -> None:
         try:
             result = await self._infer(job)
             await self._finish(job, result)
@@ -167,31 +208,32 @@ class Generate:
         image = await self._open_input(job)
         watch = asyncio.create_task(self._watch(job))
         talk = asyncio.create_task(self._talk(job, backend, image))
-        is_ours = True
         try:
             await asyncio.wait({watch, talk}, return_when=asyncio.FIRST_COMPLETED)
             if talk.done():
                 return talk.result()
             watch.result()
             raise JobCancelled
-        except _TakenOver:
-            is_ours = False  # it goes on at the backend under the same pseudonym, for another worker
-            raise
         finally:
             for task in (watch, talk):
                 task.cancel()
             await asyncio.gather(watch, talk, return_exceptions=True)
-            if is_ours:
-                # Before the job's end is recorded: an erasure waits for that.
-                with contextlib.suppress(LetheError):
-                    await backend.cancel(job.backend_job)
+            # Before the job's end is recorded: an erasure waits for that.
+            await self._let_go(job, backend)
+
+    async def _let_go(self, job: Job, backend: Inference) -> None:
+        """Have the backend stop and forget, unless the job goes on there for another worker."""
+        with contextlib.suppress(LetheError):
+            standing = await self.records.transact(lambda tx: tx.get(Job, job.job_id))
+            if standing is None or standing.lease_owner == job.lease_owner:
+                await backend.cancel(job.backend_job)
                 await self._forget(job, backend)
 
     async def _forget(self, job: Job, backend: Inference) -> bool:
         """Have the backend drop what it keeps of the job; what fails stays owed and is tried again."""
         try:
             await backend.forget(job.backend_job)
-            await self.records.transact(partial(_note_forgotten, job_id=job.job_id))
+            await self.records.transact(partial(_note_forgotten, job=job))
         except LetheError:
             return False
         return True
@@ -222,7 +264,13 @@ class Generate:
         if subject is None or subject.state == "blocked":
             raise JobCancelled(detail="subject_blocked")
         profile = await self.people.open_profile(subject)
-        return Case(profile, job.purpose, self.clock.now(), template_extracted=facts.template_extracted)
+        return Case(
+            profile,
+            job.purpose,
+            self.clock.now(),
+            is_uploader=job.is_uploader,
+            template_extracted=facts.template_extracted,
+        )
 
     def _dispatch(self, tx: Transaction, job: Job, case: Case) -> None:
         """Permit and log the dispatch; from here the backend owes us that it forgets."""
@@ -233,8 +281,8 @@ class Generate:
             tx, job.tenant, "job.dispatched", None, job=job.job_id, bak=backend_id(job.backend)
         )
 
-    def _permitted(self, tx: Transaction, job: Job, case: Case) -> Decision:
-        """Return the decision that permits to go on.
+    def _permitted(self, tx: Transaction, job: Job, case: Case) -> Verdict:
+        """Return the verdict that permits to go on.
 
         Raises:
             _Parked: Processing is restricted: storage alone goes on.
@@ -242,19 +290,19 @@ class Generate:
             JobCancelled: The subject is being erased.
         """
         try:
-            decision = self.judge.decide(tx, job.tenant, job.handle, case)
+            verdict = self.judge.decide(tx, job.tenant, job.handle, case)
         except (SubjectBlocked, SubjectUnknown):
             raise JobCancelled(detail="subject_blocked") from None
-        if decision.reason_code == "DENY_RESTRICTED":
+        if verdict.code == "DENY_RESTRICTED":
             raise _Parked
-        if not decision.allowed:
-            raise _Denied(case, decision)
-        return decision
+        if not verdict.allowed:
+            raise _Denied(case, verdict)
+        return verdict
 
     async def _talk(self, job: Job, backend: Inference, image: tuple[bytes, str]) -> Result:
         # Closed at once when this is cancelled: an open call would keep the picture at the backend.
         async with contextlib.aclosing(backend.generate(job.backend_job, job.style, *image)) as messages:
-            async for message in messages:
+            async for message in _unless_cancelled(messages):
                 if isinstance(message, Result):
                     return message
                 await self.records.transact(partial(self._note_progress, job=job, progress=message))
@@ -314,11 +362,10 @@ class Generate:
         now = case.at
 
         def until(tx: Transaction) -> datetime:
-            decision = self._permitted(tx, job, case)
-            basis = self.judge.basis(tx, job.tenant, job.handle, decision)
-            return self.judge.term(decision, basis, "output", now, self.limits.output_ttl)
+            verdict = self._permitted(tx, job, case)
+            return self.judge.term(verdict, "output", now, self.limits.output_ttl)
 
-        stored = await self.safe.seal(
+        sealed = await self.safe.seal(
             Draft(
                 tenant=job.tenant,
                 handle=job.handle,
@@ -335,7 +382,8 @@ class Generate:
 
         def commit(tx: Transaction) -> None:
             standing = self._standing(tx, job)
-            self._permitted(tx, job, case)
+            # Another consent may have taken the place of the first, with another end.
+            stored = replace(sealed, expires_at=min(sealed.expires_at, until(tx)))
             tx.add(stored)
             tx.put(
                 replace(
@@ -366,7 +414,7 @@ class Generate:
         try:
             await self.records.transact(commit)
         except (LetheError, _Stopped):
-            await discard_unkept(self.records, self.objects, stored)
+            await discard_unkept(self.records, self.objects, sealed)
             raise
         self.bell.ring(job.job_id)
         await self._reap_input(job)
@@ -389,7 +437,7 @@ class Generate:
                 return
             subject = tx.get(Subject, job.tenant, job.handle)
             if denied is not None and subject is not None:
-                self.judge.record(tx, None, subject, denied.case, denied.decision, job=job.job_id)
+                self.judge.record(tx, None, subject, denied.case, denied.verdict, job=job.job_id)
             self._close(tx, standing, state, code, detail)
 
         await self.records.transact(commit)
@@ -474,11 +522,11 @@ class _TakenOver(_Stopped):
 class _Denied(_Stopped):
     """Policy does not permit the job any more."""
 
-    def __init__(self, case: Case, decision: Decision) -> None:
+    def __init__(self, case: Case, verdict: Verdict) -> None:
         super().__init__()
-        self.case, self.decision = case, decision
-        is_withdrawn = decision.reason_code == "DENY_CONSENT_WITHDRAWN"
-        self.detail = "consent_withdrawn" if is_withdrawn else decision.reason_code.lower()
+        self.case, self.verdict = case, verdict
+        is_withdrawn = verdict.code == "DENY_CONSENT_WITHDRAWN"
+        self.detail = "consent_withdrawn" if is_withdrawn else verdict.code.lower()
 
 
 def _why(detail: str) -> str:
@@ -487,13 +535,35 @@ def _why(detail: str) -> str:
     return {"consent_withdrawn": "withdrawn", "subject_blocked": "erasure"}.get(detail, "cancelled")
 
 
-def _owed(tx: Transaction) -> list[Job]:
-    """Return jobs that are not worked on and whose backend has not confirmed that it forgot."""
-    owed = tx.find(Job, equal={"is_forget_owed": True}, order_by=("updated_at",), limit=BATCH)
-    return [job for job in owed if job.state != "running"]
+async def _unless_cancelled(messages: AsyncIterator[Progress | Result]) -> AsyncIterator[Progress | Result]:
+    """Yield the messages; a backend that cancels of its own accord is one that failed us.
+
+    Raises:
+        BackendUnavailable: It said that the job was cancelled, which nobody asked for.
+    """
+    try:
+        async for message in messages:
+            yield message
+    except JobCancelled as error:
+        raise BackendUnavailable(detail="cut_off") from error
 
 
-def _note_forgotten(tx: Transaction, job_id: str) -> None:
-    job = tx.get(Job, job_id)
-    if job is not None and job.is_forget_owed:
-        tx.put(replace(job, is_forget_owed=False))
+def _owed(tx: Transaction, backend: str) -> list[Job]:
+    """Return jobs that have ended and of which the backend has not confirmed that it forgot them."""
+    return [
+        job
+        for state in ("succeeded", "failed", "cancelled", "expired")
+        for job in tx.find(
+            Job,
+            equal={"is_forget_owed": True, "state": state, "backend": backend},
+            order_by=("updated_at", "job_id"),
+            limit=BATCH,
+        )
+    ]
+
+
+def _note_forgotten(tx: Transaction, job: Job) -> None:
+    """Note it for the dispatch that was forgotten, and not for a later one."""
+    standing = tx.get(Job, job.job_id)
+    if standing is not None and standing.is_forget_owed and standing.attempt == job.attempt:
+        tx.put(replace(standing, is_forget_owed=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 from gateway.caller import Caller
@@ -77,16 +77,17 @@ class Release:
 
         job, subject = await self.records.transact(read)
         profile = await self.people.open_profile(subject)
-        return Case(profile, job.purpose, self.clock.now(), kind="output")
+        now = self.clock.now()
+        return Case(profile, job.purpose, now, is_uploader=job.is_uploader, kind="output")
 
     def _permit(self, tx: Transaction, caller: Caller, job_id: str, case: Case) -> StoredObject:
         job = tx.get(Job, job_id)
         if job is None or job.tenant != caller.tenant:
             raise NotFound
         now = self.clock.now()
-        decision = self.judge.decide(tx, caller.tenant, job.handle, replace(case, at=now))
-        if not decision.allowed:
-            raise self.judge.refusal(decision)
+        verdict = self.judge.decide(tx, caller.tenant, job.handle, case)
+        if not verdict.allowed:
+            raise self.judge.refusal(verdict)
         if job.state != "succeeded":
             raise StateConflict("the job has no result", detail=job.state)
         stored = tx.get(StoredObject, job.result_object)

@@ -48,7 +48,7 @@ class Sequence:
         )
         if not waiting and standing is not None:
             return 0
-        frontier = self._right_edge(standing, origin)
+        frontier = self._right_edge(tx, standing, origin)
         nodes: list[Node] = []
         for leaf in waiting:
             if leaf_hash(leaf.line) != leaf.leaf_hash:
@@ -71,7 +71,7 @@ class Sequence:
             tx.put(signed)
         return len(waiting)
 
-    def _right_edge(self, standing: Checkpoint | None, origin: str) -> Frontier:
+    def _right_edge(self, tx: Transaction, standing: Checkpoint | None, origin: str) -> Frontier:
         """Return the tree's right edge as we signed it last.
 
         Who can write the database must not get another history signed: size, root
@@ -81,6 +81,8 @@ class Sequence:
             AuditUnavailable: They are not (detail `log_changed`); nothing is signed until somebody looked.
         """
         if standing is None:
+            if tx.find(Leaf, equal={"log": origin}, above={"seq": -1}, limit=1):
+                raise AuditUnavailable("the checkpoint of a log is gone", detail="log_changed")
             return Frontier(0, ())
         try:
             frontier = Frontier(standing.size, tuple(bytes.fromhex(peak) for peak in standing.peaks))

@@ -30,7 +30,7 @@ from gateway.errors import (
     StoreUnavailable,
 )
 from gateway.idempotency import Idempotency, Ticket
-from gateway.judge import Case, Judge
+from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
 from gateway.objects import backend_id, discard_unkept, log_object, refuse_unfit
 from gateway.people import People, Person
@@ -39,7 +39,6 @@ from gateway.ports.inference import BackendFacts
 from gateway.ports.keys import KeyService
 from gateway.ports.records import Job, Notice, Records, Transaction
 from gateway.vault.safe import Draft, Safe
-from policy.consent import Decision
 from policy.terms import Purpose
 
 QUEUE = "queue"
@@ -191,18 +190,16 @@ class Upload:
             template_extracted=backend.template_extracted,
         )
 
-        def judge(tx: Transaction) -> tuple[Decision, datetime]:
+        def judge(tx: Transaction) -> tuple[Verdict, datetime]:
             self._need_notice(tx, caller.tenant, order)
-            handle = person.subject.handle
-            decision = self.judge.decide(tx, caller.tenant, handle, case)
-            if not decision.allowed:
-                self.judge.record(tx, caller, person.subject, case, decision)
-            basis = self.judge.basis(tx, caller.tenant, handle, decision)
-            return decision, self.judge.term(decision, basis, "original", case.at, self.limits.original_ttl)
+            verdict = self.judge.decide(tx, caller.tenant, person.subject.handle, case)
+            if not verdict.allowed:
+                self.judge.record(tx, caller, person.subject, case, verdict)
+            return verdict, self.judge.term(verdict, "original", case.at, self.limits.original_ttl)
 
-        decision, until = await self.records.transact(judge)
-        if not decision.allowed:
-            raise self.judge.refusal(decision)
+        verdict, until = await self.records.transact(judge)
+        if not verdict.allowed:
+            raise self.judge.refusal(verdict)
         return _Admitted(person, case, backend, until)
 
     def _need_notice(self, tx: Transaction, tenant: str, order: JobOrder) -> None:
@@ -331,6 +328,7 @@ class Upload:
             created_at=now,
             updated_at=now,
             expires_at=now + self.limits.output_ttl,
+            is_uploader=order.is_uploader,
         )
 
         def commit(tx: Transaction) -> Accepted:
@@ -339,12 +337,15 @@ class Upload:
                 return Accepted(repeated, None)
             if gone.is_set():
                 raise DeadlineTooShort(detail="caller_gone")
-            decision = self.judge.decide(tx, caller.tenant, handle, replace(admitted.case, at=now))
-            if not decision.allowed:
-                raise self.judge.refusal(decision)
-            tx.add(stored, job)
-            self.judge.record(tx, caller, admitted.person.subject, admitted.case, decision, job=job_id)
-            log_object(tx, self.ledger, caller, stored, clean.dropped)
+            verdict = self.judge.decide(tx, caller.tenant, handle, admitted.case)
+            if not verdict.allowed:
+                raise self.judge.refusal(verdict)
+            # Another consent may have taken the place of the first, with another end.
+            ends = self.judge.term(verdict, stored.kind, now, self.limits.original_ttl)
+            kept = replace(stored, expires_at=min(stored.expires_at, ends))
+            tx.add(kept, job)
+            self.judge.record(tx, caller, admitted.person.subject, admitted.case, verdict, job=job_id)
+            log_object(tx, self.ledger, caller, kept, clean.dropped)
             receipt = self.ledger.record(
                 tx,
                 caller.tenant,

@@ -168,7 +168,8 @@ class Job(Record):
 
     `lease_owner` and `lease_until` say which process works on it; a lease that
     ran out may be taken by any.  `backend_job` is the per-backend pseudonym;
-    `is_forget_owed` until the backend confirmed that it keeps nothing of it.
+    `is_forget_owed` until the backend confirmed that it keeps nothing of it;
+    `is_uploader` where the subject is the person in the picture and uploaded it.
     """
 
     job_id: str
@@ -193,6 +194,7 @@ class Job(Record):
     updated_at: datetime
     expires_at: datetime
     is_forget_owed: bool = False
+    is_uploader: bool = True
 
 
 @dataclass(frozen=True, slots=True)

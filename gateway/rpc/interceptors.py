@@ -38,6 +38,7 @@ TIMEOUT_METADATA = "lethe-timeout-ms"
 """Says the deadline where a client cannot: `buf curl` forbids `grpc-timeout`.  gRPC's own wins."""
 
 NO_DEADLINE_NEEDED = frozenset({"GenerationService/WatchJob"})
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 OPEN_SERVICES = ("/grpc.health.v1.", "/grpc.reflection.")
 
 _MILLISECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -75,7 +76,7 @@ class Guard(grpc.aio.ServerInterceptor):
         if handler is None:
             return handler
         if path.startswith(OPEN_SERVICES):
-            return self._made(handler, self._noted)
+            return self._made(handler, lambda serve: self._noted(serve, is_check=path == HEALTH_CHECK))
         method = path.removeprefix(PREFIX)
         parent = dict(handler_call_details.invocation_metadata or ()).get("traceparent", "")
         return self._made(handler, lambda serve: self._guarded(serve, handler, method, str(parent)))
@@ -94,27 +95,36 @@ class Guard(grpc.aio.ServerInterceptor):
         )
         return made
 
-    def _noted(self, serve: Any) -> Any:
-        """Return an open method that also shows that its connection stands."""
+    def _noted(self, serve: Any, *, is_check: bool) -> Any:
+        """Return a method of health or reflection that also shows that its connection stands.
+
+        A plain check is answered to every certificate of our CA, so that a probe needs no
+        role; what may stay open is for callers we know, and not for ever.
+        """
         if inspect.isasyncgenfunction(serve):
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                await self._noted_peer(context)
-                async for response in serve(request, context):
-                    yield response
+                await self._noted_peer(context, is_check=is_check)
+                async with asyncio.timeout(self.max_deadline_s):
+                    async for response in serve(request, context):
+                        yield response
 
             return stream
 
         async def unary(request: Any, context: Any) -> Any:
-            await self._noted_peer(context)
-            return await serve(request, context)
+            await self._noted_peer(context, is_check=is_check)
+            async with asyncio.timeout(self.max_deadline_s):
+                return await serve(request, context)
 
         return unary
 
-    async def _noted_peer(self, context: Any) -> None:
+    async def _noted_peer(self, context: Any, *, is_check: bool) -> None:
         self.doorstep.enter(context.peer())
         try:
-            _need_tls(context.auth_context())
+            auth = context.auth_context()
+            _need_tls(auth)
+            if not is_check:
+                self._known(auth)
         except RoleRequired as refusal:
             await context.abort_with_status(rpc_status.to_status(to_status(refusal)))
 
@@ -153,9 +163,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self.doorstep.enter(context.peer())
         auth = context.auth_context()
         _need_tls(auth)
-        found = self.directory.find(auth)
-        if found is None:
-            raise RoleRequired("the certificate is of nobody we know", detail="identity_unknown")
+        found = self._known(auth)
         _caller.set(found)
         if not roles.permits(found.role, method):
             refusal = RoleRequired(role=found.role.value)
@@ -172,6 +180,17 @@ class Guard(grpc.aio.ServerInterceptor):
         if remaining < self.min_deadline_s:
             raise DeadlineTooShort
         return min(remaining, self.max_deadline_s)
+
+    def _known(self, auth: Mapping[str, Iterable[bytes]]) -> Caller:
+        """Return who the certificate stands for.
+
+        Raises:
+            RoleRequired: Nobody we know (detail `identity_unknown`).
+        """
+        found = self.directory.find(auth)
+        if found is None:
+            raise RoleRequired("the certificate is of nobody we know", detail="identity_unknown")
+        return found
 
     async def _refuse(
         self,

@@ -42,3 +42,4 @@ class JobRow(Table, table=True):
     updated_at: datetime = instant()
     expires_at: datetime = instant()
     is_forget_owed: bool = flag()
+    is_uploader: bool = flag()

@@ -17,7 +17,7 @@ from gateway.ports.records import Leaf, Missing, R, Record, Transaction
 
 T = TypeVar("T")
 
-LEAF_AGE_S = 2.0
+LEAF_AGE_S = 3.0
 """How old a leaf may be when its transaction commits; an export allows five seconds of lag."""
 
 
@@ -32,14 +32,15 @@ class SqlTransaction:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._is_over = False
-        self.has_queued_leaf = False
+        self._leaf_at: float | None = None
         self.failure: Exception | None = None
 
     def add(self, *records: Record) -> None:
         """Insert the records, in order."""
         for mapped, some in _by_kind(records):
             self._do(mapped.insert, [mapped.row(record) for record in some])
-        self.has_queued_leaf |= any(isinstance(record, Leaf) for record in records)
+        if self._leaf_at is None and any(isinstance(record, Leaf) for record in records):
+            self._leaf_at = time.monotonic()
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
         """Return the record with that primary key, or None."""
@@ -87,15 +88,14 @@ class SqlTransaction:
         for mapped, some in _by_kind(records):
             self._do(mapped.delete, [mapped.key_of(record) for record in some])
 
-    def refuse_if_older_than(self, began: float, seconds: float) -> None:
-        """Have the work done again where it took so long that its leaf would lag behind others.
+    def refuse_old_leaf(self) -> None:
+        """Have the work done again where its first leaf grew so old that it would lag behind others.
 
         Where transactions run side by side, one that stalls is overtaken by younger leaves.
         """
-        if time.monotonic() - began > seconds:
-            self.failure = Again(
-                StoreUnavailable("the transaction was slow", detail="slow"), TRIES_AFTER_LOSS
-            )
+        if self._leaf_at is not None and time.monotonic() - self._leaf_at > LEAF_AGE_S:
+            slow = StoreUnavailable("the transaction was slow", detail="slow")
+            self.failure = Again(slow, TRIES_AFTER_LOSS)
             raise self.failure
 
     def end(self) -> None:
@@ -144,12 +144,11 @@ def attempt(connection: Connection, work: Callable[[Transaction], T]) -> T:
         connection.invalidate()
         raise translate(error)  # noqa: B904  # `translate` decides what is chained
     tx = SqlTransaction(connection)
-    began = time.monotonic()
     try:
         result = _run(work, tx)
         tx.end()
-        if tx.has_queued_leaf and connection.dialect.name == "postgresql":
-            tx.refuse_if_older_than(began, LEAF_AGE_S)
+        if connection.dialect.name == "postgresql":
+            tx.refuse_old_leaf()
     except BaseException:
         _roll_back(connection, outer, tx.failure)
         if isinstance(tx.failure, Again):

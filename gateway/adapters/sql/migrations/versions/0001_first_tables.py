@@ -156,6 +156,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.Column("is_forget_owed", sa.Boolean(), nullable=False),
+        sa.Column("is_uploader", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", name="pk_job"),
     )
     op.create_index("ix_job_expires_at", "job", ["expires_at"])
