@@ -54,7 +54,7 @@ UPLOAD_WRITES = (
     f"records.transact/Sequence._advance{KEPT}",
 )
 UPLOAD_READS = (
-    "records.transact/People.find.<lambda>",
+    "records.transact/People.known.<lambda>",
     "records.transact/Custody.open_by_id.<lambda>",
     "records.transact/Upload._admit.judge",
     "records.transact/Upload._run.<lambda>",
@@ -74,6 +74,7 @@ UPLOAD_READS = (
     "inference.generate",
     "inference.cancel",
     "inference.forget",
+    "records.transact/Generate._let_go.<lambda>",
     "records.transact/Generate._finish.until",
     "records.transact/Release._case.read",
 )
@@ -102,6 +103,7 @@ ERASURE_WRITES = (
     "records.transact/Audit.export.<lambda>",
 )
 ERASURE_READS = (
+    "records.transact/Dsrs.create.<lambda>",
     "records.transact/Dsrs.get.<lambda>",
     "records.transact/Erasure._all_hands_off.look",
     "records.transact/Erasure._progress.<lambda>",
@@ -130,6 +132,7 @@ BACKGROUND = {
     "records.transact/_destroyed",
     "records.transact/_owed",
     "records.transact/_with_profile_key",
+    "records.transact/Generate._keep_lease.<lambda>",
     "records.transact/Generate._watch.<lambda>",
     "records.transact/keep_packs.keep",
     "records.transact/refuse_past.newest",
