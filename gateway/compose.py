@@ -565,6 +565,9 @@ def make_folders(settings: Settings) -> None:
         StoreUnavailable: The disk refuses.
     """
     folders = [settings.objects.directory]
+    scheme = settings.records.url.partition(":")[0]
+    if scheme not in {"sqlite", "postgresql", "postgres"}:
+        raise ConfigInvalid("records.url begins with sqlite:/// or postgresql://")
     try:
         if is_sqlite(settings.records.url):
             folders.append(sqlite_path(settings.records.url).parent)

@@ -30,7 +30,7 @@ class Section(BaseModel):
 class Listen(Section):
     """Where and how the gateway is reached."""
 
-    address: str = "127.0.0.1:8443"
+    address: Annotated[str, Field(pattern=r"^\S+:[0-9]{1,5}$")] = "127.0.0.1:8443"
     cert: Path
     key: Path
     client_ca: Path
@@ -127,7 +127,7 @@ class JobsSection(Section):
 
     workers: Annotated[int, Field(ge=0)] = 1
     lease_s: Annotated[float, Field(gt=0)] = 30.0
-    attempts: Annotated[int, Field(gt=0)] = 3
+    attempts: Annotated[int, Field(gt=0)] = 8
     poll_ms: Annotated[int, Field(ge=10)] = 100
     original_ttl_h: Annotated[float, Field(gt=0)] = 24.0
     output_ttl_h: Annotated[float, Field(gt=0)] = 720.0

@@ -40,7 +40,7 @@ R = TypeVar("R", bound=Record)
 PORTRAIT = Path(compose.__file__).parent / "admin" / "data" / "eileen-collins.jpg"
 NOTICE_TEXT = "We make a studio portrait of you and keep nothing else."
 QUICK: dict[str, Any] = {
-    "jobs": {"poll_ms": 20, "lease_s": 2.0},
+    "jobs": {"poll_ms": 20, "lease_s": 2.0, "attempts": 3},
     "audit": {"sequence_interval_ms": 20},
     "sweep": {"interval_s": 0.2},
     "listen": {"drain_s": 2.0, "reload_s": 0.2},

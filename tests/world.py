@@ -63,7 +63,7 @@ def settings() -> Settings:
         },
         callers=(),
         backends=(),
-        jobs={"poll_ms": 10, "lease_s": LEASE.total_seconds()},
+        jobs={"poll_ms": 10, "lease_s": LEASE.total_seconds(), "attempts": 3},
     )
 
 

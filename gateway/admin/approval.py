@@ -32,7 +32,9 @@ async def approve(client: Client, name: str, etag: str, wait_s: float) -> pb.App
     from lethe.v1 import dsr_pb2 as pb
 
     seen = await client.call(client.dsrs.PreviewDsr, pb.PreviewDsrRequest(name=name))
-    say(f"destroys {len(seen.items)} things under {', '.join(seen.erased_classes) or 'no key class'}")
+    doomed = sum(item.key_class in seen.erased_classes for item in seen.items)
+    classes = ", ".join(seen.erased_classes) or "no key class"
+    say(f"destroys {doomed} things under {classes}, keeps {len(seen.items) - doomed}")
     for kept in seen.kept_classes:
         say(f"keeps {kept.key_class}: {kept.rule}")
     request = pb.ApproveDsrRequest(name=name, preview_etag=etag or seen.preview_etag)

@@ -26,7 +26,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data-subjec
 
 Name = Annotated[str, typer.Argument(help="The request: dsrs/ID.")]
 Why = Annotated[
-    str, typer.Option("--reason", help="The ground as a code, for example identity_unproven; it is stored.")
+    str, typer.Option("--reason", help="The ground as a code, for example GDPR_12_6_IDENTITY; it is stored.")
 ]
 
 
@@ -177,7 +177,7 @@ def approve(
 def refuse(name: Name, why: Why, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
     """Refuse a request for a ground of its regime (GDPR Art. 12(4)); it destroys nothing.
 
-    Example: lethe dsr refuse dsrs/ID --reason manifestly_unfounded --as clients/officer.yaml
+    Example: lethe dsr refuse dsrs/ID --reason GDPR_12_5_UNFOUNDED --as clients/officer.yaml
     """
     from lethe.v1 import dsr_pb2 as pb
 

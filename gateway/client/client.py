@@ -218,10 +218,14 @@ def _upload(kind: type[Upload], header: generation_pb2.JobHeader, image: bytes) 
 
 def refusal(error: grpc.aio.AioRpcError) -> Refused:
     """Return what a gRPC error says, with the reason from its `ErrorInfo`."""
-    info = error_details_pb2.ErrorInfo()
+    info, fields = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     status = rpc_status.from_call(error)
     for detail in status.details if status is not None else ():
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            detail.Unpack(info)
+        for message in (info, fields):
+            if detail.Is(message.DESCRIPTOR):
+                detail.Unpack(message)
     code, metadata = error.code().name, dict(info.metadata)
-    return Refused(code, info.reason or code, metadata.get("detail", ""), error.details() or "", metadata)
+    # Fields and rules are named, values are not, so a person may read them.
+    at_fault = "; ".join(f"{fault.field}: {fault.description}" for fault in fields.field_violations)
+    text = " | ".join(part for part in (error.details() or "", at_fault) if part)
+    return Refused(code, info.reason or code, metadata.get("detail", ""), text, metadata)

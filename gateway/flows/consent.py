@@ -110,9 +110,13 @@ class Consents:
             bare = self._consent(caller.tenant, consent_id, person.subject.handle, draft, notice, held)
             ends = self.judge.proof_term(regimes, bare.expires_at) if bare.expires_at else None
             consent = replace(bare, regimes=regimes, keep_until=ends)
-            for older in tx.find(Consent, equal=_of_purpose(consent)):
+            rows = tx.find(Consent, equal=_of_purpose(consent), order_by=("given_at", "consent_id"))
+            for older in (row for row in rows if row.given_at <= consent.given_at):
                 keep_until = older.keep_until or self.judge.proof_term(older.regimes, self.clock.now())
                 tx.put(replace(older, superseded_by=consent_id, keep_until=keep_until))
+            if rows and rows[-1].given_at > consent.given_at:
+                # It comes late: what was said after it stands.
+                consent = replace(consent, superseded_by=rows[-1].consent_id)
             tx.add(consent)
             self.idempotency.remember(tx, ticket, consent_id)
             return consent, self._log(tx, caller, consent, notice, draft)

@@ -232,9 +232,11 @@ class Dsrs:
             StateConflict: It is being carried out or is over.
         """
         dsr = await self.get(caller, dsr_id)
-        if reason_code not in self.packs[dsr.regime].rules.rights[DsrKind(dsr.kind)].exemptions:
+        known = self.packs[dsr.regime].rules.rights[DsrKind(dsr.kind)].exemptions
+        if reason_code not in known:
             raise MessageInvalid(
-                "no reason of the regime", violations=(("reason_code", "reason_code.unknown"),)
+                f"{dsr.regime} knows these reasons: {', '.join(known)}",
+                violations=(("reason_code", "reason_code.unknown"),),
             )
         return await self._decide(caller, dsr_id, "refuse", "dsr.refused", reason_code)
 

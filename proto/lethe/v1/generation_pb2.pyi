@@ -378,7 +378,7 @@ class GenerateResponse(_message.Message):
     """Bytes of the result, at most 256 KiB."""
     @_builtins.property
     def job(self) -> Global___Job:
-        """The job whenever it changes; the first message is the queued job."""
+        """The job as it stands, first at once and then whenever it changes."""
 
     @_builtins.property
     def result(self) -> Global___ResultHeader:

@@ -259,3 +259,11 @@ async def test_a_job_whose_workers_died_too_often_ends(w):
     assert (ended.state, ended.detail) == ("failed", "attempts_exhausted")
     assert not w.live()
     w.check()
+
+
+async def test_a_consent_that_comes_late_does_not_take_the_place_of_a_younger_one(w):
+    yesterday = w.clock.now() - timedelta(days=1)
+    late = await w.consent("ann", form="express", given_at=yesterday)
+    assert late.superseded_by
+    job = await w.portrait("ann")
+    assert job.state == "succeeded"
