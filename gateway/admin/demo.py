@@ -25,6 +25,7 @@ import typer
 from gateway.admin.folder import Layout
 from gateway.admin.output import say
 from gateway.admin.planting import plant_metadata
+from gateway.admin.session import run
 from gateway.admin.tap import Identity, Tap
 
 GPS = (37.6189, -122.3750)
@@ -105,7 +106,7 @@ def tell_all(layout: Layout, out: Path, weights: Path) -> int:
     began = time.monotonic()
     story = Story(layout, out, Tap())
     try:
-        asyncio.run(_tell(story, weights))
+        run(_tell(story, weights))
     except StepFailed as fault:
         say(f"error: DEMO_FAILED: after step {story.steps}: {fault}")
         return 1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from gateway.admin.exits import USAGE, exit_code
 from gateway.admin.output import fail, say
@@ -17,6 +18,34 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PAGE = 200
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end; an interrupt cancels it, a second one stops it where it stands.
+
+    The kernel may hand the signal to any thread, and grpc has several.  The
+    loop's own handler is woken all the same; the one of `asyncio.run` would be
+    noticed only once the main thread has something else to do.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted.
+    """
+
+    async def interruptible() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def interrupt() -> None:
+            loop.remove_signal_handler(signal.SIGINT)
+            if task:
+                task.cancel()
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        return await work
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def talk(profile: Path | None, work: Callable[[Client], Awaitable[T]]) -> T:
@@ -38,7 +67,7 @@ def talk(profile: Path | None, work: Callable[[Client], Awaitable[T]]) -> T:
             return await work(client)
 
     try:
-        return asyncio.run(session(profile))
+        return run(session(profile))
     except ProfileInvalid as fault:
         fail(USAGE, "PROFILE_INVALID", str(fault))
     except Refused as refusal:

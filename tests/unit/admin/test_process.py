@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 LETHE = (sys.executable, "-m", "gateway.main")
@@ -18,7 +20,9 @@ def start(*arguments: str | Path, stdout: int = subprocess.PIPE) -> subprocess.P
     return subprocess.Popen([*LETHE, *map(str, arguments)], stdout=stdout, stderr=subprocess.PIPE)
 
 
-def test_an_interrupt_ends_with_130_and_no_traceback(layout) -> None:
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_an_interrupt_ends_with_130_and_no_traceback(layout, *, in_main_thread) -> None:
+    """The kernel may hand a process's signal to any of its threads."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         profile = layout.root / "clients" / "silent.yaml"
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -26,11 +30,22 @@ def test_an_interrupt_ends_with_130_and_no_traceback(layout) -> None:
         profile.write_text(yaml.safe_dump(tree))
         process = start("tenant", "show", "--as", profile)
         connection, _address = silent.accept()
-        with connection:
-            process.send_signal(signal.SIGINT)
-            out, error = process.communicate(timeout=20)
+        with connection, process:
+            interrupt_thread(process.pid, in_main_thread=in_main_thread)
+            try:
+                out, error = process.communicate(timeout=20)
+            finally:
+                process.kill()
     assert (process.returncode, out) == (130, b"")
     assert b"Traceback" not in error
+
+
+def interrupt_thread(pid: int, *, in_main_thread: bool) -> None:
+    """Send SIGINT to the process's main thread, or to another one."""
+    threads = sorted(int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir())
+    thread = pid if in_main_thread else next(one for one in threads if one != pid)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.tgkill(pid, thread, signal.SIGINT) == 0, os.strerror(ctypes.get_errno())
 
 
 def test_a_reader_that_goes_away_leaves_no_traceback(layout) -> None:
