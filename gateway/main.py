@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -37,10 +36,18 @@ def init(
 
     Example: lethe init dev
     """
+    from gateway.adapters.clock import SystemClock
     from gateway.adapters.keys_local import LocalKeyring
     from gateway.admin.init import make
 
-    make(directory, LocalKeyring.create, address=address, backend_address=backend_address, output=output)
+    make(
+        directory,
+        LocalKeyring.create,
+        now=SystemClock().now(),
+        address=address,
+        backend_address=backend_address,
+        output=output,
+    )
 
 
 @app.command()
@@ -54,6 +61,7 @@ def demo(
 
     Example: lethe demo --keep demo-out
     """
+    from gateway.adapters.clock import SystemClock
     from gateway.adapters.keys_local import LocalKeyring
     from gateway.admin.demo import tell_all
     from gateway.admin.folder import init_folder
@@ -62,7 +70,7 @@ def demo(
         layout = init_folder(
             Path(folder) / "gateway",
             make_keyring=LocalKeyring.create,
-            now=datetime.now(UTC),
+            now=SystemClock().now(),
             address=f"127.0.0.1:{_free_port()}",
             backend_address=f"127.0.0.1:{_free_port()}",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from gateway.admin.exits import FAILED, USAGE
@@ -16,6 +16,7 @@ def make(
     directory: Path,
     make_keyring: Callable[[Path], object],
     *,
+    now: datetime,
     address: str,
     backend_address: str,
     output: Form,
@@ -25,7 +26,7 @@ def make(
         layout = init_folder(
             directory,
             make_keyring=make_keyring,
-            now=datetime.now(UTC),
+            now=now,
             address=address,
             backend_address=backend_address,
         )

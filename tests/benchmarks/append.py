@@ -56,8 +56,6 @@ async def run(*, quick: bool) -> list[Table]:
         disk = stack.enter_context(Disk.in_(home))
         books = {"SQLite": await stack.enter_async_context(_sqlite(home))}
         try:
-            if quick:
-                pytest.skip("this is a quick run")
             server = stack.enter_context(running_postgres())
         except (pytest.skip.Exception, pytest.fail.Exception) as missing:
             notes.append(f"PostgreSQL was not measured: {missing.msg}")

@@ -419,6 +419,7 @@ def test_a_store_whose_making_broke_off_is_made_again(tmp_path):
     (tmp_path / MARKER).touch()
     (tmp_path / "lost+found").mkdir()
     FileObjects(tmp_path)
+    assert (tmp_path / MARKER).read_text()
     FileObjects(tmp_path)
 
 

@@ -380,6 +380,7 @@ async def test_put_replaces_and_refuses_what_is_missing(place: Place) -> None:
 async def test_putting_the_same_again_is_not_missing(place: Place) -> None:
     await add(place.records, node(1, 1))
     await place.records.transact(lambda tx: tx.put(node(1, 1)))
+    assert await all_of(place.records, Node) == [node(1, 1)]
 
 
 @everywhere
@@ -725,6 +726,7 @@ async def test_a_storm_of_cancellations_leaks_no_connection(place: Place) -> Non
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*[add(records, node(1000 + n)) for n in range(4)])
+        assert {1000, 1001, 1002, 1003} <= {stored.index for stored in await all_of(records, Node)}
     finally:
         await records.close()
 
@@ -833,6 +835,7 @@ async def test_the_socket_serves_as_well_as_tcp(place: Place, server: Postgres) 
     records = open_records(server.socket_url_of("records"))
     try:
         await add(records, node(1))
+        assert await all_of(place.records, Node) == [node(1)]
     finally:
         await records.close()
 

@@ -12,6 +12,7 @@ import pytest
 from gateway.admin.folder import Layout
 from gateway.client import Client
 from tests.gateway import Gateway, add_subject, consent, make_folder, publish_notice, running
+from tests.needs import missing
 from tests.postgres import Postgres, running_postgres
 
 SUBJECT = "crew-4711"
@@ -22,10 +23,7 @@ def weights_folder() -> Path:
     """Return where the studio's weights lie; a test that needs them is skipped where they are not."""
     folder = Path(os.environ.get("LETHE_WEIGHTS_DIR", ".cache/weights"))
     if not any(folder.glob("*.tflite")):
-        message = f"MISSING model weights in {folder}: make weights"
-        if os.environ.get("LETHE_REQUIRE") == "all":
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(f"model weights in {folder}", "make weights")
     return folder
 
 

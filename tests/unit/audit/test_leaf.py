@@ -10,6 +10,8 @@ from audit import leaf
 from audit.errors import LeafInvalid
 from audit.schema import COMMON, EVENTS
 from gateway import errors
+from policy.codes import ALLOW_CODES, DENY_CODES
+from policy.pack import load_packs
 from tests.unit.audit.logs import EXAMPLES, ID, START_MS, counter, event
 
 TYPES = sorted(EVENTS)
@@ -213,19 +215,16 @@ def test_what_is_no_citation_is_refused_as_a_rule(rule: str) -> None:
 
 
 def test_every_rule_by_which_a_shipped_pack_keeps_data_fits_the_schema() -> None:
-    pack = pytest.importorskip("policy.pack")
-    loaded = pack.load_packs()
-    for one in loaded.values():
+    for one in load_packs().values():
         for keep in one.rules.keep_at_erasure:
             rule = "; ".join(one.cited(keep.cite))
             leaf.encode({**event("subject.erased"), "kept": [{"cls": keep.cls.value, "rule": rule}]})
 
 
 def test_every_pack_id_and_reason_code_of_policy_fits_the_schema() -> None:
-    codes = pytest.importorskip("policy.codes")
-    for code in codes.ALLOW_CODES | codes.DENY_CODES:
+    for code in ALLOW_CODES | DENY_CODES:
         leaf.encode({**event("decision.made"), "rc": code})
-    for code in codes.DENY_CODES:
+    for code in DENY_CODES:
         leaf.encode({**event("upload.refused"), "rc": code})
 
 
