@@ -17,6 +17,7 @@ Check = Callable[[Any], bool]
 
 MAX_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 MAX_LIST = 64
+MAX_SEALS = 8
 
 # A citation is made of a closed vocabulary and of places: `GDPR Art. 17(3)(b),(e)`,
 # `Cal. Civ. Code 1798.105(d)(8)`, `PIPEDA Sch. 1 cl. 4.5.2`.  The one open word is an
@@ -149,6 +150,7 @@ def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
 
 
 HEX16 = text(r"[0-9a-f]{32}")
+KEY_ID = text(r"[0-9a-f]{8}")
 HEX32 = text(r"[0-9a-f]{64}")
 CODE = text(r"[a-z][a-z0-9_]{0,31}")
 DETAIL = text(r"[a-z0-9_]{1,63}")
@@ -174,6 +176,7 @@ RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 GIVEN_REASON = text(r"[A-Z][A-Z0-9_]{2,63}")
 METHOD = text(rf"(?:{_SERVICES})Service/[A-Z][A-Za-z]{{1,39}}")
+MONTH = text(r"[0-9]{4}-(?:0[1-9]|1[0-2])|open")
 POLICY = listed(record({"id": PACK, "sha256": HEX32}))
 KEPT = listed(record({"cls": CLASS, "rule": RULE}, {"until": MS}))
 
@@ -181,6 +184,17 @@ KEPT = listed(record({"cls": CLASS, "rule": RULE}, {"until": MS}))
 def REASON(value: Any) -> bool:  # noqa: N802 - a check like those above, made of two of them
     """Return whether `value` is a reason of the gateway or a denial of policy."""
     return isinstance(value, str) and (value in REASONS or (value.startswith("DENY_") and DECISION(value)))
+
+
+def SEAL(value: Any) -> bool:  # noqa: N802 - likewise
+    """Return whether `value` is a seal: `[token, class, commitment]` (`audit.seal`)."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and HEX16(value[0])
+        and CLASS(value[1])
+        and HEX32(value[2])
+    )
 
 
 COMMON: Mapping[str, Check] = MappingProxyType(
@@ -191,14 +205,16 @@ COMMON: Mapping[str, Check] = MappingProxyType(
         "t": MS,
         "n": HEX16,
         "act": ACTOR,
-        # Empty until erasable payloads are built (decision 0004).
-        "seals": listed(HEX32, 0),
+        # One per (subject, class) that the event has something to say of, opened elsewhere or erased.
+        "seals": listed(SEAL, MAX_SEALS),
     }
 )
 """The fields of every leaf."""
 
 EVENTS: Mapping[str, Fields] = MappingProxyType(
     {
+        # Somebody read the log: what was asked for, and how many leaves were shown.
+        "audit.read": Fields({"mthd": METHOD, "nrow": COUNT}, {"from": SIZE, "to": SIZE}),
         "access.refused": Fields({"mthd": METHOD, "rc": REASON}),
         "consent.recorded": Fields(
             {
@@ -231,7 +247,11 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "dsr.cancelled": Fields({"dsr": HEX16}),
         "dsr.received": Fields({"dsr": HEX16, "dkind": DSR_KIND, "reg": PACK}),
         "dsr.refused": Fields({"dsr": HEX16, "rc": GIVEN_REASON}),
-        "export.created": Fields({"from": SIZE, "to": SIZE, "size": SIZE, "root": HEX32}),
+        "export.created": Fields(
+            {"from": SIZE, "to": SIZE, "size": SIZE, "root": HEX32},
+            # `man`: SHA-256 of the manifest; `prev`: size of the export before it; `open`: classes disclosed.
+            {"man": HEX32, "prev": SIZE, "open": listed(CLASS), "filt": one_of("all", "type", "time")},
+        ),
         "image.scrubbed": Fields({"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)}),
         "job.cancelled": Fields({"job": HEX16, "why": WHY}),
         "job.created": Fields({"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}),
@@ -240,9 +260,16 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "job.failed": Fields({"job": HEX16, "bak": HEX16, "rc": REASON}, {"det": DETAIL}),
         "job.stopping": Fields({"job": HEX16}),
         "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32}),
+        # Entries below `to` are not kept any more; their hashes are.
+        "log.pruned": Fields({"to": SIZE}),
+        # The keys of the log changed: key ids (C2SP, 8 hex) that signed until here and that sign from here.
+        "log.rekeyed": Fields({"old": listed(KEY_ID), "new": listed(KEY_ID)}),
         "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}),
         "object.destroyed": Fields({"obj": HEX16, "cat": KIND, "why": WHY}),
         "object.sealed": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
+        # The keys and bytes of `nseal` payloads were destroyed: by an erasure, or because their term ended.
+        "payload.erased": Fields({"dsr": HEX16, "nseal": COUNT}),
+        "payload.expired": Fields({"cls": CLASS, "month": MONTH, "nseal": COUNT}),
         "record.expired": Fields({}, {"con": HEX16, "dsr": HEX16}),
         "result.released": Fields({"job": HEX16, "obj": HEX16}),
         "signal.recorded": Fields({"sig": listed(SIGNAL)}),
