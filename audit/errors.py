@@ -44,6 +44,10 @@ class ProofInvalid(AuditError):
     """A proof that does not lead to the root it claims."""
 
 
+class TileInvalid(AuditError):
+    """A tile, a bundle of entries or a path of them that tlog-tiles does not know, or that is damaged."""
+
+
 class ExportInvalid(AuditError):
     """An export that is incomplete, altered, or contradicts itself."""
 
