@@ -12,10 +12,12 @@ from gateway.admin import options
 from gateway.admin.exits import FAILED, USAGE, VERDICTS
 from gateway.admin.export import fetch
 from gateway.admin.files import read_text, refuse_existing, write_whole
+from gateway.admin.fsck import fsck
 from gateway.admin.output import Form, emit, fail, show
 from gateway.admin.session import pages, talk
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The audit log.")
+app.command()(fsck)
 
 
 @app.command()
