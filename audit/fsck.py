@@ -8,6 +8,7 @@ one tile a level and one bundle are held.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -149,30 +150,37 @@ def folder_reader(folder: Path) -> Read:
     root = folder.resolve()
 
     @lru_cache
-    def is_linked(parent: Path) -> bool:
-        return parent.resolve() != parent
+    def is_linked(parent: str) -> bool:
+        return (root / parent).resolve() != root / parent
 
     def read(path: str) -> bytes | None:
-        place = root / path
-        if is_linked(place.parent) or place.is_symlink():
+        if is_linked(path.rpartition("/")[0]):
             raise TileInvalid("resource_link", "a symbolic link is no part of a log")
         try:
-            # What was a file a moment ago may be a link or a pipe by now.
-            handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            handle = os.open(f"{root}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise TileInvalid("resource_link", "a symbolic link is no part of a log") from None
         try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise TileInvalid("resource_special_file", "it is no regular file")
-            with open(handle, "rb", closefd=False) as file:
-                content = file.read(MAX_BUNDLE_BYTES + 1)
+            return _content(handle)
         finally:
             os.close(handle)
-        if len(content) > MAX_BUNDLE_BYTES:
-            raise TileInvalid("resource_too_large", "no resource has so many bytes")
-        return content
 
     return read
+
+
+def _content(handle: int) -> bytes:
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        raise TileInvalid("resource_special_file", "it is no regular file")
+    if found.st_size > MAX_BUNDLE_BYTES:
+        raise TileInvalid("resource_too_large", "no resource has so many bytes")
+    # One byte more than it had: a file that is being written to is longer than its path says.
+    with open(handle, "rb", closefd=False) as file:
+        return file.read(found.st_size + 1)
 
 
 @dataclass(slots=True)
