@@ -1,5 +1,5 @@
 # Every target is phony: proto, policy, audit, tests and deploy are folders too.
-.PHONY: help demo test check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
+.PHONY: help demo test test-interop check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -57,6 +57,10 @@ serve: setup weights  ## a development gateway and backend, with a folder in .ca
 
 test: setup-dev weights  ## all tests, warnings are errors
 	@LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+
+test-interop: setup-dev  ## verifiers written by others judge our log
+	@$(BIN)/python -m tests.interop.install .cache/interop
+	@LETHE_INTEROP=1 $(BIN)/python -m pytest tests/interop $(ARGS)
 
 bench: setup-dev weights  ## the benchmarks, with what they compare against in the same run
 	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/python -m tests.benchmarks.run $(ARGS)
