@@ -2,73 +2,78 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from audit import b64, note
+from audit import note
 from audit.errors import CheckpointInvalid
+from audit.head import MAX_SIZE, Checkpoint, parse
 from audit.note import Signer, Verifier
-from audit.tree import EMPTY_ROOT, HASH_BYTES
 
-MAX_SIZE = (1 << 63) - 1
-_SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+__all__ = ["MAX_SIZE", "Checkpoint", "Opener", "open_checkpoint", "open_signed", "parse", "sign"]
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The log `origin` had `size` leaves, and their root is `root`."""
+@runtime_checkable
+class Opener(Protocol):
+    """Something that asks more of a checkpoint than one signature: validity of keys, a quorum."""
 
-    origin: str
-    size: int
-    root: bytes
+    def open(self, text: str) -> Checkpoint:
+        """Return the checkpoint of a note, if it has all that is asked.
+
+        Raises:
+            AuditError: It has not.
+        """
 
 
-def sign(origin: str, size: int, root: bytes, signer: Signer) -> str:
-    """Return the signed note of a checkpoint.
+def sign(origin: str, size: int, root: bytes, signers: Signer | Sequence[Signer], at_s: int = 0) -> str:
+    """Return the checkpoint as a note with one signature of each signer, in their order.
+
+    Args:
+        signers: Keys of the log: of both algorithms, and at a rotation the old and the new ones.
+        at_s: POSIX time that ML-DSA-44 signatures carry; 0 makes no statement about the tree
+            being the newest then.
 
     Raises:
-        CheckpointInvalid: The key is not named after the origin, or the values are none of a tree.
+        CheckpointInvalid: No key, one that is not named after the origin, or values of no tree.
     """
-    if signer.name != origin:
+    keys = (signers,) if isinstance(signers, Signer) else tuple(signers)
+    if not keys or any(key.name != origin for key in keys):
         raise CheckpointInvalid("checkpoint_key_name")
-    body = f"{origin}\n{size}\n{b64.encode(root)}\n"
+    body = Checkpoint(origin, size, root).body()
     if parse(body) != Checkpoint(origin, size, root):
         raise CheckpointInvalid("checkpoint_values")
-    return signer.sign(body)
+    return note.assemble(body, [key.line(body, at_s) for key in keys])
 
 
-def parse(body: str) -> Checkpoint:
-    """Return the checkpoint that a note's body states.
-
-    Extension lines are refused: nothing of ours writes them and no monitor can audit them.
-
-    Raises:
-        CheckpointInvalid: Not exactly origin, size and root.
-    """
-    lines = body.split("\n")
-    if len(lines) != 4 or lines[3] or not lines[0]:
-        raise CheckpointInvalid("checkpoint_lines", "a checkpoint is origin, size and root")
-    root = b64.decode(lines[2])
-    if root is None or len(root) != HASH_BYTES:
-        raise CheckpointInvalid("checkpoint_root", "the root is not 32 bytes in base64")
-    if not _SIZE.fullmatch(lines[1]) or int(lines[1]) > MAX_SIZE:
-        raise CheckpointInvalid("checkpoint_size", "the size is not a decimal number")
-    found = Checkpoint(lines[0], int(lines[1]), root)
-    if found.size == 0 and root != EMPTY_ROOT:
-        raise CheckpointInvalid("checkpoint_root", "the empty tree has another root")
-    return found
-
-
-def open_checkpoint(text: str, verifiers: Sequence[Verifier]) -> Checkpoint:
+def open_checkpoint(text: str, verifiers: Sequence[Verifier] | Opener) -> Checkpoint:
     """Return the checkpoint of a note that one of `verifiers`, named after its origin, has signed.
+
+    What opens checkpoints by itself, such as `Trust`, is asked to: no caller can forget its rules.
 
     Raises:
         NoteInvalid: Malformed, a false signature, or no known key.
         CheckpointInvalid: Not a checkpoint, or signed only by keys of another name.
+        KeyRefused, QuorumNotMet: By the rules of an opener.
     """
-    body, signed = note.open_note(text, verifiers)
+    if isinstance(verifiers, Opener):
+        return verifiers.open(text)
+    return open_signed(text, verifiers)[0]
+
+
+def open_signed(
+    text: str, logs: Sequence[Verifier], others: Sequence[Verifier] = ()
+) -> tuple[Checkpoint, list[Verifier]]:
+    """Return the checkpoint of a note that a key of `logs` has signed, and all known keys that have.
+
+    Args:
+        others: Keys that are known and do not vouch for the log, such as those of witnesses.
+
+    Raises:
+        NoteInvalid: Malformed, a false signature, or no known key.
+        CheckpointInvalid: Not a checkpoint, or no key of `logs` named after its origin has signed.
+    """
+    body, signed = note.open_note(text, [*logs, *others])
     found = parse(body)
-    if not any(verifier.name == found.origin for verifier in signed):
+    if not any(verifier.name == found.origin and verifier in logs for verifier in signed):
         raise CheckpointInvalid("checkpoint_key_name", "no key of the origin's name has signed")
-    return found
+    return found, signed

@@ -36,6 +36,14 @@ class CheckpointInvalid(AuditError):
     """A note that is signed and is no checkpoint of its origin."""
 
 
+class KeyRefused(AuditError):
+    """A checkpoint signed by a key of the log that may not sign one of that size, or not by one that must."""
+
+
+class QuorumNotMet(AuditError):
+    """A checkpoint that fewer witnesses cosigned than the policy asks for."""
+
+
 class CheckpointInconsistent(AuditError):
     """A checkpoint that contradicts the entries it is said to be about."""
 
@@ -53,4 +61,4 @@ class ExportInvalid(AuditError):
 
 
 class TrustInvalid(AuditError):
-    """A trust file from which no key can be taken."""
+    """A trust file, a `keys.txt` or a policy from which no trust can be taken."""
