@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from audit import b64, note
-from audit.checkpoint import Checkpoint, open_checkpoint
+from audit.checkpoint import Checkpoint, Opener, open_checkpoint
 from audit.errors import ProofInvalid
+from audit.head import MAX_SIZE
 from audit.note import Verifier
 from audit.tree import HASH_BYTES, hash_leaf, verify_inclusion
 
@@ -29,9 +30,17 @@ class TlogProof:
 
 
 def write(*, index: int, hashes: Sequence[bytes], checkpoint: str, extra: bytes | None) -> str:
-    """Return the text of a proof; `checkpoint` is the signed note, verbatim."""
+    """Return the text of a proof; `checkpoint` is the signed note, verbatim.
+
+    Raises:
+        ProofInvalid: What would be written is no proof.
+    """
+    if not 0 <= index <= MAX_SIZE or len(hashes) > MAX_HASHES:
+        raise ProofInvalid("proof_values", "no tree has such a proof")
+    if any(len(hashed) != HASH_BYTES for hashed in hashes):
+        raise ProofInvalid("proof_hash")
     lines = [HEADER]
-    if extra is not None:
+    if extra:
         lines.append(f"extra {b64.encode(extra)}")
     lines.append(f"index {index}")
     lines.extend(map(b64.encode, hashes))
@@ -59,14 +68,19 @@ def parse(text: str) -> TlogProof:
     return TlogProof(int(index[1]), tuple(map(_hash, lines)), checkpoint, extra)
 
 
-def verify(text: str, verifiers: Sequence[Verifier], leaf: bytes | None) -> tuple[TlogProof, Checkpoint]:
-    """Return the proof and its checkpoint, if the leaf is in the log and a known key says so.
+def verify(
+    text: str, verifiers: Sequence[Verifier] | Opener, leaf: bytes | None
+) -> tuple[TlogProof, Checkpoint]:
+    """Return the proof and its checkpoint, if the leaf is in the log and those that are believed say so.
 
-    `leaf` is the leaf's bytes; None means those that the proof carries in `extra`.
+    Args:
+        verifiers: Keys of the log, or what asks more of a checkpoint, such as `Trust`.
+        leaf: The leaf's bytes; None means those that the proof carries in `extra`.
 
     Raises:
         ProofInvalid: Malformed, no leaf, or it does not lead to the root.
         NoteInvalid, CheckpointInvalid: The checkpoint is not one of a known log.
+        KeyRefused, QuorumNotMet: The checkpoint has not what is asked of it.
     """
     found = parse(text)
     head = open_checkpoint(found.checkpoint, verifiers)
@@ -91,7 +105,7 @@ def check(found: TlogProof, head: Checkpoint, leaf: bytes | None) -> bytes:
 
 def _extra(line: str) -> bytes:
     data = b64.decode(line.removeprefix("extra "))
-    if data is None:
+    if not data:  # without data there is no line
         raise ProofInvalid("proof_extra")
     return data
 

@@ -1,69 +1,85 @@
-"""Which keys an auditor trusts: a list of verifier keys, or a C2SP tlog-policy without witnesses."""
+"""Whom an auditor believes: a list of verifier keys, a `keys.txt`, or a C2SP tlog-policy."""
 
 from __future__ import annotations
 
-from audit.errors import NoteInvalid, TrustInvalid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from audit.checkpoint import Checkpoint, open_signed
+from audit.errors import TrustInvalid
+from audit.keys import KeyBook
 from audit.note import Verifier
-
-MAX_CHARS = 256 * 1024
-MAX_KEYS = 64
-_WITNESSED = "witnesses are not supported yet: give a policy with `quorum none`, or the log's keys alone"
+from audit.quorum import KEYWORDS, MAX_CHARS, Policy, words_of
 
 
-def read_trust(text: str) -> tuple[Verifier, ...]:
-    """Return the log keys of a trust file.
+@dataclass(frozen=True)
+class Trust(Sequence[Verifier]):
+    """The log's keys, the sizes that each may sign, and the witnesses that are asked for.
 
-    It is either one verifier key a line, or a C2SP tlog-policy with lines
-    `log <vkey> [<url>]` and one line `quorum none`.  Empty lines, and lines that
-    begin with `#`, are skipped.
+    As a sequence it is the log's keys, without their limits.  To open a checkpoint
+    use `open`; `checkpoint.open_checkpoint` and what builds on it do so by themselves.
+
+    Attributes:
+        book: Keys of the log, with validity.
+        policy: Its witnesses and quorum count; its logs are in `book`.
+    """
+
+    book: KeyBook
+    policy: Policy | None = None
+
+    @property
+    def verifiers(self) -> tuple[Verifier, ...]:
+        """The log's keys, retired and revoked ones too; those of witnesses are not among them."""
+        return self.book.verifiers
+
+    def verifiers_at(self, size: int) -> tuple[Verifier, ...]:
+        """Return the log's keys that may sign at this size, a manifest say."""
+        return self.book.verifiers_at(size)
+
+    def open(self, text: str) -> Checkpoint:
+        """Return the checkpoint of a note that has all that is asked for.
+
+        Raises:
+            NoteInvalid: Malformed, a false signature of any known key, or no known key.
+            CheckpointInvalid: Not a checkpoint, or no log's key named after its origin has signed.
+            KeyRefused: A key of the log has signed that may not sign this size.
+            QuorumNotMet: Too few witnesses have cosigned.
+        """
+        witnesses = self.policy.witnesses if self.policy else ()
+        head, signed = open_signed(text, self.verifiers, [witness.verifier for witness in witnesses])
+        self.book.check(head, signed)
+        if self.policy:
+            self.policy.check_quorum(signed)
+        return head
+
+    def __len__(self) -> int:
+        """Return the number of the log's keys."""
+        return len(self.verifiers)
+
+    @overload
+    def __getitem__(self, place: int) -> Verifier: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Verifier]: ...
+    def __getitem__(self, place: int | slice) -> Verifier | Sequence[Verifier]:
+        """Return a key of the log, or several."""
+        return self.verifiers[place]
+
+
+def read_trust(text: str) -> Trust:
+    """Return what a trust file says.
+
+    It is either one verifier key a line, perhaps with the sizes that it may sign
+    (`audit.keys`), or a C2SP tlog-policy with at least one log (`audit.quorum`).
 
     Raises:
-        TrustInvalid: Malformed, no key at all, a key twice, or a policy that asks for witnesses.
+        TrustInvalid: Malformed, no key of a log at all, a key twice, or beyond the caps.
     """
     if len(text) > MAX_CHARS:
         raise TrustInvalid("trust_too_large")
-    # Only a newline ends a line and only space and tab part words, as tlog-policy has it.
-    lines = [line.replace("\t", " ").strip(" \r") for line in text.split("\n")]
-    words = [
-        [word for word in line.split(" ") if word] for line in lines if line and not line.startswith("#")
-    ]
-    is_policy = any(first in {"log", "witness", "group", "quorum"} for first, *_ in words)
-    keys = _policy_keys(words) if is_policy else _listed_keys(words)
-    if not keys:
-        raise TrustInvalid("trust_empty", "there is no key in it")
-    if len(keys) > MAX_KEYS:
-        raise TrustInvalid("trust_too_many_keys")
-    if len({key.public_key for key in keys}) != len(keys):
-        raise TrustInvalid("trust_duplicate_key", "a key stands in it twice")
-    return keys
-
-
-def _listed_keys(lines: list[list[str]]) -> tuple[Verifier, ...]:
-    if any(len(words) != 1 for words in lines):
-        raise TrustInvalid("trust_malformed", "one verifier key a line is expected")
-    return tuple(_key(words[0]) for words in lines)
-
-
-def _policy_keys(lines: list[list[str]]) -> tuple[Verifier, ...]:
-    keys: list[Verifier] = []
-    quorums = 0
-    for words in lines:
-        match words:
-            case ["log", vkey] | ["log", vkey, _]:
-                keys.append(_key(vkey))
-            case ["quorum", "none"]:
-                quorums += 1
-            case ["witness" | "group" | "quorum", *_]:
-                raise TrustInvalid("trust_witnesses", _WITNESSED)
-            case _:
-                raise TrustInvalid("trust_malformed", "a line is none of tlog-policy")
-    if quorums != 1:
-        raise TrustInvalid("trust_quorum", "a tlog-policy has exactly one line `quorum none`")
-    return tuple(keys)
-
-
-def _key(vkey: str) -> Verifier:
-    try:
-        return Verifier.parse(vkey)
-    except NoteInvalid as error:
-        raise TrustInvalid("trust_key", str(error)) from None
+    if not any(words[0] in KEYWORDS for words in words_of(text)):
+        return Trust(KeyBook.parse(text))
+    policy = Policy.parse(text)
+    if not policy.logs:
+        raise TrustInvalid("trust_empty", "there is no key of a log in it")
+    return Trust(KeyBook.of(log.verifier for log in policy.logs), policy)

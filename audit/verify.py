@@ -94,7 +94,7 @@ def verify_export(files: Mapping[str, bytes], trust: str | None) -> Report:
     return Report(verdict, "", head.origin, head.size, head.root.hex(), reading.counts())
 
 
-def _own_keys(files: Mapping[str, bytes]) -> tuple[Verifier, ...]:
+def _own_keys(files: Mapping[str, bytes]) -> Sequence[Verifier]:
     return read_trust(_text(files, export.KEYS))
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from audit import b64, proof, tree
+from audit import b64, checkpoint, note, proof, tree
+from audit.cosign import Cosigner
 from audit.errors import AuditError, ProofInvalid
+from audit.note import Signer
 from tests.unit.audit.logs import SIGNER, STRANGER, head, lines, reader
 
 VECTOR = json.loads(Path(__file__).parents[2].joinpath("vectors/c2sp.json").read_text())["proof"]
@@ -95,6 +97,7 @@ def test_a_tree_of_one_leaf_has_a_proof_without_hashes() -> None:
         TEXT.replace("extra ", "extra  "),
         TEXT.replace("extra ", "Extra "),
         TEXT.replace("extra ", "extra *"),
+        BARE.replace("index ", "extra \nindex "),
         TEXT.replace("extra ", "extra AAAA\nextra "),
         TEXT.replace(HASH, HASH[:-1]),
         TEXT.replace(HASH, HASH + " "),
@@ -112,6 +115,28 @@ def test_a_tree_of_one_leaf_has_a_proof_without_hashes() -> None:
 def test_an_altered_proof_is_refused(text: str) -> None:
     with pytest.raises(AuditError):
         proof.verify(text, [SIGNER.verifier], None)
+
+
+@pytest.mark.parametrize(
+    ("index", "hashes"), [(-1, PATH), (1 << 63, PATH), (5, [b"x"]), (5, [bytes(32)] * 64)]
+)
+def test_what_is_no_proof_is_not_written(index: int, hashes: list[bytes]) -> None:
+    with pytest.raises(ProofInvalid):
+        proof.write(index=index, hashes=hashes, checkpoint=NOTE, extra=None)
+
+
+def test_no_data_is_no_line() -> None:
+    assert proof.write(index=INDEX, hashes=PATH, checkpoint=NOTE, extra=b"") == BARE
+
+
+def test_a_proof_carries_a_checkpoint_of_many_signatures() -> None:
+    post = Signer(SIGNER.name, bytes(32), "ml-dsa-44")
+    many = checkpoint.sign(SIGNER.name, len(LINES), tree.root_of_leaves(HASHES), [SIGNER, post], 5)
+    witnesses = [Cosigner(f"witness.example/{place}", bytes([place]) * 32) for place in range(16)]
+    many = note.add_signatures(many, [witness.cosign(many, 5) for witness in witnesses])
+    text = proof.write(index=INDEX, hashes=PATH, checkpoint=many, extra=LINES[INDEX])
+    for keys in ([SIGNER.verifier], [post.verifier], [SIGNER.verifier, *(w.verifier for w in witnesses)]):
+        assert len(LINES) == proof.verify(text, keys, None)[1].size
 
 
 def test_every_flipped_byte_of_a_proof_is_noticed() -> None:
