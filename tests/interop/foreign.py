@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from audit import b64
+
 HERE = Path(__file__).parent
 
 
@@ -54,9 +56,7 @@ class Tools:
 @contextmanager
 def flipped(path: Path, at: int) -> Iterator[None]:
     """Have one bit of byte `at` of a file changed while this lasts; negative counts from the end."""
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    with replaced(path, bytes(data)):
+    with replaced(path, flip(path.read_bytes(), at)):
         yield
 
 
@@ -69,3 +69,19 @@ def replaced(path: Path, data: bytes) -> Iterator[None]:
         yield
     finally:
         path.write_bytes(good)
+
+
+def flip_signature(note: str, line: int, at: int) -> str:
+    """Return a note with one bit of byte `at` of its signature `line` changed."""
+    text, gap, signed = note.rpartition("\n\n")
+    lines = signed.split("\n")
+    mark, name, encoded = lines[line].split(" ")
+    lines[line] = f"{mark} {name} {b64.encode(flip(b64.decode(encoded) or b'', at))}"
+    return text + gap + "\n".join(lines)
+
+
+def flip(data: bytes, at: int = 0) -> bytes:
+    """Return `data` with one bit of byte `at` changed; negative counts from the end."""
+    changed = bytearray(data)
+    changed[at] ^= 1
+    return bytes(changed)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from audit import b64, checkpoint, leaf, proof, tiles, tree
+from audit import b64, checkpoint, leaf, note, proof, tiles, tree
+from audit.cosign import Cosigner
 from audit.note import Signer
 
 ORIGIN = "log.example/tenant-1"
@@ -16,7 +17,18 @@ SIZES = (0, 1, 2, 255, 256, 257, 511, 65_279, 65_280, 65_535, 65_536, 65_537, 65
 """Where a checkpoint is published: on both sides of each edge of a tile of level 0, 1 and 2."""
 LAST = SIZES[-1]
 AT_S = 1_795_000_000
-_LOG = Signer(ORIGIN, hashlib.sha256(b"log").digest())
+
+
+def _seed(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+LOG = (Signer(ORIGIN, _seed("log")), Signer(ORIGIN, _seed("log, later"), "ml-dsa-44"))
+"""The log's keys, which sign each checkpoint in this order."""
+WITNESSES = (
+    Cosigner("witness.example/w2", _seed("w2"), "ed25519"),
+    Cosigner("witness.example/w3", _seed("w3"), "ml-dsa-44"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,13 +50,17 @@ class Published:
         return self.base / "keys"
 
     @property
-    def stranger(self) -> str:
-        """A verifier key of the log's name that is not the log's."""
-        return f"{Signer(ORIGIN, hashlib.sha256(b'stranger').digest()).vkey()}\n"
+    def all_keys(self) -> Path:
+        """The keys of the log and of its witnesses."""
+        return self.base / "all-keys"
 
     def head(self, size: int) -> Path:
         """The checkpoint of that size."""
         return self.base / "heads" / str(size)
+
+    def cosigned(self, size: int) -> Path:
+        """The checkpoint of that size with the cosignatures of the witnesses, in their order."""
+        return self.base / "cosigned" / str(size)
 
     def write_proof(self, index: int, size: int, to: Path) -> Path:
         """Write the `.tlog-proof` of a leaf, which carries it, and return where."""
@@ -68,13 +84,13 @@ class Published:
 
     def forked(self, size: int) -> str:
         """A checkpoint of that size and of another root, signed by the log."""
-        return _sign(size, hashlib.sha256(b"fork").digest())
+        return _sign(size, _seed("fork"))
 
 
 def publish(base: Path) -> Published:
     """Write a log of 70,000 leaves that has grown through all of `SIZES`."""
-    (base / "heads").mkdir()
-    (base / "keys").write_text(f"{_LOG.vkey()}\n", "utf-8")
+    (base / "keys").write_text("".join(f"{key.vkey()}\n" for key in LOG), "utf-8")
+    (base / "all-keys").write_text("".join(f"{key.vkey()}\n" for key in (*LOG, *WITNESSES)), "utf-8")
     lines = _leaves(LAST)
     grown: dict[tuple[int, int], bytes] = {}
 
@@ -92,13 +108,16 @@ def publish(base: Path) -> Published:
                 _write(base / "log" / tiles.entries_path(index, len(entries)), tiles.bundle(entries))
         size = target
         root = tree.root_of(size, tiles.reader(read_tile))
-        _write(base / "heads" / str(size), _sign(size, root).encode())
+        head = _sign(size, root)
+        _write(base / "heads" / str(size), head.encode())
+        lines_of_witnesses = [witness.cosign(head, AT_S) for witness in WITNESSES]
+        _write(base / "cosigned" / str(size), note.add_signatures(head, lines_of_witnesses).encode())
     _write(base / "log/checkpoint", (base / "heads" / str(size)).read_bytes())
     return Published(base, lines, tiles.reader(read_tile))
 
 
 def _sign(size: int, root: bytes) -> str:
-    return checkpoint.sign(ORIGIN, size, root, _LOG)
+    return checkpoint.sign(ORIGIN, size, root, LOG, AT_S)
 
 
 def _leaves(count: int) -> list[bytes]:

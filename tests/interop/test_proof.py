@@ -11,7 +11,7 @@ import pytest
 
 from audit import b64, proof
 from audit.proof import TlogProof
-from tests.interop.foreign import Refused, Tools
+from tests.interop.foreign import Refused, Tools, flip
 from tests.interop.published import LAST, SIZES, Published
 
 OF_A_LEAF = ("x/mod", "sigstore", "aics-tlog")
@@ -26,14 +26,10 @@ GROWTHS = [*pairwise(SIZES[1:]), (1, LAST), (256, LAST), (65_536, LAST), (LAST, 
 Change = Callable[[TlogProof], TlogProof]
 
 
-def _flip(data: bytes) -> bytes:
-    return bytes([data[0] ^ 1, *data[1:]])
-
-
 def _hash(at: int) -> Change:
     def change(found: TlogProof) -> TlogProof:
         hashes = list(found.hashes)
-        hashes[at] = _flip(hashes[at])
+        hashes[at] = flip(hashes[at])
         return replace(found, hashes=tuple(hashes))
 
     return change
@@ -48,7 +44,7 @@ CHANGES: dict[str, Change] = {
     "one hash more": lambda found: replace(found, hashes=(*found.hashes, bytes(32))),
     "index + 1": lambda found: replace(found, index=found.index + 1),
     "index - 1": lambda found: replace(found, index=found.index - 1),
-    "leaf": lambda found: replace(found, extra=_flip(found.extra or b"")),
+    "leaf": lambda found: replace(found, extra=flip(found.extra or b"")),
     "size": lambda found: replace(found, checkpoint=found.checkpoint.replace("70000", "70001")),
     "origin": lambda found: replace(found, checkpoint=found.checkpoint.replace("tenant-1", "tenant-2", 1)),
 }
@@ -108,7 +104,7 @@ def test_a_flipped_byte_of_a_proof_of_growth_is_refused(
 ):
     path = log.write_growth(65_537, LAST, tmp_path / "growth")
     lines = path.read_text("ascii").split()
-    lines[at] = b64.encode(_flip(b64.decode(lines[at]) or b""))
+    lines[at] = b64.encode(flip(b64.decode(lines[at]) or b""))
     path.write_text("\n".join(lines), "ascii")
     with pytest.raises(Refused):
         tools.ask(verifier, "growth", log.keys, log.head(65_537), log.head(LAST), path)

@@ -13,9 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from audit import b64
-from tests.interop.foreign import Refused, Tools
-from tests.interop.published import LAST, ORIGIN, Published
+from audit import b64, cosign, note
+from audit.errors import NoteInvalid, QuorumNotMet
+from audit.note import Verifier
+from audit.quorum import Policy
+from tests.interop.foreign import Refused, Tools, flip, flip_signature
+from tests.interop.published import LAST, LOG, ORIGIN, Published
 
 NAME = "witness.example/w1"
 
@@ -72,6 +75,21 @@ def test_it_cosigns_a_log_that_grows(tools: Tools, log: Published, witness: Witn
             tools.ask(verifier, "head", keys, cosigned)
 
 
+def test_we_count_its_cosignature(log: Published, witness: Witness):
+    """It makes the quorum of a policy, and one byte changed it is no longer a note that we open."""
+    logs = "".join(f"log {key.vkey()}\n" for key in LOG)
+    policy = Policy.parse(f"{logs}witness w1 {witness.vkey}\nquorum w1\n")
+    head = log.head(LAST).read_text("utf-8")
+    with pytest.raises(QuorumNotMet):
+        policy.check(head)
+    before = int(time.time())
+    cosigned = note.add_signatures(head, [witness.add(0, LAST)[1]])
+    assert policy.check(cosigned).size == LAST
+    assert before <= cosign.verify(cosigned, Verifier.parse(witness.vkey)) <= time.time()
+    with pytest.raises(NoteInvalid):
+        policy.check(flip_signature(cosigned, -2, -1))
+
+
 def test_a_cosignature_of_another_checkpoint_is_refused(
     tools: Tools, log: Published, witness: Witness, tmp_path: Path
 ):
@@ -94,9 +112,7 @@ def test_it_names_the_size_it_knows_when_asked_from_another(witness: Witness):
 def test_it_refuses_a_proof_with_a_flipped_byte(log: Published, witness: Witness, at: int):
     witness.add(0, 65_537)
     hashes = log.growth(65_537, LAST)
-    data = bytearray(b64.decode(hashes[at]) or b"")
-    data[0] ^= 1
-    hashes[at] = b64.encode(bytes(data))
+    hashes[at] = b64.encode(flip(b64.decode(hashes[at]) or b""))
     assert witness.ask(65_537, hashes, log.head(LAST).read_text("utf-8"))[0] == 422
 
 

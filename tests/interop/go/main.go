@@ -50,7 +50,8 @@ func run(args []string) error {
 	}
 	keys, err := readKeys(args[1])
 	if err != nil {
-		return err
+		fmt.Fprintln(os.Stderr, "keys:", err)
+		os.Exit(2)
 	}
 	switch args[0] {
 	case "head":

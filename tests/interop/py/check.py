@@ -38,7 +38,10 @@ class Refused(Exception):
     """The package says that something does not hold."""
 
 
-def keys(path: str) -> tuple[VKey, list[VKey]]:
+Keys = tuple[VKey, list[VKey]]
+
+
+def read_keys(path: str) -> Keys:
     """Return the log's key and those of the witnesses; the package knows no ML-DSA."""
     found = [parse_vkey(line) for line in Path(path).read_text("utf-8").splitlines() if is_known(line)]
     (log,) = [key for key in found if key.key_type == ED25519]
@@ -47,12 +50,12 @@ def keys(path: str) -> tuple[VKey, list[VKey]]:
 
 def is_known(vkey: str) -> bool:
     """Return whether the key is of a type that the package has."""
-    return base64.b64decode(vkey.rsplit("+", 1)[-1])[0] in {ED25519, COSIGNATURE}
+    return base64.b64decode(vkey.split("+", 2)[2])[0] in {ED25519, COSIGNATURE}
 
 
-def head(keys_path: str, note: str) -> Checkpoint:
+def head(keys: Keys, note: str) -> Checkpoint:
     """Return the checkpoint of a note that all have signed."""
-    log, witnesses = keys(keys_path)
+    log, witnesses = keys
     parsed = parse_note(note)
     result = verify_checkpoint(parsed, log, witnesses, quorum=len(witnesses), expected_origin=log.name)
     if not result.ok:
@@ -60,36 +63,41 @@ def head(keys_path: str, note: str) -> Checkpoint:
     return parse_checkpoint(parsed.text)
 
 
-def tree(keys_path: str, note: str, folder: str) -> None:
+def checkpoint(keys: Keys, note: str) -> None:
+    """Read a checkpoint."""
+    head(keys, Path(note).read_text("utf-8"))
+
+
+def tree(keys: Keys, note: str, folder: str) -> None:
     """Walk every tile and bundle."""
-    at = head(keys_path, Path(note).read_text("utf-8"))
+    at = head(keys, Path(note).read_text("utf-8"))
     audit_tiles(FileSystemTileReader(folder), at.size, at.root)
 
 
-def record(keys_path: str, path: str) -> None:
+def record(keys: Keys, path: str) -> None:
     """Follow a proof from its leaf to its checkpoint."""
     top, _, note = Path(path).read_text("utf-8").partition("\n\n")
     header, extra, index, *hashes = top.split("\n")
     if header != HEADER:
         raise Refused("not a proof")
-    at = head(keys_path, note)
+    at = head(keys, note)
     leaf = base64.b64decode(extra.removeprefix("extra "), validate=True)
     path_up = [base64.b64decode(line, validate=True) for line in hashes]
     if not verify_leaf_inclusion(leaf, int(index.removeprefix("index ")), at.size, path_up, at.root):
         raise Refused("the proof does not lead to the root")
 
 
-def growth(keys_path: str, old: str, new: str, path: str) -> None:
+def growth(keys: Keys, old: str, new: str, path: str) -> None:
     """Follow a proof from one checkpoint to the other."""
-    before, after = (head(keys_path, Path(note).read_text("utf-8")) for note in (old, new))
+    before, after = (head(keys, Path(note).read_text("utf-8")) for note in (old, new))
     proof = [base64.b64decode(line, validate=True) for line in Path(path).read_text("utf-8").split()]
     if not verify_consistency(before.size, after.size, before.root, after.root, proof):
         raise Refused("the proof does not lead to both roots")
 
 
-def rebuild(keys_path: str, note: str, folder: str) -> None:
+def rebuild(keys: Keys, note: str, folder: str) -> None:
     """Compare every file of the tree, byte by byte, with that of the package's writer."""
-    at = head(keys_path, Path(note).read_text("utf-8"))
+    at = head(keys, Path(note).read_text("utf-8"))
     bundles = [(first // 256, min(256, at.size - first)) for first in range(0, at.size, 256)]
     paths = [entry_bundle_path(index, width if width < 256 else None) for index, width in bundles]
     entries = [entry for path in paths for entry in parse_entry_bundle((Path(folder) / path).read_bytes())]
@@ -98,20 +106,22 @@ def rebuild(keys_path: str, note: str, folder: str) -> None:
             raise Refused(f"{name} differs")
 
 
+COMMANDS = {"head": checkpoint, "tree": tree, "record": record, "growth": growth, "rebuild": rebuild}
+
+
 def main(command: str, keys_path: str, *paths: str) -> None:
-    """Do what is asked."""
-    if command == "head":
-        head(keys_path, Path(paths[0]).read_text("utf-8"))
-    else:
-        {"tree": tree, "record": record, "growth": growth, "rebuild": rebuild}[command](keys_path, *paths)
+    """Do what is asked; only what the package is asked to judge can be refused."""
+    keys = read_keys(keys_path)
+    try:
+        COMMANDS[command](keys, *paths)
+    except (Refused, ValueError, FileNotFoundError) as error:
+        # The package's own errors are ValueErrors, and FileNotFoundErrors where a tile is missing.
+        sys.exit(f"refused: {error}")
 
 
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
-    except (Refused, ValueError, FileNotFoundError) as error:
-        # The package's own errors are ValueErrors, and FileNotFoundErrors where a tile is missing.
-        sys.exit(f"refused: {error}")
     except Exception as error:  # noqa: BLE001 - a crash is no refusal
         print(f"failed: {error!r}", file=sys.stderr)
         sys.exit(2)
