@@ -268,7 +268,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "object.destroyed": Fields({"obj": HEX16, "cat": KIND, "why": WHY}),
         "object.sealed": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
         # The keys and bytes of `nseal` payloads were destroyed: by an erasure, or because their term ended.
-        "payload.erased": Fields({"dsr": HEX16, "nseal": COUNT}),
+        "payload.erased": Fields({"nseal": COUNT}),
         "payload.expired": Fields({"cls": CLASS, "month": MONTH, "nseal": COUNT}),
         "record.expired": Fields({}, {"con": HEX16, "dsr": HEX16}),
         "result.released": Fields({"job": HEX16, "obj": HEX16}),

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
-from audit.errors import NoteInvalid
-from audit.note import Signer
+from audit.errors import NoteInvalid, TrustInvalid
+from audit.note import Algorithm, Signer
+from audit.quorum import Log, Policy
 from gateway.adapters import telemetry
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.keys_local import LocalKeyring
+from gateway.adapters.lock_file import FileLock
+from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.objects_local import FileObjects
 from gateway.adapters.sql.records import is_sqlite, open_records, sqlite_path
 from gateway.bell import Bell
@@ -25,7 +29,7 @@ from gateway.caller import Caller
 from gateway.deidentify import Scrubber
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
-from gateway.errors import LetheError, StoreUnavailable
+from gateway.errors import AuditUnavailable, LetheError, StoreUnavailable
 from gateway.flows.audit import Audit
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import HELD_CLASSES, Dsrs
@@ -33,6 +37,7 @@ from gateway.flows.erasure import Erasure
 from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
+from gateway.flows.publish import Publish
 from gateway.flows.release import Release
 from gateway.flows.sequence import Sequence
 from gateway.flows.subject import Subjects
@@ -44,10 +49,13 @@ from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger
 from gateway.people import People
 from gateway.ports.clock import Clock
+from gateway.ports.files import LogFiles
 from gateway.ports.inference import BackendFacts, Inference
 from gateway.ports.keys import KeyService
+from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import Checkpoint, Leaf, PackText, Records, Transaction
+from gateway.ports.records import Leaf, LogHead, PackText, Records, Transaction
+from gateway.ports.witness import Witness
 from gateway.rpc import services as rpc
 from gateway.rpc.certificates import CertificateFiles, Reloader
 from gateway.rpc.doorstep import Doorstep
@@ -56,7 +64,7 @@ from gateway.rpc.identity import Directory
 from gateway.rpc.interceptors import Guard
 from gateway.rpc.server import Services, make_server
 from gateway.rpc.sight import Sight
-from gateway.settings import BackendSection, ConfigInvalid, Settings
+from gateway.settings import BackendSection, ConfigInvalid, Settings, WitnessSection
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
 from gateway.vault.safe import Safe
@@ -80,6 +88,9 @@ class Outside:
     scrubber: Scrubber
     confinement: Mapping[str, bool]
     backends: Mapping[str, Inference]
+    lock: CheckpointLock
+    witnesses: tuple[Witness, ...] = ()
+    log_files: LogFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,7 @@ class Flows:
     erasure: Erasure
     audit: Audit
     sequence: Sequence
+    publish: Publish
     sweep: Sweep
     ledger: Ledger
     packs: Mapping[str, Pack]
@@ -128,10 +140,10 @@ class BackendBoard:
 def flows(
     settings: Settings,
     outside: Outside,
-    signers: Mapping[str, Signer],
-    on_lost: Callable[[int], None] = lambda _number: None,
+    signers: Mapping[str, tuple[Signer, ...]],
+    alarm: Callable[[str], None] = lambda _name: None,
 ) -> Flows:
-    """Hand each flow the doors it needs and no others; `on_lost` hears of lost subject keys."""
+    """Hand each flow the doors it needs and no others; `alarm` hears of what a person must look at."""
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
     controllers = {
@@ -147,8 +159,14 @@ def flows(
     }
     packs = load_packs()
     ledger = Ledger(clock, origins)
-    custody = Custody(records, keys, clock, KeyCache(KEY_CACHE_SIZE, KEY_CACHE_TTL, clock), on_lost)
-    people = People(records, keys, custody)
+    custody = Custody(
+        records,
+        keys,
+        clock,
+        KeyCache(KEY_CACHE_SIZE, KEY_CACHE_TTL, clock),
+        lambda _number: alarm("subject_key_lost"),
+    )
+    people = People(records, keys, custody, timedelta(days=settings.audit.payload_term_days))
     judge = Judge(packs, controllers, ledger)
     idempotency = Idempotency(keys, clock)
     safe = Safe(custody, objects, clock)
@@ -231,7 +249,15 @@ def flows(
             poll_s=poll_s,
         ),
         audit=Audit(records, ledger, signers),
-        sequence=Sequence(records, signers, clock),
+        sequence=Sequence(records, outside.lock, signers, clock),
+        publish=Publish(
+            records,
+            clock,
+            read_policies(settings, signers),
+            outside.witnesses,
+            outside.log_files,
+            lambda _origin: alarm("log_forked"),
+        ),
         sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s)),
         ledger=ledger,
         packs=packs,
@@ -276,13 +302,49 @@ def records_url(settings: Settings) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))
 
 
-def read_signers(settings: Settings) -> dict[str, Signer]:
-    """Return the signer of each tenant's log; the key's name is the log's origin."""
+def read_signers(settings: Settings) -> dict[str, tuple[Signer, ...]]:
+    """Return the signers of each tenant's log, Ed25519 first; the keys' name is the log's origin."""
+    section = settings.audit
+    files: dict[Algorithm, Path | None] = {
+        "ed25519": section.signing_key,
+        "ml-dsa-44": section.signing_key_mldsa,
+    }
     try:
-        seed = bytes.fromhex(settings.audit.signing_key.read_text().strip())
-        return {t.log_origin: Signer(t.log_origin, seed) for t in settings.tenants.values()}
+        seeds = {name: bytes.fromhex(path.read_text().strip()) for name, path in files.items() if path}
+        return {
+            tenant.log_origin: tuple(Signer(tenant.log_origin, seed, name) for name, seed in seeds.items())
+            for tenant in settings.tenants.values()
+        }
     except (OSError, ValueError, NoteInvalid) as error:
         raise ConfigInvalid("audit.signing_key cannot be read") from error
+
+
+def read_policies(settings: Settings, signers: Mapping[str, tuple[Signer, ...]]) -> dict[str, Policy]:
+    """Return what each log needs to be published: its own signature, and the configured quorum.
+
+    Raises:
+        ConfigInvalid: The policy file is none.
+    """
+    asked = Policy((), (), (), "none")
+    if settings.audit.policy is not None:
+        try:
+            asked = Policy.parse(settings.audit.policy.read_bytes())
+        except (OSError, TrustInvalid) as error:
+            raise ConfigInvalid("audit.policy is no tlog-policy") from error
+    return {
+        origin: replace(asked, logs=tuple(Log(signer.verifier) for signer in keys))
+        for origin, keys in signers.items()
+    }
+
+
+def witness(section: WitnessSection) -> Witness:
+    """Return the door to one witness."""
+    from gateway.adapters.witness_http import HttpWitness
+
+    try:
+        return HttpWitness(section.url, section.vkey, timeout_s=section.timeout_s, ca=section.ca)
+    except (OSError, NoteInvalid, ValueError) as error:
+        raise ConfigInvalid("audit.witnesses: a key or a certificate cannot be read") from error
 
 
 def inference(section: BackendSection) -> Inference:
@@ -332,6 +394,9 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             scrubber=scrubber,
             confinement=scrubber.confinement,
             backends=backends,
+            lock=FileLock(lock_directory(settings)),
+            witnesses=tuple(map(witness, settings.audit.witnesses)),
+            log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
         )
 
 
@@ -374,10 +439,12 @@ async def serve(
     signers = read_signers(settings)
     async with open_outside(settings) as opened:
         outside = wrap(opened)
-        wired = flows(settings, outside, signers, lambda _number: watch.alarm("subject_key_lost"))
+        wired = flows(settings, outside, signers, watch.alarm)
         await refuse_past(wired)
         await keep_packs(wired)
-        await wired.sequence.run()
+        await refuse_rollback(wired)
+        with contextlib.suppress(LetheError):
+            await wired.publish.run()
         await wired.backends.look()
         warn_of_confinement(outside.confinement, watch)
         listen = settings.listen
@@ -413,6 +480,7 @@ async def serve(
             await asyncio.gather(*tasks, return_exceptions=True)
             with contextlib.suppress(LetheError):
                 await wired.sequence.run()
+                await wired.publish.run()
             await asyncio.to_thread(provider.shutdown)
             await asyncio.to_thread(close_metrics)
             structlog.get_logger().info("gateway_stopped")
@@ -445,6 +513,7 @@ def background(
     poll_s = settings.jobs.poll_ms / 1000
     loops: list[tuple[str, float, Callable[[], Awaitable[object]]]] = [
         ("sequence_failing", settings.audit.sequence_interval_ms / 1000, wired.sequence.run),
+        ("publish_failing", settings.audit.sequence_interval_ms / 1000, wired.publish.run),
         ("sweep_failing", settings.sweep.interval_s, sweep),
         ("door_watch_failing", settings.listen.reload_s, watch_door),
         ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),
@@ -498,6 +567,22 @@ def refusal_log(wired: Flows) -> Callable[[Caller, str, LetheError], Awaitable[N
     return write
 
 
+async def refuse_rollback(wired: Flows) -> None:
+    """Sequence what waits, and refuse to start where the log lacks what was signed (R12).
+
+    Raises:
+        ConfigInvalid: The database is older than the checkpoint lock, or holds another past.
+    """
+    try:
+        await wired.sequence.run()
+    except AuditUnavailable as error:
+        if error.detail in {"log_rolled_back", "log_changed"}:
+            raise ConfigInvalid(
+                f"{error.detail}: the database and the checkpoint lock do not agree; nothing is signed"
+            ) from error
+        raise
+
+
 async def refuse_past(wired: Flows) -> None:
     """Refuse to start while the clock is behind the log by more than the declared skew.
 
@@ -506,7 +591,7 @@ async def refuse_past(wired: Flows) -> None:
     """
 
     def newest(tx: Transaction) -> list[Leaf]:
-        heads = [tx.get(Checkpoint, origin) for origin in wired.ledger.origins.values()]
+        heads = [tx.get(LogHead, origin) for origin in wired.ledger.origins.values()]
         last = [{"log": head.log, "seq": head.size - 1} for head in heads if head is not None]
         return [leaf for equal in last for leaf in tx.find(Leaf, equal=equal, limit=1)]
 
@@ -557,6 +642,21 @@ def metrics_port(settings: Settings, registry: CollectorRegistry) -> Callable[[]
     return close
 
 
+def lock_directory(settings: Settings) -> Path:
+    """Return where the heads of the logs are locked."""
+    keys = settings.keys.directory
+    return settings.audit.lock or keys.with_name(f"{keys.name}.lock")
+
+
+def make_lock(settings: Settings) -> None:
+    """Make the lock of the logs' heads, unless there is one.
+
+    Raises:
+        AuditUnavailable: The disk refuses.
+    """
+    FileLock.create(lock_directory(settings)).close()
+
+
 def make_folders(settings: Settings) -> None:
     """Create the folders that the gateway writes to, for its own user only.
 
@@ -565,6 +665,8 @@ def make_folders(settings: Settings) -> None:
         StoreUnavailable: The disk refuses.
     """
     folders = [settings.objects.directory]
+    if settings.audit.published is not None:
+        folders.append(settings.audit.published)
     scheme = settings.records.url.partition(":")[0]
     if scheme not in {"sqlite", "postgresql", "postgres"}:
         raise ConfigInvalid("records.url begins with sqlite:/// or postgresql://")

@@ -16,12 +16,14 @@ from gateway.ports.records import (
     Dsr,
     Job,
     Record,
+    SealedPayload,
     Signal,
     StoredObject,
     Subject,
     SubjectKey,
     Transaction,
 )
+from gateway.vault.payload import BUCKET
 from policy.erasure import ErasurePlan
 from policy.terms import KeyClass
 
@@ -204,6 +206,34 @@ class DsrHolding:
 
 
 @dataclass(frozen=True, slots=True)
+class PayloadHolding:
+    """What audit events fix about the subject: the log stays, what it says of anyone goes."""
+
+    ledger: Ledger
+    kinds: tuple[type[Record], ...] = (SealedPayload,)
+
+    def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:  # noqa: ARG002 - a handle is of one tenant
+        """List how much the log says of the subject, as one thing: it may be thousands of events."""
+        number = tx.count(SealedPayload, equal={"handle": handle})
+        if not number:
+            return []
+        return [Held("audit-payloads", "audit", "payload", "", number * BUCKET, None, "GDPR Art. 5(2)")]
+
+    def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:
+        """Empty the payloads, and say so in the log, in one statement however many there are."""
+        mine = {"handle": handle}
+        if any(kept.cls is KeyClass.AUDIT for kept in plan.keep):
+            tx.change(SealedPayload, equal=mine, to={"handle": None})
+            return {}
+        number = tx.count(SealedPayload, equal=mine)
+        if number:
+            by = self.ledger.record(tx, tenant, "payload.erased", None, nseal=number)
+            gone = {"handle": None, "blob": b"", "erased_by": by.event_id}
+            tx.change(SealedPayload, equal=mine, to=gone)
+        return {"nseal": number}
+
+
+@dataclass(frozen=True, slots=True)
 class Holdings:
     """All holdings, in the order in which an erasure asks them; compose fixes it."""
 
@@ -224,4 +254,13 @@ class Holdings:
 
 def in_order(ledger: Ledger) -> Holdings:
     """Return the holdings in the order of an erasure: no new copies, then keys, then rows."""
-    return Holdings((JobHolding(), VaultHolding(ledger), ConsentHolding(), SubjectHolding(), DsrHolding()))
+    return Holdings(
+        (
+            JobHolding(),
+            VaultHolding(ledger),
+            ConsentHolding(),
+            SubjectHolding(),
+            DsrHolding(),
+            PayloadHolding(ledger),
+        )
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.caller import Caller
 from gateway.errors import PolicyDenied, PolicyUnavailable, SubjectBlocked, SubjectUnknown
-from gateway.ledger import Ledger, Receipt
+from gateway.ledger import Ledger, Receipt, Sealings
 from gateway.people import Profile
 from gateway.ports.records import Consent, Notice, Signal, Subject, Transaction
 from policy import consent as consent_rules
@@ -135,7 +135,8 @@ class Judge:
         subject: Subject,
         case: Case,
         verdict: Verdict,
-        **ids: str,
+        sealed: Sealings = (),
+        job: str | None = None,
     ) -> Receipt:
         """Write a decision to the log, as codes from which it can be replayed."""
         decision, basis = verdict.decision, next(iter(verdict.bases), None)
@@ -158,7 +159,8 @@ class Judge:
             sig=[code for code, is_on in given if is_on],
             layer=decision.layer,
             cat=case.kind,
-            **ids,
+            job=job,
+            sealed=sealed,
         )
 
     @staticmethod

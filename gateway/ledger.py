@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from audit import leaf
 from gateway.caller import SYSTEM, Caller
+from gateway.errors import SubjectBlocked
 from gateway.ports.clock import Clock
-from gateway.ports.records import Leaf, Transaction
+from gateway.ports.records import Leaf, SealedPayload, SubjectKey, Transaction
+from gateway.vault.payload import PayloadKey
+
+Sealings = Sequence[tuple[PayloadKey, Mapping[str, Any]]]
+"""Payloads of an event, each with the key of whom it is about."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -37,18 +42,30 @@ class Ledger:
     random: Callable[[int], bytes] = os.urandom
     _last: dict[str, datetime] = field(default_factory=dict, init=False, repr=False)
 
-    def record(self, tx: Transaction, tenant: str, ty: str, by: Caller | None, **fields: Any) -> Receipt:
+    def record(
+        self,
+        tx: Transaction,
+        tenant: str,
+        ty: str,
+        by: Caller | None,
+        *,
+        sealed: Sealings = (),
+        **fields: Any,
+    ) -> Receipt:
         """Queue one event in `tx`; no effect without a leaf, no leaf without an effect.
 
         `by` is the caller, or None when the gateway acts of its own accord.  A
         service appears under its configured name, a person under a token that
-        is new for every event: staff are data subjects too.  Fields that are
-        None are left out.
+        is new for every event: staff are data subjects too.  `sealed` are the
+        payloads that the event fixes, each under its subject's key.  Fields
+        that are None are left out.
 
         Raises:
+            SubjectBlocked: The key of a payload was destroyed meanwhile.
             LeafInvalid: The event is outside the closed schema (a bug of ours).
         """
         now = self._moment(tenant)
+        origin = self.origins[tenant]
         event = leaf.new_event(
             ty,
             at_ms=int(now.timestamp() * 1000),
@@ -56,12 +73,29 @@ class Ledger:
             random=self.random,
             **{name: value for name, value in fields.items() if value is not None},
         )
+        event_id, nonce = str(event["id"]), bytes.fromhex(event["n"])
+        payloads: list[SealedPayload] = []
+        for slot, (key, payload) in enumerate(sealed):
+            holder = self._standing(tx, key)
+            entry, blob = key.seal(origin, nonce, payload, self.random)
+            event["seals"].append(entry)
+            payloads.append(
+                SealedPayload(event_id, slot, origin, holder.handle, holder.key_id, holder.month, blob)
+            )
         line = leaf.encode(event)
         hashed = leaf.leaf_hash(line)
-        origin = self.origins[tenant]
-        event_id = str(event["id"])
-        tx.add(Leaf(event_id=event_id, log=origin, ty=ty, line=line, leaf_hash=hashed, queued_at=now))
+        tx.add(
+            Leaf(event_id=event_id, log=origin, ty=ty, line=line, leaf_hash=hashed, queued_at=now), *payloads
+        )
         return Receipt(origin, event_id, hashed)
+
+    @staticmethod
+    def _standing(tx: Transaction, key: PayloadKey) -> SubjectKey:
+        """Return the record of the key as it stands: a payload must not outlive an erasure."""
+        holder = tx.get(SubjectKey, key.holder.key_id)
+        if holder is None or holder.handle is None:
+            raise SubjectBlocked
+        return holder
 
     def _moment(self, tenant: str) -> datetime:
         """Return the present, or the last moment used where the clock was set back: a log's time never is."""

@@ -122,7 +122,9 @@ def serve(config: Config = Path("lethe.yaml")) -> None:
 
 @app.command()
 def migrate(config: Config = Path("lethe.yaml")) -> None:
-    """Bring the database to the schema of this version.
+    """Bring the database to the schema of this version; make the checkpoint lock if there is none.
+
+    Never run it to get past a lock that was lost: a log that fell back would not be noticed.
 
     Example: lethe migrate --config /etc/lethe/lethe.yaml
     """
@@ -136,6 +138,7 @@ def migrate(config: Config = Path("lethe.yaml")) -> None:
         settings = load(config)
         compose.make_folders(settings)
         asyncio.run(upgrade(compose.records_url(settings)))
+        compose.make_lock(settings)
     except (ConfigInvalid, SchemaMismatch) as fault:
         fail(1, "CONFIG_INVALID", str(fault))
     except LetheError as refusal:

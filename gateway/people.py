@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from gateway.ports.records import Records, Subject, SubjectKey, Transaction
 from gateway.vault.custody import Custody
 from gateway.vault.errors import SealBroken
 from gateway.vault.keys import Binding, open_column, seal_column
+from gateway.vault.payload import PayloadKey
 from policy.terms import KeyClass
 
 _YOUNGEST = {"lt13": 0, "13-15": 13, "16-17": 16, "adult": 18}
@@ -85,6 +86,19 @@ class People:
     records: Records
     keys: KeyService
     custody: Custody
+    payload_term: timedelta = timedelta(days=731)
+    """How long the payloads of audit events are kept; their keys die by the month."""
+
+    async def payload_key(self, tenant: str, handle: str) -> PayloadKey:
+        """Return what seals payloads about the subject now.
+
+        Raises:
+            SubjectBlocked: The subject is fenced.
+            KeyServiceUnavailable: The key service does not answer.
+        """
+        month = f"{self.custody.clock.now() + self.payload_term:%Y-%m}"
+        held = await self.custody.obtain(tenant, handle, KeyClass.AUDIT.value, month)
+        return PayloadKey.of(held.record, held.key)
 
     async def handle(self, tenant: str, subject_id: str) -> str:
         """Return the row handle of a caller's id: HMAC under the tenant's lookup key, in hex."""

@@ -64,11 +64,32 @@ class KeysSection(Section):
     directory: Path
 
 
+class WitnessSection(Section):
+    """A witness that is asked to cosign: its vkey and where it listens (C2SP tlog-witness)."""
+
+    vkey: str
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    ca: Path | None = None
+    timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
 class AuditSection(Section):
-    """The log's signing key (Ed25519 seed file) and its pace."""
+    """The logs: keys that sign (32-byte seeds in hex), where heads are locked, who witnesses, how fast.
+
+    `lock` is a directory that no backup of the database is restored with; without it,
+    the one beside the keyring, which backups leave out, too.  `policy`
+    is a C2SP tlog-policy file whose quorum a head needs to be published; without
+    one, none.  `published` is a folder in which the logs lie as static files.
+    """
 
     signing_key: Path
+    signing_key_mldsa: Path | None = None
+    lock: Path | None = None
+    policy: Path | None = None
+    witnesses: tuple[WitnessSection, ...] = ()
+    published: Path | None = None
     sequence_interval_ms: Annotated[int, Field(ge=1)] = 200
+    payload_term_days: Annotated[int, Field(gt=0)] = 731
 
 
 class ControllerSection(Section):

@@ -20,12 +20,13 @@ from gateway.compose import Outside
 from gateway.deidentify import Scrubbed, Scrubber
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.ports.keys import Epoch, KeyService
+from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore, StoredBytes
 from gateway.ports.records import Records, Transaction
 
 T = TypeVar("T")
 When = Literal["before", "inside", "after"]
-WRITING = frozenset({"objects.put", "objects.delete", "records.scour"}) | frozenset(
+WRITING = frozenset({"objects.put", "objects.delete", "records.scour", "lock.swap"}) | frozenset(
     {"keys.create_epoch", "keys.destroy_epoch", "keys.fence"}
 )
 """Calls that change something, apart from transactions, which are looked at one by one."""
@@ -45,6 +46,7 @@ def around(outside: Outside, hook: Hook) -> Outside:
         objects=HookedObjects(outside.objects, hook),
         keys=HookedKeys(outside.keys, hook),
         scrubber=HookedScrubber(outside.scrubber, hook),
+        lock=HookedLock(outside.lock, hook),
         backends={name: HookedInference(backend, hook) for name, backend in outside.backends.items()},
     )
 
@@ -76,9 +78,17 @@ class _Spy:
     def count(self, kind: Any, **conditions: Any) -> int:
         return self.inner.count(kind, **conditions)
 
-    def put(self, record: Any) -> None:
+    def put(self, *records: Any) -> None:
+        self.wrote |= bool(records)
+        self.inner.put(*records)
+
+    def change(self, kind: Any, **conditions: Any) -> int:
         self.wrote = True
-        self.inner.put(record)
+        return self.inner.change(kind, **conditions)
+
+    def discard(self, kind: Any, **conditions: Any) -> int:
+        self.wrote = True
+        return self.inner.discard(kind, **conditions)
 
     def remove(self, *records: Any) -> None:
         self.wrote |= bool(records)
@@ -152,6 +162,20 @@ class HookedObjects:
         async for found in self.inner.list():
             yield found
         self.hook("objects.list", "after", wrote=False)
+
+
+@dataclass
+class HookedLock:
+    inner: CheckpointLock
+    hook: Hook
+
+    async def load(self, origin: str) -> str | None:
+        found: str | None = await _around(self.hook, "lock.load", self.inner.load(origin))
+        return found
+
+    async def swap(self, origin: str, old: str | None, new: str) -> bool:
+        done: bool = await _around(self.hook, "lock.swap", self.inner.swap(origin, old, new))
+        return done
 
 
 @dataclass

@@ -134,6 +134,7 @@ async def running(
     settings = load(layout.config)
     compose.make_folders(settings)
     await migrate(compose.records_url(settings))
+    compose.make_lock(settings)
     fake = backend or FakeInference()
     # A backend goes by the name we configured for it, whatever it calls itself.
     fake.facts = replace(fake.facts, name=folder.BACKEND)

@@ -55,6 +55,7 @@ async def serving(layout: Layout, *, command: tuple[str, ...] = COMMAND) -> Asyn
     settings = load(layout.config)
     compose.make_folders(settings)
     await migrate(compose.records_url(settings))
+    compose.make_lock(settings)
     outputs = layout.root / "stdout", layout.root / "stderr"
     with outputs[0].open("wb") as out, outputs[1].open("wb") as err:
         child = await asyncio.create_subprocess_exec(

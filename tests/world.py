@@ -15,7 +15,7 @@ from gateway.caller import Caller, Role
 from gateway.deidentify import Scrubbed, ScrubberUnavailable
 from gateway.deidentify.limits import Limits
 from gateway.deidentify.walker import scrub
-from gateway.errors import BackendUnavailable, KeyServiceUnavailable, StoreUnavailable
+from gateway.errors import AuditUnavailable, BackendUnavailable, KeyServiceUnavailable, StoreUnavailable
 from gateway.flows.consent import ConsentDraft
 from gateway.flows.dsr import DsrDraft
 from gateway.flows.notice import NoticeDraft
@@ -29,6 +29,7 @@ from tests.doors import When, around
 from tests.fakes.clock import FrozenClock
 from tests.fakes.inference import FACTS, FakeInference, paint
 from tests.fakes.keys import FakeKeys
+from tests.fakes.lock import FakeLock
 from tests.fakes.objects import FakeObjects
 from tests.fakes.records import MemoryRecords
 
@@ -85,6 +86,7 @@ FAULTS: dict[str, Callable[[], Exception]] = {
     "keys": KeyServiceUnavailable,
     "inference": BackendUnavailable,
     "scrubber": ScrubberUnavailable,
+    "lock": AuditUnavailable,
 }
 
 
@@ -129,6 +131,7 @@ class World:
         self.keys = FakeKeys()
         self.objects = FakeObjects(self.clock.now)
         self.scrubber = PlainScrubber()
+        self.lock = FakeLock()
         self.backend = FakeInference(replace(FACTS, name="studio"))
         self.trip = Trip()
         self.outside = compose.Outside(
@@ -139,10 +142,11 @@ class World:
             scrubber=self.scrubber,
             confinement={},
             backends={"studio": self.backend},
+            lock=self.lock,
         )
         self.settings = settings()
         self.signers = {
-            tenant.log_origin: Signer(tenant.log_origin, bytes([number]) * 32)
+            tenant.log_origin: (Signer(tenant.log_origin, bytes([number]) * 32),)
             for number, tenant in enumerate(self.settings.tenants.values())
         }
         self.flows = self.process()
@@ -204,6 +208,11 @@ class World:
         await self.carry_out()
         return self.dsr(opened.dsr_id)
 
+    async def log(self) -> None:
+        """Sequence what waits, and publish it."""
+        await self.flows.sequence.run()
+        await self.flows.publish.run()
+
     async def carry_out(self, flows: compose.Flows | None = None) -> None:
         """Carry out every erasure that is ready."""
         while await (flows or self.flows).erasure.run_one():
@@ -246,7 +255,7 @@ class World:
             await self.flows.generate.settle()
             await self.carry_out()
             await self.flows.sweep.run()
-        await self.flows.sequence.run()
+        await self.log()
         self.check()
         invariants.check_bytes(self.rows, self.objects.held)
 

@@ -89,6 +89,21 @@ class Layout:
         return self.root / "audit" / "log.seed"
 
     @property
+    def signing_key_mldsa(self) -> Path:
+        """The seed of the log's second key, of ML-DSA-44."""
+        return self.root / "audit" / "log-mldsa.seed"
+
+    @property
+    def lock(self) -> Path:
+        """The lock of the logs' heads, which `lethe migrate` makes."""
+        return self.root / "audit" / "lock"
+
+    @property
+    def published(self) -> Path:
+        """The logs as files."""
+        return self.root / "data" / "log"
+
+    @property
     def keys(self) -> Path:
         """The keyring."""
         return self.root / "keys"
@@ -154,7 +169,7 @@ def init_folder(
 def _fill(
     layout: Layout, make_keyring: Callable[[Path], object], now: datetime, address: str, backend_address: str
 ) -> None:
-    for name in ("ca", "backend-ca", "certs", "clients", "audit", "data", "data/objects"):
+    for name in ("ca", "backend-ca", "certs", "clients", "audit", "data", "data/objects", "data/log"):
         (layout.root / name).mkdir(mode=0o700)
     make_keyring(layout.keys)
     own = _authority(layout.ca, "Lethe development CA", now)
@@ -208,12 +223,16 @@ def _hosts(address: str) -> tuple[str, ...]:
 
 
 def _signing_key(layout: Layout, origin: str) -> None:
-    """Write the log's seed and, for auditors, the key that verifies what it signs."""
-    from audit.note import Signer
+    """Write the log's seeds and, for auditors, the keys that verify what they sign."""
+    from audit.note import Algorithm, Signer
 
-    seed = secrets.token_bytes(32)
-    write_secret(layout.signing_key, seed.hex().encode() + b"\n")
-    layout.trust.write_text(Signer(origin, seed).vkey() + "\n")
+    seeds: dict[Algorithm, Path] = {"ed25519": layout.signing_key, "ml-dsa-44": layout.signing_key_mldsa}
+    vkeys = []
+    for algorithm, path in seeds.items():
+        seed = secrets.token_bytes(32)
+        write_secret(path, seed.hex().encode() + b"\n")
+        vkeys.append(Signer(origin, seed, algorithm).vkey() + "\n")
+    layout.trust.write_text("".join(vkeys))
 
 
 def _config(layout: Layout, origin: str, address: str, backend_address: str) -> dict[str, Any]:
@@ -230,7 +249,12 @@ def _config(layout: Layout, origin: str, address: str, backend_address: str) -> 
         "records": {"url": f"sqlite://{quote(str(layout.database))}"},
         "objects": {"directory": here(layout.objects)},
         "keys": {"directory": here(layout.keys)},
-        "audit": {"signing_key": here(layout.signing_key)},
+        "audit": {
+            "signing_key": here(layout.signing_key),
+            "signing_key_mldsa": here(layout.signing_key_mldsa),
+            "lock": here(layout.lock),
+            "published": here(layout.published),
+        },
         "tenants": {
             TENANT: {
                 "log_origin": origin,

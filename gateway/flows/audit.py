@@ -12,8 +12,9 @@ from audit.note import Signer
 from gateway.caller import Caller
 from gateway.errors import AuditUnavailable, MessageInvalid, NotFound, RateLimited, StateConflict
 from gateway.ledger import Ledger
+from gateway.logs import leaves, newest_checkpoint, tile_reader
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, seal_token
-from gateway.ports.records import Checkpoint, Leaf, Node, PackText, Records, Transaction
+from gateway.ports.records import Checkpoint, Leaf, PackText, Records, Transaction
 
 EXPORT_BATCH = 2000
 
@@ -35,7 +36,7 @@ class Audit:
 
     records: Records
     ledger: Ledger
-    signers: Mapping[str, Signer]
+    signers: Mapping[str, tuple[Signer, ...]]
     _exporting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
     async def events(self, caller: Caller, ty: str, size: int, token: str) -> Page[Leaf]:
@@ -63,9 +64,9 @@ class Audit:
         origin = self.ledger.origins[caller.tenant]
         return await self.records.transact(lambda tx: _checkpoint(tx, origin))
 
-    def vkey(self, caller: Caller) -> str:
-        """Return the log's verifier key (C2SP vkey)."""
-        return self.signers[self.ledger.origins[caller.tenant]].vkey()
+    def vkeys(self, caller: Caller) -> tuple[str, ...]:
+        """Return the log's verifier keys (C2SP vkeys)."""
+        return tuple(signer.vkey() for signer in self.signers[self.ledger.origins[caller.tenant]])
 
     async def inclusion(self, caller: Caller, event_id: str = "", index: int | None = None) -> Inclusion:
         """Return the proof that an event is in the log at its newest checkpoint.
@@ -87,7 +88,9 @@ class Audit:
         if leaf.seq is None:
             raise StateConflict("the event has no place yet", detail="not_sequenced")
         head = _checkpoint(tx, origin)
-        hashes = tuple(tree.inclusion_proof(leaf.seq, head.size, _reader(tx, origin)))
+        if leaf.seq >= head.size:
+            raise StateConflict("the event is not published yet", detail="not_sequenced")
+        hashes = tuple(tree.inclusion_proof(leaf.seq, head.size, tile_reader(tx, origin)))
         text = proof.write(index=leaf.seq, hashes=hashes, checkpoint=head.note, extra=leaf.line)
         return Inclusion(leaf.seq, head.size, hashes, head.note, text)
 
@@ -103,7 +106,7 @@ class Audit:
             head = _checkpoint(tx, origin)
             if not 0 < first <= second <= head.size:
                 raise MessageInvalid("sizes", violations=(("from_size", "size.range"),))
-            return tuple(tree.consistency_proof(first, second, _reader(tx, origin)))
+            return tuple(tree.consistency_proof(first, second, tile_reader(tx, origin)))
 
         return await self.records.transact(read)
 
@@ -133,7 +136,7 @@ class Audit:
                 checkpoint=head.note,
                 entries=entries,
                 packs=packs,
-                signer=self.signers[origin],
+                signer=self.signers[origin][0],
             )
             await self.records.transact(lambda tx: self._log_export(tx, caller, head))
             return files
@@ -144,43 +147,20 @@ class Audit:
             caller.tenant,
             "export.created",
             caller,
-            **{"from": 0, "to": head.size},
+            sealed=(),
             size=head.size,
             root=head.root.hex(),
+            **{"from": 0, "to": head.size},
         )
 
 
 def _lines(tx: Transaction, origin: str, start: int, end: int) -> list[bytes]:
-    """Return the next leaves of a range, at least one.
-
-    Raises:
-        AuditUnavailable: One is missing: the log has a hole.
-    """
-    last = min(start + EXPORT_BATCH, end) - 1
-    leaves = tx.find(
-        Leaf,
-        equal={"log": origin},
-        above={"seq": start - 1},
-        below={"seq": last},
-        order_by=("seq",),
-    )
-    if [leaf.seq for leaf in leaves] != list(range(start, last + 1)):
-        raise AuditUnavailable("the log has a hole", detail="leaf_missing")
-    return [leaf.line for leaf in leaves]
+    """Return the next leaves of a range, at least one."""
+    return [leaf.line for leaf in leaves(tx, origin, start, min(start + EXPORT_BATCH, end))]
 
 
 def _checkpoint(tx: Transaction, origin: str) -> Checkpoint:
-    head = tx.get(Checkpoint, origin)
-    if head is None:
-        raise AuditUnavailable("no checkpoint is signed yet")
-    return head
-
-
-def _reader(tx: Transaction, origin: str) -> tree.NodeReader:
-    def read(level: int, index: int) -> bytes:
-        node = tx.get(Node, origin, level, index)
-        if node is None:
-            raise AuditUnavailable("the tree has a hole", detail="node_missing")
-        return node.hash
-
-    return read
+    found = newest_checkpoint(tx, origin)
+    if found is None:
+        raise AuditUnavailable("no checkpoint is published yet")
+    return found

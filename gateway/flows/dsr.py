@@ -37,7 +37,7 @@ from policy.terms import DsrKind, KeyClass
 OLDEST = timedelta(days=10 * 365)
 """A request received before that is a slip of the pen."""
 
-HELD_CLASSES = (KeyClass.CONTENT, KeyClass.PROFILE, KeyClass.EVIDENCE, KeyClass.DSR)
+HELD_CLASSES = tuple(KeyClass)
 """The key classes under which data of a subject may rest today; `audit` payloads are not built yet."""
 
 

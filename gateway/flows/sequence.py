@@ -1,95 +1,172 @@
-"""Moves queued leaves into the tree, in order, and signs the new checkpoint."""
+"""Gives queued leaves their place in the tree, and signs the new head."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from audit import checkpoint
+from audit import checkpoint, tiles, tree
 from audit.errors import AuditError
-from audit.frontier import Frontier
 from audit.leaf import leaf_hash
-from audit.note import Signer, Verifier
+from audit.note import Signer
 from gateway.errors import AuditUnavailable
+from gateway.logs import tile, tile_reader
 from gateway.ports.clock import Clock
-from gateway.ports.records import Checkpoint, Leaf, Node, Records, Transaction
+from gateway.ports.lock import CheckpointLock
+from gateway.ports.records import Leaf, LogHead, Records, Tile, Transaction
 
-BATCH = 1024
+BATCH = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
     """The sequencer of all tenants' logs.  Start-up recovery runs this same function.
 
-    Numbering, nodes and checkpoint change in one transaction, so a crash leaves
-    either the old checkpoint with leaves still queued, or the new one.
+    For each log, in this order, so that no crash forks it:
+        (1) Leaves get their places and the tiles grow, in one transaction: they are
+            durable before anything is signed (R1), each place once (R3).
+        (2) The new head is signed and swapped into the lock, which lies outside the
+            database (R2).  Whoever loses that race looks again at what stands.
+        (3) The signed head is kept; from here it may be published.
+
+    What the lock holds must be a past of what the database holds (R12): a database
+    that was restored from a backup, or rewritten, gets nothing signed.
     """
 
     records: Records
-    signers: Mapping[str, Signer]
+    lock: CheckpointLock
+    signers: Mapping[str, tuple[Signer, ...]]
     clock: Clock
 
     async def run(self) -> int:
-        """Sequence everything that waits and return how many leaves there were."""
+        """Sequence everything that waits and return how many leaves there were.
+
+        Raises:
+            AuditUnavailable: Detail `log_rolled_back`, `log_changed`, or why the lock does not answer.
+        """
         total = 0
         for origin in self.signers:
-            while True:
-                moved = await self.records.transact(partial(self._advance, origin=origin))
-                total += moved
-                if moved < BATCH:
-                    break
+            total += await self._sequence(origin)
         return total
 
-    def _advance(self, tx: Transaction, origin: str) -> int:
-        standing = tx.get(Checkpoint, origin)
+    async def _sequence(self, origin: str) -> int:
+        note = await self.lock.load(origin)
+        locked = self._opened(origin, note)
+        total, moved = 0, BATCH
+        while moved == BATCH:
+            head, moved = await self.records.transact(partial(self._advance, origin=origin, locked=locked))
+            total += moved
+        if locked is None or locked.size < head.size or not head.note:
+            await self._sign(origin, head, note, locked)
+        return total
+
+    # (1)
+    def _advance(
+        self, tx: Transaction, origin: str, locked: checkpoint.Checkpoint | None
+    ) -> tuple[LogHead, int]:
+        """Give the next leaves their places, and return the head and how many there were."""
+        standing = tx.get(LogHead, origin)
+        head = standing or LogHead(origin, 0, tree.EMPTY_ROOT, "")
+        if standing is None:
+            if tx.find(Leaf, equal={"log": origin}, above={"seq": -1}, limit=1):
+                raise AuditUnavailable("the head of a log is gone", detail="log_changed")
+            tx.add(head)
+        read = tile_reader(tx, origin)
+        refuse_fork(head, locked, read)
         waiting = tx.find(
             Leaf, equal={"log": origin, "seq": None}, order_by=("queued_at", "event_id"), limit=BATCH
         )
-        if not waiting and standing is not None:
-            return 0
-        frontier = self._right_edge(tx, standing, origin)
-        nodes: list[Node] = []
-        for leaf in waiting:
-            if leaf_hash(leaf.line) != leaf.leaf_hash:
-                raise AuditUnavailable("a waiting event was changed", detail="leaf_changed")
-            tx.put(replace(leaf, seq=frontier.size))
-            frontier, completed = frontier.append(leaf.leaf_hash)
-            nodes += [Node(log=origin, level=level, index=index, hash=h) for level, index, h in completed]
-        tx.add(*nodes)  # one statement for all: a statement costs more than its row
-        signed = Checkpoint(
-            log=origin,
-            size=frontier.size,
-            root=frontier.root(),
-            note=checkpoint.sign(origin, frontier.size, frontier.root(), self.signers[origin]),
-            signed_at=self.clock.now(),
-            peaks=tuple(peak.hex() for peak in frontier.peaks),
+        if not waiting:
+            return head, 0
+        if any(leaf_hash(leaf.line) != leaf.leaf_hash for leaf in waiting):
+            raise AuditUnavailable("a waiting event was changed", detail="leaf_changed")
+        grown = self._grow(tx, origin, head, [leaf.leaf_hash for leaf in waiting])
+        tx.put(*(replace(leaf, seq=head.size + place) for place, leaf in enumerate(waiting)))
+        tx.put(grown)
+        return grown, len(waiting)
+
+    @staticmethod
+    def _grow(tx: Transaction, origin: str, head: LogHead, hashes: list[bytes]) -> LogHead:
+        """Write the tiles that `hashes` change, and return the head over them."""
+        standing: dict[tuple[int, int], Tile] = {}
+
+        def edge(level: int, index: int) -> bytes:
+            found = tx.get(Tile, origin, level, index)
+            if found is None:
+                return b""
+            standing[level, index] = found
+            # What lies beyond the head is of no tree that was ever signed.
+            return found.hashes[: tiles.width(level, index, head.size) * tree.HASH_BYTES]
+
+        changed = tiles.grow(head.size, hashes, edge)
+        rows = {place: Tile(origin, *place, content) for place, content in changed.items()}
+        tx.put(*(row for place, row in rows.items() if place in standing))
+        tx.add(*(row for place, row in rows.items() if place not in standing))
+        size = head.size + len(hashes)
+        read = tiles.reader(
+            lambda level, index: changed.get((level, index)) or tile(tx, origin, level, index)
         )
-        if standing is None:
-            tx.add(signed)
-        else:
-            tx.put(signed)
-        return len(waiting)
+        return replace(head, size=size, root=tree.root_of(size, read))
 
-    def _right_edge(self, tx: Transaction, standing: Checkpoint | None, origin: str) -> Frontier:
-        """Return the tree's right edge as we signed it last.
+    # (2), (3)
+    async def _sign(
+        self, origin: str, head: LogHead, note: str | None, locked: checkpoint.Checkpoint | None
+    ) -> None:
+        """Sign the head, unless another process has locked a later one."""
+        while locked is None or locked.size < head.size:
+            at_s = int(self.clock.now().timestamp())
+            signed = await asyncio.to_thread(
+                checkpoint.sign, origin, head.size, head.root, self.signers[origin], at_s=at_s
+            )
+            if await self.lock.swap(origin, note, signed):
+                note = signed
+                break
+            note = await self.lock.load(origin)
+            locked = self._opened(origin, note)
+            head, _ = await self.records.transact(partial(self._check, origin=origin, locked=locked))
+        await self.records.transact(partial(self._keep, origin=origin, note=note or ""))
 
-        Who can write the database must not get another history signed: size, root
-        and peaks have to be those of a note that our own key has signed.
+    @staticmethod
+    def _check(tx: Transaction, origin: str, locked: checkpoint.Checkpoint | None) -> tuple[LogHead, int]:
+        head = tx.get(LogHead, origin)
+        if head is None:
+            raise AuditUnavailable("the head of a log is gone", detail="log_changed")
+        refuse_fork(head, locked, tile_reader(tx, origin))
+        return head, 0
 
-        Raises:
-            AuditUnavailable: They are not (detail `log_changed`); nothing is signed until somebody looked.
-        """
-        if standing is None:
-            if tx.find(Leaf, equal={"log": origin}, above={"seq": -1}, limit=1):
-                raise AuditUnavailable("the checkpoint of a log is gone", detail="log_changed")
-            return Frontier(0, ())
+    def _keep(self, tx: Transaction, origin: str, note: str) -> None:
+        head = tx.get(LogHead, origin)
+        if head is None:
+            raise AuditUnavailable("the head of a log is gone", detail="log_changed")
+        standing, signed = self._opened(origin, head.note or None), self._opened(origin, note)
+        if signed is not None and (standing is None or standing.size <= signed.size):
+            tx.put(replace(head, note=note))
+
+    def _opened(self, origin: str, note: str | None) -> checkpoint.Checkpoint | None:
+        if note is None:
+            return None
         try:
-            frontier = Frontier(standing.size, tuple(bytes.fromhex(peak) for peak in standing.peaks))
-            own = Verifier.parse(self.signers[origin].vkey())
-            signed = checkpoint.open_checkpoint(standing.note, [own])
+            return checkpoint.open_checkpoint(note, [signer.verifier for signer in self.signers[origin]])
         except AuditError as error:
-            raise AuditUnavailable("the standing checkpoint is not ours", detail="log_changed") from error
-        if not (signed.size == standing.size and signed.root == standing.root == frontier.root()):
-            raise AuditUnavailable("the standing checkpoint was changed", detail="log_changed")
-        return frontier
+            raise AuditUnavailable("a head of the log is not signed by us", detail="log_changed") from error
+
+
+def refuse_fork(head: LogHead, locked: checkpoint.Checkpoint | None, read: tree.NodeReader) -> None:
+    """Return if the tree of `locked` is a past of the tree that the database holds.
+
+    Raises:
+        AuditUnavailable: The database lacks leaves that were signed (detail `log_rolled_back`),
+            or holds other ones (`log_changed`).  Nothing is signed until somebody looked.
+    """
+    if locked is None:
+        return
+    if head.size < locked.size:
+        raise AuditUnavailable("the records lack events that were signed", detail="log_rolled_back")
+    try:
+        root = head.root if head.size == locked.size else tree.root_of(locked.size, read)
+    except AuditError as error:
+        raise AuditUnavailable("a tile of the log is damaged", detail="log_changed") from error
+    if root != locked.root:
+        raise AuditUnavailable("the records hold another past than was signed", detail="log_changed")

@@ -10,7 +10,7 @@ appears nowhere in clear.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -269,25 +269,70 @@ class Leaf(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Node(Record):
-    """The hash of a complete subtree of a log: leaves [index * 2**level, (index + 1) * 2**level)."""
+class SealedPayload(Record):
+    """What one seal of a leaf fixes, encrypted under the subject's `audit` key of `month`; or its tombstone.
+
+    `slot` is the seal's place in the leaf.  Once destroyed, `blob` is empty,
+    `handle` None, and `erased_by` the id of the event that says so.
+    """
+
+    event_id: str
+    slot: int
+    log: str
+    handle: str | None
+    key_id: str
+    month: str
+    blob: bytes
+    erased_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile(Record):
+    """A tile of a log's tree (C2SP tlog-tiles): up to 256 hashes of 32 bytes, from subtree 256 * index on."""
 
     log: str
     level: int
     index: int
-    hash: bytes
+    hashes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead(Record):
+    """How far a log is sequenced.  `note` is the newest checkpoint that we signed, perhaps unpublished.
+
+    Leaves below `min_index` are not kept any more; their hashes are.
+    """
+
+    log: str
+    size: int
+    root: bytes
+    note: str
+    min_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint(Record):
-    """The newest signed checkpoint of a log (C2SP signed note)."""
+    """A published checkpoint of a log (C2SP signed note), with the witnesses' cosignatures.
+
+    The newest is always there; an older one only while `is_kept`, because an
+    export was made of it.
+    """
 
     log: str
     size: int
     root: bytes
     note: str
     signed_at: datetime
-    peaks: tuple[str, ...] = field(default=())
+    is_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessedSize(Record):
+    """The size of a log that a witness cosigned last, as far as we know."""
+
+    log: str
+    witness: str
+    size: int
 
 
 class Duplicate(Exception):
@@ -336,15 +381,23 @@ class Transaction(Protocol):
     def count(self, kind: type[Record], *, equal: Mapping[str, Any] | None = None) -> int:
         """Return how many records match."""
 
-    def put(self, record: Record) -> None:
-        """Replace the record that has the same key.
+    def put(self, *records: Record) -> None:
+        """Replace the records that have the same keys.
 
         Raises:
-            Missing: There is none.
+            Missing: There is none for one of them.
         """
 
     def remove(self, *records: Record) -> None:
         """Delete the records by key; one that is gone already is no error."""
+
+    def change(self, kind: type[Record], *, equal: Mapping[str, Any], to: Mapping[str, Any]) -> int:
+        """Set the fields `to` in every record that matches, in one statement; return how many there were."""
+
+    def discard(
+        self, kind: type[Record], *, equal: Mapping[str, Any], below: Mapping[str, Any] | None = None
+    ) -> int:
+        """Delete every record that matches, in one statement; return how many there were."""
 
 
 class Records(Protocol):
@@ -370,7 +423,16 @@ class Records(Protocol):
         """Let the database go."""
 
 
-SUBJECT_TABLES: tuple[type[Record], ...] = (Subject, SubjectKey, Consent, Signal, StoredObject, Job, Dsr)
+SUBJECT_TABLES: tuple[type[Record], ...] = (
+    Subject,
+    SubjectKey,
+    Consent,
+    Signal,
+    StoredObject,
+    Job,
+    Dsr,
+    SealedPayload,
+)
 """Every record kind with a `handle`; a test compares this with the fields themselves."""
 
 

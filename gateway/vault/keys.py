@@ -20,7 +20,6 @@ from gateway.vault.box import derive, need_key, open_box, prefixed, seal_box
 
 DEK_LABEL = b"lethe.dev/dek/v1"
 COLUMN_LABEL = b"lethe.dev/column/v1"
-AUDIT_LABEL = b"lethe.dev/audit/v1"
 BINDING_LABEL = b"lethe.dev/binding/v1"
 
 Key = bytes | bytearray
@@ -82,20 +81,6 @@ def open_column(subject_key: Key, sealed: bytes, binding: Binding) -> bytes:
         SealBroken: Another subject key, another binding, or altered bytes.
     """
     return open_box(derive(subject_key, COLUMN_LABEL), sealed, binding.aad())
-
-
-def seal_audit(subject_key: Key, payload: bytes, binding: Binding) -> bytes:
-    """Return an audit payload sealed under the subject key; it is 28 bytes longer."""
-    return seal_box(derive(subject_key, AUDIT_LABEL), payload, binding.aad())
-
-
-def open_audit(subject_key: Key, sealed: bytes, binding: Binding) -> bytes:
-    """Return an audit payload.
-
-    Raises:
-        SealBroken: Another subject key, another binding, or altered bytes.
-    """
-    return open_box(derive(subject_key, AUDIT_LABEL), sealed, binding.aad())
 
 
 def zero(secret: bytearray) -> None:

@@ -24,6 +24,7 @@ from gateway.flows.sequence import Sequence
 from gateway.ledger import Ledger
 from gateway.ports.records import Records, Transaction
 from tests.benchmarks.measure import Side, Table, table, take_turns
+from tests.fakes.lock import FakeLock
 from tests.postgres import running_postgres
 
 TENANT, ORIGIN = "acme", "lethe.test/benchmarks"
@@ -202,8 +203,9 @@ async def _open(url: str) -> AsyncIterator[Book]:
     await migrate(url)
     records, clock = open_records(url), SystemClock()
     try:
-        signers = {ORIGIN: Signer(ORIGIN, os.urandom(32))}
-        yield Book(records, Ledger(clock, {TENANT: ORIGIN}), Sequence(records, signers, clock))
+        signers = {ORIGIN: (Signer(ORIGIN, os.urandom(32)),)}
+        sequence = Sequence(records, FakeLock(), signers, clock)
+        yield Book(records, Ledger(clock, {TENANT: ORIGIN}), sequence)
     finally:
         await records.close()
 

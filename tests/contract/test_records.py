@@ -45,13 +45,13 @@ from gateway.ports.records import (
     Job,
     Leaf,
     Missing,
-    Node,
     Notice,
     PackText,
     Record,
     Records,
     Signal,
     SubjectKey,
+    Tile,
     Transaction,
 )
 from tests.fakes.records import KEYS, UNIQUE, MemoryRecords
@@ -177,13 +177,13 @@ def _forget_all(tx: Transaction) -> None:
         tx.remove(*tx.find(kind))
 
 
-def node(index: int, value: int = 0, *, log: str = "l", level: int = 0) -> Node:
-    return Node(log, level, index, value.to_bytes(8, "big"))
+def node(index: int, value: int = 0, *, log: str = "l", level: int = 0) -> Tile:
+    return Tile(log, level, index, value.to_bytes(8, "big"))
 
 
-def value_of(found: Node | None) -> int:
+def value_of(found: Tile | None) -> int:
     assert found is not None
-    return int.from_bytes(found.hash, "big")
+    return int.from_bytes(found.hashes, "big")
 
 
 def leaf(name: str, seq: int | None = None, *, log: str = "l") -> Leaf:
@@ -305,13 +305,13 @@ async def test_equal_mappings_and_tuples_are_found_whatever_their_order(place: P
 
 @everywhere
 async def test_what_is_absent_is_none(place: Place) -> None:
-    assert await place.records.transact(lambda tx: tx.get(Node, "l", 0, 1)) is None
+    assert await place.records.transact(lambda tx: tx.get(Tile, "l", 0, 1)) is None
 
 
 @everywhere
 async def test_a_key_must_be_whole(place: Place) -> None:
     with pytest.raises(ValueError):
-        await place.records.transact(lambda tx: tx.get(Node, "l", 0))
+        await place.records.transact(lambda tx: tx.get(Tile, "l", 0))
 
 
 @everywhere
@@ -319,7 +319,7 @@ async def test_a_taken_key_is_a_duplicate_and_nothing_is_kept(place: Place) -> N
     await add(place.records, node(1, 1))
     with pytest.raises(Duplicate):
         await add(place.records, node(2), node(1, 2))
-    assert [node(1, 1)] == await all_of(place.records, Node)
+    assert [node(1, 1)] == await all_of(place.records, Tile)
 
 
 @everywhere
@@ -361,7 +361,7 @@ async def test_a_swallowed_duplicate_still_keeps_nothing(place: Place) -> None:
 
     with pytest.raises(Duplicate):
         await place.records.transact(work)
-    assert [node(1)] == await all_of(place.records, Node)
+    assert [node(1)] == await all_of(place.records, Tile)
 
 
 @everywhere
@@ -370,7 +370,7 @@ async def test_put_replaces_and_refuses_what_is_missing(place: Place) -> None:
     await place.records.transact(lambda tx: tx.put(node(1, 9)))
     assert [
         value_of(found)
-        for found in await place.records.transact(lambda tx: tx.find(Node, order_by=["index"]))
+        for found in await place.records.transact(lambda tx: tx.find(Tile, order_by=["index"]))
     ] == [9, 2]
     with pytest.raises(Missing):
         await place.records.transact(lambda tx: tx.put(node(3)))
@@ -380,7 +380,7 @@ async def test_put_replaces_and_refuses_what_is_missing(place: Place) -> None:
 async def test_putting_the_same_again_is_not_missing(place: Place) -> None:
     await add(place.records, node(1, 1))
     await place.records.transact(lambda tx: tx.put(node(1, 1)))
-    assert await all_of(place.records, Node) == [node(1, 1)]
+    assert await all_of(place.records, Tile) == [node(1, 1)]
 
 
 @everywhere
@@ -391,7 +391,7 @@ async def test_a_caught_missing_leaves_the_transaction_whole(place: Place) -> No
         tx.add(node(1))
 
     await place.records.transact(work)
-    assert [node(1)] == await all_of(place.records, Node)
+    assert [node(1)] == await all_of(place.records, Tile)
 
 
 @everywhere
@@ -399,7 +399,7 @@ async def test_remove_takes_many_kinds_and_forgives_what_is_gone(place: Place) -
     await add(place.records, node(1), leaf("a"), node(2), leaf("b"))
     await place.records.transact(lambda tx: tx.remove(node(1), leaf("a"), node(7), node(2), leaf("b")))
     await place.records.transact(lambda tx: tx.remove())
-    assert await all_of(place.records, Node) + await all_of(place.records, Leaf) == []
+    assert await all_of(place.records, Tile) + await all_of(place.records, Leaf) == []
 
 
 @everywhere
@@ -409,7 +409,7 @@ async def test_a_transaction_sees_its_own_changes(place: Place) -> None:
         tx.put(node(1, 5))
         tx.remove(node(2))
         tx.add(node(2, 6))
-        return [value_of(tx.get(Node, "l", 0, 1)), value_of(tx.get(Node, "l", 0, 2)), tx.count(Node)]
+        return [value_of(tx.get(Tile, "l", 0, 1)), value_of(tx.get(Tile, "l", 0, 2)), tx.count(Tile)]
 
     assert await place.records.transact(work) == [5, 6, 2]
 
@@ -418,7 +418,7 @@ async def test_a_transaction_sees_its_own_changes(place: Place) -> None:
 async def test_a_transaction_cannot_be_used_after_its_end(place: Place) -> None:
     kept = await place.records.transact(lambda tx: tx)
     with pytest.raises(RuntimeError):
-        kept.count(Node)
+        kept.count(Tile)
 
 
 # --- questions -------------------------------------------------------------------------------
@@ -524,9 +524,9 @@ async def test_a_limit_takes_the_first(place: Place) -> None:
     await add(place.records, *[node(n) for n in range(5)])
 
     def work(tx: Transaction) -> None:
-        assert [found.index for found in tx.find(Node, order_by=["-index"], limit=2)] == [4, 3]
-        assert tx.find(Node, limit=0) == []
-        assert len(tx.find(Node, limit=99)) == 5
+        assert [found.index for found in tx.find(Tile, order_by=["-index"], limit=2)] == [4, 3]
+        assert tx.find(Tile, limit=0) == []
+        assert len(tx.find(Tile, limit=99)) == 5
 
     await place.records.transact(work)
 
@@ -546,7 +546,7 @@ async def test_a_limit_takes_the_first(place: Place) -> None:
 )
 async def test_a_senseless_question_is_refused(place: Place, asked: Any, refusal: type[Exception]) -> None:
     with pytest.raises(refusal):
-        await place.records.transact(lambda tx: tx.find(Node, **asked))
+        await place.records.transact(lambda tx: tx.find(Tile, **asked))
     await add(place.records, node(1))
 
 
@@ -593,14 +593,14 @@ async def test_an_exception_rolls_back_and_passes_through_unchanged(
     with pytest.raises(type(error)) as caught:
         await place.records.transact(work)
     assert caught.value is error
-    assert [node(1, 1)] == await all_of(place.records, Node)
+    assert [node(1, 1)] == await all_of(place.records, Tile)
 
 
 @everywhere
 async def test_a_stop_iteration_does_not_hang_the_caller(place: Place) -> None:
     async with asyncio.timeout(20):
         with pytest.raises(RuntimeError):
-            await place.records.transact(lambda tx: next(iter(tx.find(Node))))
+            await place.records.transact(lambda tx: next(iter(tx.find(Tile))))
 
 
 @everywhere
@@ -610,11 +610,11 @@ async def test_increments_that_race_are_never_lost(place: Place) -> None:
     async def one() -> None:
         for _ in range(8):
             await place.records.transact(
-                lambda tx: tx.put(node(1, value_of(tx.get(Node, "l", 0, 1)) + 1)),
+                lambda tx: tx.put(node(1, value_of(tx.get(Tile, "l", 0, 1)) + 1)),
             )
 
     await asyncio.gather(*[one() for _ in range(4)])
-    assert value_of((await all_of(place.records, Node))[0]) == 32
+    assert value_of((await all_of(place.records, Tile))[0]) == 32
 
 
 @everywhere
@@ -625,11 +625,11 @@ async def test_two_who_look_before_they_leap_do_not_both_leap(place: Place) -> N
         await add(place.records, node(1, 1), node(2, 1))
 
         def leave(tx: Transaction, index: int) -> None:
-            if sum(value_of(found) for found in tx.find(Node)) > 1:
+            if sum(value_of(found) for found in tx.find(Tile)) > 1:
                 tx.put(node(index, 0))
 
         await asyncio.gather(*[place.records.transact(partial(leave, index=index)) for index in (1, 2)])
-        assert sum(value_of(found) for found in await all_of(place.records, Node)) == 1, turn
+        assert sum(value_of(found) for found in await all_of(place.records, Tile)) == 1, turn
 
 
 @everywhere
@@ -644,7 +644,7 @@ async def test_of_many_who_add_the_same_key_one_succeeds(place: Place) -> None:
 @everywhere
 async def test_whoever_looks_first_is_never_told_of_a_duplicate(place: Place) -> None:
     def work(tx: Transaction) -> str:
-        if tx.get(Node, "l", 0, 1) is None:
+        if tx.get(Tile, "l", 0, 1) is None:
             tx.add(node(1))
             return "made"
         return "found"
@@ -661,10 +661,10 @@ async def test_two_openings_of_one_database_exclude_each_other(place: Place) -> 
 
         async def one(records: Records) -> None:
             for _ in range(5):
-                await records.transact(lambda tx: tx.put(node(1, value_of(tx.get(Node, "l", 0, 1)) + 1)))
+                await records.transact(lambda tx: tx.put(node(1, value_of(tx.get(Tile, "l", 0, 1)) + 1)))
 
         await asyncio.gather(one(place.records), one(other))
-        assert value_of((await all_of(other, Node))[0]) == 10
+        assert value_of((await all_of(other, Tile))[0]) == 10
     finally:
         await other.close()
 
@@ -678,7 +678,7 @@ async def test_a_cancelled_caller_leaves_all_or_nothing_and_no_lock(place: Place
     for turns in range(12):
         pair = (node(2 * turns), node(2 * turns + 1))
 
-        def work(tx: Transaction, pair: tuple[Node, Node] = pair) -> None:
+        def work(tx: Transaction, pair: tuple[Tile, Tile] = pair) -> None:
             tx.add(pair[0])
             tx.add(pair[1])
 
@@ -689,7 +689,7 @@ async def test_a_cancelled_caller_leaves_all_or_nothing_and_no_lock(place: Place
         await asyncio.gather(task, return_exceptions=True)
     async with asyncio.timeout(10):
         await add(place.records, node(1000))
-        found = {stored.index for stored in await all_of(place.records, Node)}
+        found = {stored.index for stored in await all_of(place.records, Tile)}
     assert 1000 in found
     assert all((2 * turn in found) == (2 * turn + 1 in found) for turn in range(12))
 
@@ -712,7 +712,7 @@ async def test_a_transaction_that_has_begun_is_finished_though_nobody_waits(plac
         one.cancel()
     await asyncio.gather(task, queued, return_exceptions=True)
     may_end.set()
-    assert {1, 2} == {stored.index for stored in await all_of(place.records, Node)}
+    assert {1, 2} == {stored.index for stored in await all_of(place.records, Tile)}
 
 
 @pytest.mark.parametrize("place", ["postgres"], indirect=True)
@@ -726,7 +726,7 @@ async def test_a_storm_of_cancellations_leaks_no_connection(place: Place) -> Non
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*[add(records, node(1000 + n)) for n in range(4)])
-        assert {1000, 1001, 1002, 1003} <= {stored.index for stored in await all_of(records, Node)}
+        assert {1000, 1001, 1002, 1003} <= {stored.index for stored in await all_of(records, Tile)}
     finally:
         await records.close()
 
@@ -745,7 +745,7 @@ async def test_a_dead_database_is_unavailable_and_recovers(place: Place) -> None
         await place.records.scour()
     place.start()
     await add(place.records, node(3))
-    assert {1, 3} == {stored.index for stored in await all_of(place.records, Node)}
+    assert {1, 3} == {stored.index for stored in await all_of(place.records, Tile)}
 
 
 @everywhere
@@ -763,7 +763,7 @@ async def test_a_restart_between_two_transactions_is_not_noticed(place: Place) -
     place.stop()
     place.start()
     await add(place.records, node(2))
-    assert len(await all_of(place.records, Node)) == 2
+    assert len(await all_of(place.records, Tile)) == 2
 
 
 @pytest.mark.parametrize("place", ["postgres"], indirect=True)
@@ -778,7 +778,7 @@ async def test_a_server_killed_in_the_middle_keeps_nothing_of_it(place: Place, s
     with pytest.raises(StoreUnavailable):
         await place.records.transact(work)
     place.start()
-    assert [node(1)] == await all_of(place.records, Node)
+    assert [node(1)] == await all_of(place.records, Tile)
 
 
 @pytest.mark.parametrize("place", ["postgres"], indirect=True)
@@ -796,7 +796,7 @@ async def test_a_server_that_ends_our_session_is_asked_once_more(place: Place) -
     finally:
         await admin.close()
     assert ended
-    assert len(await all_of(place.records, Node)) == 2
+    assert len(await all_of(place.records, Tile)) == 2
 
 
 @pytest.mark.parametrize("place", ["postgres"], indirect=True)
@@ -820,11 +820,11 @@ async def test_a_statement_that_takes_too_long_is_unavailable(place: Place) -> N
     try:
         await add(records, node(1))
         async with admin.transaction():
-            await admin.execute("LOCK TABLE node IN ACCESS EXCLUSIVE MODE")
+            await admin.execute("LOCK TABLE tile IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(StoreUnavailable) as refusal:
                 await records.transact(lambda tx: tx.put(node(1, 2)))
         assert refusal.value.detail == "sqlstate_57014"
-        assert [node(1)] == await all_of(records, Node)
+        assert [node(1)] == await all_of(records, Tile)
     finally:
         await admin.close()
         await records.close()
@@ -835,7 +835,7 @@ async def test_the_socket_serves_as_well_as_tcp(place: Place, server: Postgres) 
     records = open_records(server.socket_url_of("records"))
     try:
         await add(records, node(1))
-        assert await all_of(place.records, Node) == [node(1)]
+        assert await all_of(place.records, Tile) == [node(1)]
     finally:
         await records.close()
 
@@ -955,7 +955,7 @@ async def test_a_file_that_was_replaced_is_noticed(sqlite_url: str) -> None:
             await add(records, node(2))
         backup.rename(path)
         await add(records, node(3))
-        assert [node(3)] == await all_of(records, Node)
+        assert [node(3)] == await all_of(records, Tile)
     finally:
         await records.close()
 
@@ -970,7 +970,7 @@ async def test_the_fake_loses_a_commit_or_only_its_reply() -> None:
     with pytest.raises(StoreUnavailable):
         await add(records, node(3))
     await add(records, node(4))
-    assert [stored.index for stored in records.all(Node)] == [2, 3, 4]
+    assert [stored.index for stored in records.all(Tile)] == [2, 3, 4]
 
 
 # --- traces ----------------------------------------------------------------------------------
@@ -1042,7 +1042,7 @@ async def test_another_reader_makes_scouring_say_so(sqlite_url: str) -> None:
     reader = sqlite3.connect(sqlite_path(sqlite_url), isolation_level=None)
     try:
         reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM node").fetchall()
+        reader.execute("SELECT count(*) FROM tile").fetchall()
         with pytest.raises(StoreUnavailable):
             await records.scour()
         reader.execute("ROLLBACK")

@@ -33,8 +33,11 @@ KEYS: Mapping[type[Record], tuple[str, ...]] = {
     port.Certificate: ("certificate_id",),
     port.Remembered: ("tenant", "method", "request_id"),
     port.Leaf: ("event_id",),
-    port.Node: ("log", "level", "index"),
-    port.Checkpoint: ("log",),
+    port.SealedPayload: ("event_id", "slot"),
+    port.Tile: ("log", "level", "index"),
+    port.LogHead: ("log",),
+    port.Checkpoint: ("log", "size"),
+    port.WitnessedSize: ("log", "witness"),
 }
 UNIQUE: Mapping[type[Record], tuple[str, ...]] = {port.Leaf: ("log", "seq")}
 """Further values that are unique unless one of them is null."""
@@ -151,17 +154,35 @@ class MemoryTransaction:
         _known(kind, equal or {})
         return len(self._matching(kind, equal))
 
-    def put(self, record: Record) -> None:
+    def put(self, *records: Record) -> None:
         self._check()
-        kept = self._kept(record)
-        if _key(kept) not in self.tables[type(kept)]:
-            raise Missing(type(kept).__name__)
-        self._store(kept)
+        for record in records:
+            kept = self._kept(record)
+            if _key(kept) not in self.tables[type(kept)]:
+                raise Missing(type(kept).__name__)
+            self._store(kept)
 
     def remove(self, *records: Record) -> None:
         self._check()
         for record in records:
             self.tables[type(record)].pop(_key(record), None)
+
+    def change(self, kind: type[Record], *, equal: Mapping[str, Any], to: Mapping[str, Any]) -> int:
+        self._check()
+        _known(kind, equal, to)
+        rows = self._matching(kind, equal)
+        for row in rows:
+            self._store(self._kept(replace(row, **to)))
+        return len(rows)
+
+    def discard(
+        self, kind: type[Record], *, equal: Mapping[str, Any], below: Mapping[str, Any] | None = None
+    ) -> int:
+        self._check()
+        _known(kind, equal, below or {})
+        rows = [row for row in self._matching(kind, equal) if _lies(row, {}, below or {}, {})]
+        self.remove(*rows)
+        return len(rows)
 
     def _matching(self, kind: type[R], equal: Mapping[str, Any] | None) -> list[R]:
         wanted = {name: self._value(value) for name, value in (equal or {}).items()}

@@ -16,7 +16,7 @@ from audit.verify import verify_certificate, verify_export
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.client import Refused
 from gateway.ports.keys import Epoch
-from gateway.ports.records import Checkpoint, ClosedEpoch, Leaf, StoredObject
+from gateway.ports.records import ClosedEpoch, Leaf, LogHead, StoredObject
 from tests import gateway as house
 from tests import invariants
 from tests.doors import WRITING
@@ -196,7 +196,7 @@ async def survive(left: House, story: Story, kill: str) -> None:
         await check_others(left)
     await check_end(left, story)
     for size in before:
-        assert size <= max(head.size for head in (await left.rows())[Checkpoint])
+        assert size <= max(head.size for head in (await left.rows())[LogHead])
 
 
 async def check_corpse(left: House) -> list[int]:
@@ -205,9 +205,14 @@ async def check_corpse(left: House) -> list[int]:
     invariants.check(rows)
     live = {row.object_id for row in rows[StoredObject] if row.state == "live"}
     assert live <= left.stored()
-    assert all(row.seq is None or row.seq < head.size for head in rows[Checkpoint] for row in rows[Leaf])
+    assert all(
+        row.seq is None or row.seq < head.size
+        for head in rows[LogHead]
+        for row in rows[Leaf]
+        if row.log == head.log
+    )
     check_nothing_in_clear(left)
-    return [head.size for head in rows[Checkpoint]]
+    return [head.size for head in rows[LogHead]]
 
 
 def check_nothing_in_clear(left: House) -> None:

@@ -1,10 +1,10 @@
-"""The audit leaves, the hashes of the tree and its checkpoint."""
+"""The audit leaves, what their seals fix, the tiles of the tree and its checkpoints."""
 
 from datetime import datetime
 
 from sqlalchemy import Index, UniqueConstraint, text
 
-from gateway.adapters.sql.table import Table, blob, instant, json_list, whole, words
+from gateway.adapters.sql.table import Table, blob, flag, instant, whole, words
 
 
 class LeafRow(Table, table=True):
@@ -32,15 +32,51 @@ class LeafRow(Table, table=True):
     seq: int | None = whole()
 
 
-class NodeRow(Table, table=True):
-    """Table of `Node`."""
+class SealedPayloadRow(Table, table=True):
+    """Table of `SealedPayload`."""
 
-    __tablename__ = "node"
+    __tablename__ = "sealed_payload"
+    __table_args__ = (
+        Index(
+            "ix_sealed_payload_handle",
+            "handle",
+            sqlite_where=text("handle IS NOT NULL"),
+            postgresql_where=text("handle IS NOT NULL"),
+        ),
+        Index("ix_sealed_payload_month", "log", "month"),
+    )
+
+    event_id: str = words(key=True)
+    slot: int = whole(key=True)
+    log: str = words()
+    handle: str | None = words()
+    key_id: str = words()
+    month: str = words()
+    blob: bytes = blob()
+    erased_by: str = words()
+
+
+class TileRow(Table, table=True):
+    """Table of `Tile`."""
+
+    __tablename__ = "tile"
 
     log: str = words(key=True)
     level: int = whole(key=True)
     index: int = whole(key=True)
-    hash: bytes = blob()
+    hashes: bytes = blob()
+
+
+class LogHeadRow(Table, table=True):
+    """Table of `LogHead`."""
+
+    __tablename__ = "log_head"
+
+    log: str = words(key=True)
+    size: int = whole()
+    root: bytes = blob()
+    note: str = words()
+    min_index: int = whole()
 
 
 class CheckpointRow(Table, table=True):
@@ -49,8 +85,18 @@ class CheckpointRow(Table, table=True):
     __tablename__ = "checkpoint"
 
     log: str = words(key=True)
-    size: int = whole()
+    size: int = whole(key=True)
     root: bytes = blob()
     note: str = words()
     signed_at: datetime = instant()
-    peaks: tuple[str, ...] = json_list()
+    is_kept: bool = flag()
+
+
+class WitnessedSizeRow(Table, table=True):
+    """Table of `WitnessedSize`."""
+
+    __tablename__ = "witnessed_size"
+
+    log: str = words(key=True)
+    witness: str = words(key=True)
+    size: int = whole()

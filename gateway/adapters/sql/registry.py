@@ -14,7 +14,14 @@ from gateway.adapters.sql.dsr import CertificateRow, DsrRow
 from gateway.adapters.sql.idempotency import RememberedRow
 from gateway.adapters.sql.jobs import JobRow
 from gateway.adapters.sql.keys import ClosedEpochRow, SubjectKeyRow
-from gateway.adapters.sql.leaves import CheckpointRow, LeafRow, NodeRow
+from gateway.adapters.sql.leaves import (
+    CheckpointRow,
+    LeafRow,
+    LogHeadRow,
+    SealedPayloadRow,
+    TileRow,
+    WitnessedSizeRow,
+)
 from gateway.adapters.sql.notice import NoticeRow
 from gateway.adapters.sql.objects import StoredObjectRow
 from gateway.adapters.sql.packs import PackTextRow
@@ -37,8 +44,11 @@ ROWS: Mapping[type[Record], type[Table]] = {
     records.Certificate: CertificateRow,
     records.Remembered: RememberedRow,
     records.Leaf: LeafRow,
-    records.Node: NodeRow,
+    records.SealedPayload: SealedPayloadRow,
+    records.Tile: TileRow,
+    records.LogHead: LogHeadRow,
     records.Checkpoint: CheckpointRow,
+    records.WitnessedSize: WitnessedSizeRow,
 }
 
 

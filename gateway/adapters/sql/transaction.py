@@ -7,7 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, RootTransaction, Row, Select, bindparam, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RootTransaction,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    func,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.sql.base import Executable
 
 from gateway.adapters.sql.faults import RAISED, TRIES_AFTER_LOSS, Again, translate
@@ -77,16 +89,39 @@ class SqlTransaction:
         rows = self._rows(select(func.count()).select_from(mapped.table).where(*where))
         return int(rows[0][0])
 
-    def put(self, record: Record) -> None:
-        """Replace the record that has the same key."""
-        mapped = MAPPED[type(record)]
-        if self._do(mapped.update, mapped.change(record)) == 0:
-            raise Missing(mapped.table.name)
+    def put(self, *records: Record) -> None:
+        """Replace the records that have the same keys; several of a kind in one statement."""
+        for mapped, some in _by_kind(records):
+            changed = self._do(mapped.update, [mapped.change(record) for record in some])
+            if changed < 0:  # asyncpg does not tell, where there are several
+                changed = self._number_of(mapped, some)
+            if changed != len(some):
+                raise Missing(mapped.table.name)
+
+    def _number_of(self, mapped: Mapped, records: Sequence[Record]) -> int:
+        """Return how many of the records' keys are there."""
+        keys = [mapped.columns[name] for name in mapped.key]
+        theirs = [tuple(getattr(record, name) for name in mapped.key) for record in records]
+        where = tuple_(*keys).in_(theirs) if len(keys) > 1 else keys[0].in_([key for (key,) in theirs])
+        return int(self._rows(select(func.count()).select_from(mapped.table).where(where))[0][0])
 
     def remove(self, *records: Record) -> None:
         """Delete the records by key."""
         for mapped, some in _by_kind(records):
             self._do(mapped.delete, [mapped.key_of(record) for record in some])
+
+    def change(self, kind: type[Record], *, equal: Mapping[str, Any], to: Mapping[str, Any]) -> int:
+        """Set fields in every record that matches."""
+        mapped = MAPPED[kind]
+        where = _conditions(mapped, equal, {}, {}, {})
+        return self._do(update(mapped.table).where(*where).values(_new(mapped, to)), {})
+
+    def discard(
+        self, kind: type[Record], *, equal: Mapping[str, Any], below: Mapping[str, Any] | None = None
+    ) -> int:
+        """Delete every record that matches."""
+        mapped = MAPPED[kind]
+        return self._do(delete(mapped.table).where(*_conditions(mapped, equal, {}, below or {}, {})), {})
 
     def refuse_old_leaf(self) -> None:
         """Have the work done again where its first leaf grew so old that it would lag behind others.
@@ -105,7 +140,7 @@ class SqlTransaction:
             raise self.failure
 
     def _do(self, statement: Executable, values: dict[str, Any] | list[dict[str, Any]]) -> int:
-        """Execute a change and return how many rows it met (-1 for several)."""
+        """Execute a change and return how many rows it met."""
         self._check()
         try:
             return self._connection.execute(statement, values).rowcount
@@ -216,6 +251,10 @@ def _conditions(
 
 def _bound(mapped: Mapped, name: str, value: Any) -> Any:
     return bindparam(None, value, type_=mapped.columns[name].type)
+
+
+def _new(mapped: Mapped, to: Mapping[str, Any]) -> dict[Any, Any]:
+    return {mapped.columns[name]: _bound(mapped, name, value) for name, value in to.items()}
 
 
 def _order(mapped: Mapped, name: str, never_null: set[str]) -> Any:

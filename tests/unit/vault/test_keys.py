@@ -16,9 +16,7 @@ from gateway.vault.errors import SealBroken
 from gateway.vault.keys import (
     Binding,
     KeyCache,
-    open_audit,
     open_column,
-    seal_audit,
     seal_column,
     unwrap_dek,
     wrap_dek,
@@ -28,8 +26,8 @@ from gateway.vault.keys import (
 KEY = bytes(range(32))
 DEK = bytes(range(32, 64))
 BINDING = Binding(tenant="acme", handle="ab" * 32, cls="content", item="cd" * 16, purpose="generate")
-OPENERS = [open_column, open_audit, unwrap_dek]
-PAIRS = [(seal_column, open_column), (seal_audit, open_audit), (wrap_dek, unwrap_dek)]
+OPENERS = [open_column, unwrap_dek]
+PAIRS = [(seal_column, open_column), (wrap_dek, unwrap_dek)]
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 bindings = st.builds(Binding, tenant=text, handle=text, cls=text, item=text, purpose=text)
 

@@ -1,0 +1,45 @@
+"""How the flows read a log from the records."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from audit import tiles, tree
+from gateway.errors import AuditUnavailable
+from gateway.ports.records import Checkpoint, Leaf, Tile, Transaction
+
+
+def tile_reader(tx: Transaction, origin: str) -> tree.NodeReader:
+    """Return what reads the tree's nodes from the tiles in the records.
+
+    Raises:
+        AuditUnavailable: When it reads: a tile is missing (detail `tile_missing`).
+    """
+    return tiles.reader(partial(tile, tx, origin))
+
+
+def tile(tx: Transaction, origin: str, level: int, index: int) -> bytes:
+    """Return the hashes of a tile; see `tile_reader`."""
+    found = tx.get(Tile, origin, level, index)
+    if found is None:
+        raise AuditUnavailable("the tree has a hole", detail="tile_missing")
+    return found.hashes
+
+
+def newest_checkpoint(tx: Transaction, origin: str) -> Checkpoint | None:
+    """Return the published checkpoint of the largest size."""
+    return next(iter(tx.find(Checkpoint, equal={"log": origin}, order_by=("-size",), limit=1)), None)
+
+
+def leaves(tx: Transaction, origin: str, start: int, end: int) -> list[Leaf]:
+    """Return the leaves [start, end) of a log.
+
+    Raises:
+        AuditUnavailable: One is missing: the log has a hole (detail `leaf_missing`).
+    """
+    found = tx.find(
+        Leaf, equal={"log": origin}, above={"seq": start - 1}, below={"seq": end - 1}, order_by=("seq",)
+    )
+    if [leaf.seq for leaf in found] != list(range(start, end)):
+        raise AuditUnavailable("the log has a hole", detail="leaf_missing")
+    return found

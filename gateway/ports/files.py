@@ -1,0 +1,23 @@
+"""The door to the published files of the logs (C2SP tlog-tiles): derived, and made again from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class LogFiles(Protocol):
+    """A place from which anybody we let may read a log as static files.
+
+    `AuditUnavailable` is raised where the place fails, or holds other bytes under a
+    name than it is given: published files never change.
+    """
+
+    async def size(self, origin: str) -> int:
+        """Return the size of the checkpoint that is shown, 0 where there is none."""
+
+    async def put(self, origin: str, files: Mapping[str, bytes]) -> None:
+        """Make files durable under their tlog-tiles paths; the same bytes may be put again."""
+
+    async def show(self, origin: str, checkpoint: str) -> None:
+        """Put the checkpoint in the place of the one before, whole or not at all."""
