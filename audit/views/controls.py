@@ -1,0 +1,213 @@
+"""Which event is evidence for which control.
+
+An event shows what happened; whether a control is met is for whoever audits it
+to say.  Citations are to the texts in force; ISO/IEC 27701 is cited by the
+numbers of 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control, and the event types that are evidence for it.
+
+    Attributes:
+        key: Its anchor in the page.
+        asks: What the text asks for, in our words.
+        detail: The tables shown under it (`audit.views.report`); others are referred to.
+    """
+
+    key: str
+    law: str
+    title: str
+    asks: str
+    types: tuple[str, ...]
+    detail: tuple[str, ...] = ()
+
+
+_DSR = ("dsr.received", "dsr.approved", "dsr.refused", "dsr.cancelled")
+_JOBS = ("job.created", "job.dispatched", "job.succeeded", "job.failed", "job.stopping", "job.cancelled")
+
+CONTROLS = (
+    Control(
+        "gdpr-5-2",
+        "GDPR Art. 5(2)",
+        "Accountability",
+        "Be able to demonstrate that the principles were kept: each decision, each reading of this log "
+        "and each change to the log itself is an entry.",
+        (
+            "decision.made",
+            "notice.published",
+            "subject.upserted",
+            "audit.read",
+            "export.created",
+            "log.pruned",
+            "log.rekeyed",
+        ),
+        ("decisions",),
+    ),
+    Control(
+        "gdpr-5-1-e",
+        "GDPR Art. 5(1)(e)",
+        "Storage limitation",
+        "Keep data no longer than is necessary: every object is stored with the instant by which it is to be "
+        "destroyed.",
+        ("object.sealed", "object.destroyed", "record.expired", "payload.expired", "log.pruned"),
+        ("deletions", "late"),
+    ),
+    Control(
+        "gdpr-7",
+        "GDPR Art. 7",
+        "Conditions for consent",
+        "Be able to demonstrate consent (7(1)); let it be withdrawn at any time, as easily as it was given "
+        "(7(3)).",
+        ("notice.published", "consent.recorded", "consent.withdrawn", "signal.recorded", "decision.made"),
+        ("consents",),
+    ),
+    Control(
+        "gdpr-15",
+        "GDPR Art. 15",
+        "Access by the data subject",
+        "Answer requests without undue delay, within one month of receipt (12(3)); extend or refuse only "
+        "with reasons.",
+        _DSR,
+        ("clocks", "requests"),
+    ),
+    Control(
+        "gdpr-17",
+        "GDPR Art. 17",
+        "Erasure",
+        "Erase without undue delay when asked and nothing exempts; say what was kept, and by which rule.",
+        (
+            *_DSR,
+            "subject.blocked",
+            "subject.erased",
+            "object.destroyed",
+            "payload.erased",
+            "job.deleted",
+            "job.cancelled",
+        ),
+        ("erasures", "payloads"),
+    ),
+    Control(
+        "gdpr-18",
+        "GDPR Art. 18, 21",
+        "Restriction and objection",
+        "Mark stored data so that it is not processed further; heed signals of objection.",
+        ("subject.restricted", "subject.unrestricted", "subject.blocked", "signal.recorded"),
+    ),
+    Control(
+        "gdpr-30",
+        "GDPR Art. 30",
+        "Records of processing",
+        "Keep a record of purposes, categories, recipients and time limits; the full record is in "
+        "article30.csv and article30.json beside this page.",
+        ("notice.published", "image.scrubbed", "object.sealed", *_JOBS, "result.released"),
+        ("processing",),
+    ),
+    Control(
+        "ccpa-7101",
+        "CCPA, 11 CCR 7101",
+        "Records of consumer requests",
+        "Keep for at least 24 months the date and nature of each request and of its answer, and the basis of "
+        "a denial.",
+        (*_DSR, "signal.recorded"),
+    ),
+    Control(
+        "ccpa-1798-105",
+        "CCPA, Cal. Civ. Code 1798.105",
+        "Right to delete",
+        "Delete on a verifiable request, have service providers delete too, and name what is exempt.",
+        (*_DSR, "subject.erased", "object.destroyed", "payload.erased", "job.deleted"),
+    ),
+    Control(
+        "pipeda-4-1",
+        "PIPEDA Sch. 1 cl. 4.1",
+        "Accountability",
+        "Answer for personal information under one's control, also where others process it (4.1.3).",
+        ("decision.made", "job.dispatched", "access.refused", "audit.read", "export.created", *_DSR),
+    ),
+    Control(
+        "soc2-cc7-2",
+        "SOC 2 CC7.2",
+        "Monitoring for anomalies",
+        "Watch the system for anomalies that may be malicious acts, disasters or errors: whatever was "
+        "refused or failed is an entry.",
+        ("access.refused", "upload.refused", "job.failed", "audit.read", "log.rekeyed", "log.pruned"),
+        ("refusals",),
+    ),
+    Control(
+        "iso27701-7-2",
+        "ISO/IEC 27701 7.2.4, 7.2.8",
+        "Consent and records",
+        "Obtain and record consent by a documented process; keep records related to processing.",
+        ("notice.published", "consent.recorded", "decision.made", "object.sealed"),
+    ),
+    Control(
+        "iso27701-7-3",
+        "ISO/IEC 27701 7.3.4, 7.3.6, 7.3.9",
+        "Obligations to people",
+        "Provide ways to modify or withdraw consent, to access, correct and erase; handle requests.",
+        ("consent.withdrawn", "subject.restricted", "subject.unrestricted", "subject.erased", *_DSR),
+    ),
+    Control(
+        "iso27701-7-4",
+        "ISO/IEC 27701 7.4.5, 7.4.7, 7.4.8",
+        "De-identification, retention, disposal",
+        "Remove what is not needed, keep no longer than necessary, and dispose by documented means.",
+        (
+            "image.scrubbed",
+            "object.destroyed",
+            "job.deleted",
+            "record.expired",
+            "payload.erased",
+            "payload.expired",
+        ),
+    ),
+)
+"""In the order of the page."""
+
+SAID: Mapping[str, str] = MappingProxyType(
+    {
+        "access.refused": "A call was refused by role, rate or form",
+        "audit.read": "Somebody read this log",
+        "consent.recorded": "A consent was given",
+        "consent.withdrawn": "A consent was withdrawn",
+        "decision.made": "The rule books permitted or denied a step",
+        "dsr.approved": "A request of a data subject was approved",
+        "dsr.cancelled": "A request was cancelled by its maker",
+        "dsr.received": "A request of a data subject arrived; its clock runs",
+        "dsr.refused": "A request was refused, with a reason",
+        "export.created": "An export of this log was made",
+        "image.scrubbed": "Metadata was removed from an image",
+        "job.cancelled": "A generation job was cancelled",
+        "job.created": "A generation job was accepted",
+        "job.deleted": "A job and its results were deleted",
+        "job.dispatched": "A job was forwarded to an inference backend",
+        "job.failed": "A job failed",
+        "job.stopping": "A job is being stopped",
+        "job.succeeded": "A job succeeded",
+        "log.pruned": "Old entries of the log are not kept any more; their hashes are",
+        "log.rekeyed": "The log's signing keys changed",
+        "notice.published": "A privacy notice was published",
+        "object.destroyed": "An object's key and bytes were destroyed",
+        "object.sealed": "An object was encrypted and stored until a stated instant",
+        "payload.erased": "Sealed payloads of this log were destroyed by an erasure",
+        "payload.expired": "Sealed payloads of this log were destroyed at the end of their term",
+        "record.expired": "The record of a consent or request reached its term",
+        "result.released": "A result was handed out",
+        "signal.recorded": "An opt-out signal was recorded",
+        "subject.blocked": "Processing for a person was barred ahead of an erasure",
+        "subject.erased": "A person was erased, and a certificate issued",
+        "subject.restricted": "Processing for a person was restricted",
+        "subject.unrestricted": "A restriction was lifted",
+        "subject.upserted": "A person's facts were recorded or changed",
+        "upload.refused": "An upload was refused",
+    }
+)
+"""Event type to what it says, for readers who do not know our names."""
