@@ -19,13 +19,21 @@ class Caller:
     """An authenticated caller of one tenant.
 
     `name` is the code that configuration gives the identity.  A person's name
-    never enters the log: see `gateway.ledger.Ledger.record`.
+    never enters the log in clear: see `gateway.ledger.Ledger.record`.
     """
 
     tenant: str
     name: str
     role: Role
     is_person: bool
+
+
+def staff_id(caller: Caller) -> str:
+    """Return the id under which a person of the staff has keys, as a subject has under theirs.
+
+    No subject's id holds a NUL: the wire refuses one.
+    """
+    return f"staff\0{caller.name}"
 
 
 SYSTEM = "sys:lethe"

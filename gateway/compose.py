@@ -461,6 +461,7 @@ async def serve(
             refusal_log(wired),
             listen.min_deadline_ms / 1000,
             float(listen.max_deadline_s),
+            acquaintance(wired),
         )
         try:
             server = await make_server(services(wired), guard, reloader.credentials(), listen)
@@ -565,6 +566,15 @@ def refusal_log(wired: Flows) -> Callable[[Caller, str, LetheError], Awaitable[N
         )
 
     return write
+
+
+def acquaintance(wired: Flows) -> Callable[[Caller], Awaitable[None]]:
+    """Return what makes the log name a person of the staff under a key of their own."""
+
+    async def know(person: Caller) -> None:
+        wired.ledger.know(person, await wired.upload.people.staff_key(person))
+
+    return know
 
 
 async def refuse_rollback(wired: Flows) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
 from gateway.errors import PolicyDenied, PolicyUnavailable, SubjectBlocked, SubjectUnknown
-from gateway.ledger import Ledger, Receipt, Sealings
+from gateway.ledger import Ledger, Receipt, without_nulls
 from gateway.people import Profile
 from gateway.ports.records import Consent, Notice, Signal, Subject, Transaction
+from gateway.vault.payload import PayloadKey
 from policy import consent as consent_rules
 from policy import retention
 from policy.applicability import applicable
@@ -52,6 +53,8 @@ class Verdict:
 
     decision: Decision
     bases: tuple[Consent, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What was decided on; personal data."""
 
     @property
     def allowed(self) -> bool:
@@ -116,11 +119,11 @@ class Judge:
         shown = {(c.notice_id, c.notice_version, c.notice_language) for c in consents}
         notices = [n for key in sorted(shown) if (n := tx.get(Notice, tenant, *key)) is not None]
         with _asking():
-            facts = parse_facts(self._facts(self.controllers[tenant], case, consents, notices, signal))
-            decision = consent_rules.decide(facts, self.packs)
+            facts = self._facts(self.controllers[tenant], case, consents, notices, signal)
+            decision = consent_rules.decide(parse_facts(facts), self.packs)
         layers = (decision, decision.legal, decision.house)
         rests_on = dict.fromkeys(layer.consent for layer in layers if layer and layer.consent is not None)
-        return Verdict(decision, tuple(consents[index] for index in rests_on))
+        return Verdict(decision, tuple(consents[index] for index in rests_on), facts)
 
     def regimes(self, tenant: str, profile: Profile, at: datetime) -> tuple[str, ...]:
         """Return the ids of the packs that apply to a person, the more specific territory first."""
@@ -135,10 +138,10 @@ class Judge:
         subject: Subject,
         case: Case,
         verdict: Verdict,
-        sealed: Sealings = (),
+        key: PayloadKey | None = None,
         job: str | None = None,
     ) -> Receipt:
-        """Write a decision to the log, as codes from which it can be replayed."""
+        """Write a decision to the log, as codes from which it can be replayed; under `key`, all facts too."""
         decision, basis = verdict.decision, next(iter(verdict.bases), None)
         signal = tx.get(Signal, subject.tenant, subject.handle)
         given = (("gpc", signal.gpc), ("limit_spi", signal.limit_spi)) if signal else ()
@@ -160,7 +163,7 @@ class Judge:
             layer=decision.layer,
             cat=case.kind,
             job=job,
-            sealed=sealed,
+            sealed=((key, without_nulls(verdict.facts)),) if key is not None else (),
         )
 
     @staticmethod
@@ -247,7 +250,7 @@ def _restricted(verdict: Verdict) -> Verdict:
         citations=("GDPR Art. 18(2)",),
         consent=None,
     )
-    return Verdict(denied, ())
+    return Verdict(denied, (), verdict.facts)
 
 
 def _consent_fact(consent: Consent) -> dict[str, Any]:

@@ -41,6 +41,11 @@ class Ledger:
     origins: Mapping[str, str]
     random: Callable[[int], bytes] = os.urandom
     _last: dict[str, datetime] = field(default_factory=dict, init=False, repr=False)
+    _staff: dict[tuple[str, str], PayloadKey] = field(default_factory=dict, init=False, repr=False)
+
+    def know(self, person: Caller, key: PayloadKey) -> None:
+        """Name this person in the log under their own key from now on; the newest key counts."""
+        self._staff[person.tenant, person.name] = key
 
     def record(
         self,
@@ -56,9 +61,10 @@ class Ledger:
 
         `by` is the caller, or None when the gateway acts of its own accord.  A
         service appears under its configured name, a person under a token that
-        is new for every event: staff are data subjects too.  `sealed` are the
-        payloads that the event fixes, each under its subject's key.  Fields
-        that are None are left out.
+        is new for every event: staff are data subjects too.  Where we know
+        their key (`know`), that token is theirs and a payload says who it was.
+        `sealed` are the payloads that the event fixes, each under its subject's
+        key.  Fields that are None are left out.
 
         Raises:
             SubjectBlocked: The key of a payload was destroyed meanwhile.
@@ -75,6 +81,10 @@ class Ledger:
         )
         event_id, nonce = str(event["id"]), bytes.fromhex(event["n"])
         payloads: list[SealedPayload] = []
+        staff = self._staff.get((by.tenant, by.name)) if by is not None and by.is_person else None
+        if staff is not None and by is not None:
+            event["act"] = f"tok:{staff.token(nonce)}"
+            sealed = (*sealed, (staff, {"actor": by.name, "role": by.role.value}))
         for slot, (key, payload) in enumerate(sealed):
             holder = self._standing(tx, key)
             entry, blob = key.seal(origin, nonce, payload, self.random)
@@ -107,3 +117,12 @@ class Ledger:
         if by is None:
             return SYSTEM
         return f"tok:{self.random(16).hex()}" if by.is_person else f"svc:{by.name}"
+
+
+def without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the mapping without what is not known: a payload has no null."""
+    return {
+        name: without_nulls(item) if isinstance(item, Mapping) else item
+        for name, item in value.items()
+        if item is not None
+    }

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from gateway.caller import Caller, staff_id
 from gateway.errors import KeyServiceUnavailable, SubjectBlocked, SubjectUnknown
 from gateway.ports.keys import KeyService
 from gateway.ports.records import Records, Subject, SubjectKey, Transaction
@@ -99,6 +100,15 @@ class People:
         month = f"{self.custody.clock.now() + self.payload_term:%Y-%m}"
         held = await self.custody.obtain(tenant, handle, KeyClass.AUDIT.value, month)
         return PayloadKey.of(held.record, held.key)
+
+    async def staff_key(self, caller: Caller) -> PayloadKey:
+        """Return what seals the name of a person of the staff: they are data subjects, too.
+
+        Raises:
+            SubjectBlocked: They were erased; their access should have gone first.
+            KeyServiceUnavailable: The key service does not answer.
+        """
+        return await self.payload_key(caller.tenant, await self.handle(caller.tenant, staff_id(caller)))
 
     async def handle(self, tenant: str, subject_id: str) -> str:
         """Return the row handle of a caller's id: HMAC under the tenant's lookup key, in hex."""

@@ -22,6 +22,7 @@ from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Consent, Job, Notice, Records, Signal, StoredObject, Subject, Transaction
 from gateway.vault.custody import HeldKey
 from gateway.vault.keys import Binding, open_column, seal_column
+from gateway.vault.payload import PayloadKey
 from policy.consent import Decision
 from policy.terms import KeyClass
 
@@ -90,6 +91,7 @@ class Consents:
         person = await self.people.find(caller.tenant, draft.subject_id)
         self._check_times(draft)
         held = await self.people.custody.obtain(caller.tenant, person.subject.handle, KeyClass.EVIDENCE.value)
+        key = await self.people.payload_key(caller.tenant, person.subject.handle)
         content = json.dumps(_content(draft), sort_keys=True).encode()
         ticket = await self.idempotency.ticket(caller.tenant, "RecordConsent", draft.request_id, content)
         consent_id = self.random(16).hex()
@@ -119,7 +121,7 @@ class Consents:
                 consent = replace(consent, superseded_by=rows[-1].consent_id)
             tx.add(consent)
             self.idempotency.remember(tx, ticket, consent_id)
-            return consent, self._log(tx, caller, consent, notice, draft)
+            return consent, self._log(tx, caller, consent, notice, draft, key)
 
         return await self.records.transact(commit)
 
@@ -172,7 +174,13 @@ class Consents:
         return replace(bare, sealed_evidence=seal_column(held.key, evidence, evidence_binding(bare)))
 
     def _log(
-        self, tx: Transaction, caller: Caller, consent: Consent, notice: Notice, draft: ConsentDraft
+        self,
+        tx: Transaction,
+        caller: Caller,
+        consent: Consent,
+        notice: Notice,
+        draft: ConsentDraft,
+        key: PayloadKey,
     ) -> Receipt:
         expires = int(consent.expires_at.timestamp() * 1000) if consent.expires_at else None
         return self.ledger.record(
@@ -187,6 +195,7 @@ class Consents:
             ntc=notice.thing_id,
             exp=expires,
             minor="guardian" if draft.evidence.get("guardian") else "own",
+            sealed=((key, _shown(consent)),),
         )
 
     async def withdraw(
@@ -324,6 +333,20 @@ class Consents:
             return self.ledger.record(tx, caller.tenant, "signal.recorded", caller, sig=codes)
 
         return await self.records.transact(commit)
+
+
+def _shown(consent: Consent) -> dict[str, Any]:
+    """Return how a consent came about: what a leaf fixes of it, and its codes do not say (GDPR Art. 7(1))."""
+    return {
+        "given_at": consent.given_at.isoformat(),
+        "given_by": consent.given_by,
+        "via": consent.via,
+        "term_shown": consent.term_shown,
+        "notice": f"notices/{consent.notice_id}",
+        "notice_version": consent.notice_version,
+        "notice_language": consent.notice_language,
+        "notice_sha256": consent.notice_sha256,
+    }
 
 
 def _of_purpose(consent: Consent) -> dict[str, Any]:

@@ -114,6 +114,8 @@ class Dsrs:
         dsr = self._dsr(caller, draft, handle, regime, received_at)
         if rehearse:
             return dsr, None
+        key = await self.people.payload_key(caller.tenant, handle)
+        asked = {"subject": f"subjects/{draft.subject_id}", "received_at": received_at.isoformat()}
 
         def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
             known = self._recall(tx, caller, ticket)
@@ -125,7 +127,14 @@ class Dsrs:
             tx.add(dsr)
             self.idempotency.remember(tx, ticket, dsr.dsr_id)
             receipt = self.ledger.record(
-                tx, caller.tenant, "dsr.received", caller, dsr=dsr.dsr_id, dkind=dsr.kind, reg=regime
+                tx,
+                caller.tenant,
+                "dsr.received",
+                caller,
+                sealed=((key, asked),),
+                dsr=dsr.dsr_id,
+                dkind=dsr.kind,
+                reg=regime,
             )
             return dsr, receipt
 

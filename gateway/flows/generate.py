@@ -39,6 +39,7 @@ from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Job, Records, StoredObject, Subject, Transaction
+from gateway.vault.payload import PayloadKey
 from gateway.vault.safe import Draft, Safe
 
 BATCH = 100
@@ -430,6 +431,11 @@ class Generate:
 
     async def _end(self, job: Job, state: str, code: str, detail: str, denied: _Denied | None = None) -> None:
         """Record the end of a job that gave no result, and destroy its original."""
+        key: PayloadKey | None = None
+        if denied is not None:
+            # An erasure that has begun gets its subject no key any more: then the codes must do.
+            with contextlib.suppress(SubjectBlocked):
+                key = await self.people.payload_key(job.tenant, job.handle)
 
         def commit(tx: Transaction) -> None:
             standing = tx.get(Job, job.job_id)
@@ -437,7 +443,7 @@ class Generate:
                 return
             subject = tx.get(Subject, job.tenant, job.handle)
             if denied is not None and subject is not None:
-                self.judge.record(tx, None, subject, denied.case, denied.verdict, job=job.job_id)
+                self.judge.record(tx, None, subject, denied.case, denied.verdict, key, job.job_id)
             self._close(tx, standing, state, code, detail)
 
         await self.records.transact(commit)

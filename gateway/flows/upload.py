@@ -38,6 +38,7 @@ from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
 from gateway.ports.keys import KeyService
 from gateway.ports.records import Job, Notice, Records, Transaction
+from gateway.vault.payload import PayloadKey
 from gateway.vault.safe import Draft, Safe
 from policy.terms import Purpose
 
@@ -85,6 +86,7 @@ class _Admitted:
     case: Case
     backend: BackendFacts
     until: datetime
+    key: PayloadKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,7 @@ class Upload:
                 "a job is for the purpose generate", violations=(("header.purpose", "purpose.no_job"),)
             )
         backend = self._choose(order)
+        key = await self.people.payload_key(caller.tenant, person.subject.handle)
         case = Case(
             profile=person.profile,
             purpose=order.purpose,
@@ -194,13 +197,13 @@ class Upload:
             self._need_notice(tx, caller.tenant, order)
             verdict = self.judge.decide(tx, caller.tenant, person.subject.handle, case)
             if not verdict.allowed:
-                self.judge.record(tx, caller, person.subject, case, verdict)
+                self.judge.record(tx, caller, person.subject, case, verdict, key)
             return verdict, self.judge.term(verdict, "original", case.at, self.limits.original_ttl)
 
         verdict, until = await self.records.transact(judge)
         if not verdict.allowed:
             raise self.judge.refusal(verdict)
-        return _Admitted(person, case, backend, until)
+        return _Admitted(person, case, backend, until, key)
 
     def _need_notice(self, tx: Transaction, tenant: str, order: JobOrder) -> None:
         """Refuse a notice that was never published, or whose newest version does not name the purpose."""
@@ -344,7 +347,9 @@ class Upload:
             ends = self.judge.term(verdict, stored.kind, now, self.limits.original_ttl)
             kept = replace(stored, expires_at=min(stored.expires_at, ends))
             tx.add(kept, job)
-            self.judge.record(tx, caller, admitted.person.subject, admitted.case, verdict, job=job_id)
+            self.judge.record(
+                tx, caller, admitted.person.subject, admitted.case, verdict, admitted.key, job_id
+            )
             log_object(tx, self.ledger, caller, kept, clean.dropped)
             receipt = self.ledger.record(
                 tx,

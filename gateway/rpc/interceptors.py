@@ -64,6 +64,8 @@ class Guard(grpc.aio.ServerInterceptor):
     log_refusal: RefusalLog
     min_deadline_s: float
     max_deadline_s: float
+    know: Callable[[Caller], Awaitable[None]]
+    """Makes ready to name a person of the staff in the log; what it raises refuses the call."""
 
     async def intercept_service(
         self,
@@ -165,6 +167,8 @@ class Guard(grpc.aio.ServerInterceptor):
         _need_tls(auth)
         found = self._known(auth)
         _caller.set(found)
+        if found.is_person:
+            await self.know(found)
         if not roles.permits(found.role, method):
             refusal = RoleRequired(role=found.role.value)
             await self.log_refusal(found, method, refusal)

@@ -24,6 +24,11 @@ HASH = "ab" * 32
 RULE = "GDPR Art. 17(3)(b),(e); GDPR Art. 7(1)"
 
 EXAMPLES: dict[str, dict[str, Any]] = {
+    "audit.read": {"mthd": "AuditService/ListEvents", "nrow": 50, "from": 0, "to": 50},
+    "log.pruned": {"to": 256},
+    "log.rekeyed": {"old": ["0a1b2c3d"], "new": ["4e5f6071", "8293a4b5"]},
+    "payload.erased": {"nseal": 12},
+    "payload.expired": {"cls": "audit", "month": "2026-03", "nseal": 3},
     "access.refused": {"mthd": "AuditService/Export", "rc": "ROLE_REQUIRED"},
     "consent.recorded": {
         "con": ID,

@@ -195,7 +195,7 @@ async def test_a_lost_key_of_another_subject_keeps_nobody_from_being_erased(w):
         broken = replace(key, wrapped=bytes(len(key.wrapped)))
         await w.records.transact(lambda tx, row=broken: tx.put(row))
     assert (await w.erase("ann")).state == "fulfilled"
-    assert sum(lost) == 2  # bob's profile and evidence
+    assert sum(lost) == 3  # bob's profile, evidence and audit
 
 
 async def test_a_repeated_request_is_answered_after_its_own_erasure(w):

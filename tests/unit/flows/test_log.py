@@ -1,0 +1,291 @@
+"""The log over the flows: its head outside, witnesses, files, and what an erasure takes out of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from audit import fsck, note
+from audit.checkpoint import open_checkpoint, parse
+from audit.cosign import Cosigner
+from audit.proof import verify
+from audit.quorum import Policy
+from audit.tree import verify_consistency
+from gateway.adapters.log_folder import LogFolder
+from gateway.errors import AuditUnavailable, SubjectBlocked
+from gateway.flows.publish import Publish
+from gateway.ports.records import Checkpoint, Leaf, LogHead, SealedPayload, SubjectKey
+from gateway.ports.witness import Witness, WitnessConflict, WitnessRefused, WitnessUnavailable
+from tests.world import APP, OFFICER, ORIGIN, TENANT, World
+
+WITNESS = Cosigner("witness.test/w", bytes(range(32)), "ed25519")
+
+
+@pytest.fixture
+async def w() -> World:
+    world = World()
+    await world.ready("ann", "bob")
+    return world
+
+
+def heads(w: World) -> dict[str, LogHead]:
+    return {head.log: head for head in w.records.all(LogHead)}
+
+
+def published(w: World) -> Checkpoint:
+    return max((row for row in w.records.all(Checkpoint) if row.log == ORIGIN), key=lambda row: row.size)
+
+
+def own(w: World) -> list[note.Verifier]:
+    return [signer.verifier for signer in w.signers[ORIGIN]]
+
+
+# --- the head -------------------------------------------------------------------------------
+
+
+async def test_the_lock_holds_what_is_signed_before_it_is_published(w: World) -> None:
+    """R2."""
+    await w.flows.sequence.run()
+    locked = open_checkpoint(w.lock.notes[ORIGIN], own(w))
+    assert locked.size == heads(w)[ORIGIN].size > 0
+    assert w.records.all(Checkpoint) == []
+
+
+@pytest.mark.parametrize("step", ["lose", "lose_reply"])
+async def test_a_head_that_could_not_be_locked_is_signed_later_and_never_twice(w: World, step: str) -> None:
+    getattr(w.lock.faults, step)("swap")
+    with pytest.raises(AuditUnavailable):
+        await w.flows.sequence.run()
+    await w.know("carl")
+    await w.log()
+    assert open_checkpoint(w.lock.notes[ORIGIN], own(w)).size == heads(w)[ORIGIN].size == published(w).size
+
+
+async def test_a_restored_database_signs_nothing(w: World) -> None:
+    """R12: the lock is newer than the records."""
+    await w.log()
+    backup = dict(w.records._tables)
+    await w.know("carl")
+    await w.log()
+    w.records._tables = backup
+    await w.know("dora")  # another past than was signed
+    before = dict(w.lock.notes)
+    with pytest.raises(AuditUnavailable) as refused:
+        await w.flows.sequence.run()
+    assert refused.value.detail == "log_rolled_back"
+    for name in ("eve", "fred", "gina", "hal"):
+        await w.know(name)  # even once it is as long again
+    with pytest.raises(AuditUnavailable):
+        await w.flows.sequence.run()
+    assert before == w.lock.notes
+
+
+async def test_two_sequencers_make_one_log(w: World) -> None:
+    other = w.process()
+    for number in range(6):
+        await w.know(f"s{number}")
+        await asyncio.gather(w.flows.sequence.run(), other.sequence.run())
+    await w.log()
+    assert [leaf.seq for leaf in sorted_leaves(w)] == list(range(published(w).size))
+
+
+def sorted_leaves(w: World) -> list[Leaf]:
+    mine = [leaf for leaf in w.records.all(Leaf) if leaf.log == ORIGIN and leaf.seq is not None]
+    return sorted(mine, key=lambda leaf: leaf.seq or 0)
+
+
+# --- witnesses ------------------------------------------------------------------------------
+
+
+class OneWitness:
+    """A witness that answers as it is told."""
+
+    def __init__(self, *answers: Exception) -> None:
+        self.name = WITNESS.name
+        self.answers = list(answers)
+        self.asked: list[int] = []
+
+    async def add_checkpoint(self, old: int, proof: Sequence[bytes], checkpoint: str) -> tuple[str, ...]:
+        self.asked.append(old)
+        if self.answers:
+            raise self.answers.pop(0)
+        return (WITNESS.cosign(checkpoint, 1_800_000_000),)
+
+
+def witnessed(w: World, witness: Witness, forks: list[str]) -> Publish:
+    lines = [f"log {signer.vkey()}" for signer in w.signers[ORIGIN]]
+    policy = Policy.parse("\n".join([*lines, f"witness w {WITNESS.vkey()}", "quorum w"]) + "\n")
+    return Publish(w.records, w.clock, {ORIGIN: policy}, (witness,), on_fork=forks.append)
+
+
+async def test_a_head_is_published_with_its_cosignature(w: World) -> None:
+    await w.flows.sequence.run()
+    publish = witnessed(w, OneWitness(), [])
+    assert await publish.run() == 1
+    publish.policies[ORIGIN].check(published(w).note)
+    assert await publish.run() == 0
+
+
+@pytest.mark.parametrize(
+    "answer", [WitnessUnavailable("silent"), WitnessRefused("witness_key_unknown")], ids=["hung", "refused"]
+)
+async def test_without_a_quorum_events_are_durable_and_nothing_is_published(
+    w: World, answer: Exception
+) -> None:
+    await w.flows.sequence.run()
+    publish = witnessed(w, OneWitness(answer), [])
+    with pytest.raises(AuditUnavailable) as refused:
+        await publish.run()
+    assert refused.value.detail == "quorum_not_met"
+    assert w.records.all(Checkpoint) == []
+    await w.know("carl")  # goes on
+    await w.flows.sequence.run()
+    assert await publish.run() == 1
+    assert published(w).size == heads(w)[ORIGIN].size
+
+
+async def test_a_witness_that_knows_an_older_size_is_asked_from_there(w: World) -> None:
+    await w.flows.sequence.run()
+    asked = OneWitness(WitnessConflict(1))
+    assert await witnessed(w, asked, []).run() == 1
+    assert asked.asked == [0, 1]
+
+
+async def test_a_witness_that_knows_more_than_we_do_raises_the_alarm(w: World) -> None:
+    await w.flows.sequence.run()
+    forks: list[str] = []
+    with pytest.raises(AuditUnavailable) as refused:
+        await witnessed(w, OneWitness(WitnessConflict(10_000)), forks).run()
+    assert (refused.value.detail, forks) == ("log_forked", [ORIGIN])
+    assert w.records.all(Checkpoint) == []
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+async def test_the_published_folder_is_a_log_that_checks_out_at_every_size(w: World, tmp_path: Path) -> None:
+    publish = Publish(w.records, w.clock, w.flows.publish.policies, (), LogFolder(tmp_path))
+    for number in range(40):
+        await w.know(f"s{number}")
+        if number % 7 == 0:
+            await w.flows.sequence.run()
+            await publish.run()
+            report = fsck.fsck(fsck.folder_reader(tmp_path / ORIGIN), own(w), deep=True)
+            assert (report.verdict, report.fault) == ("valid", "")
+            assert report.size == published(w).size
+    assert await publish.run() == 0
+
+
+async def test_a_published_file_that_would_change_is_refused(w: World, tmp_path: Path) -> None:
+    await w.flows.sequence.run()
+    publish = Publish(w.records, w.clock, w.flows.publish.policies, (), LogFolder(tmp_path))
+    await publish.run()
+    (tmp_path / ORIGIN / "checkpoint").unlink()
+    bundle = next((tmp_path / ORIGIN / "tile" / "entries").rglob("*.p/*"))
+    bundle.write_bytes(bundle.read_bytes()[::-1])
+    with pytest.raises(AuditUnavailable) as refused:
+        await publish.run()
+    assert refused.value.detail == "log_changed"
+
+
+# --- payloads -------------------------------------------------------------------------------
+
+
+async def payloads(w: World, subject: str) -> list[SealedPayload]:
+    handle = await w.handle(subject)
+    return [row for row in w.records.all(SealedPayload) if row.handle == handle]
+
+
+async def test_a_decision_fixes_its_facts_and_the_subjects_key_opens_them(w: World) -> None:
+    await w.upload("ann")
+    (decided,) = w.events("decision.made")
+    row = next(row for row in await payloads(w, "ann") if row.event_id == decided["id"])
+    key = await w.flows.upload.people.payload_key(TENANT, await w.handle("ann"))
+    _, payload = key.open(ORIGIN, decided["seals"][0], row.blob)
+    assert json.loads(payload)["subject"]["residence"] == "DE"
+    assert decided["seals"][0][0] == key.token(bytes.fromhex(decided["n"]))
+
+
+async def test_a_person_is_named_in_the_log_by_a_payload_alone(w: World) -> None:
+    key = await w.flows.upload.people.staff_key(OFFICER)
+    w.flows.ledger.know(OFFICER, key)
+    await w.publish("generate")
+    leaf = w.events("notice.published")[-1]
+    assert leaf["act"] == f"tok:{leaf['seals'][0][0]}"
+    row = next(row for row in w.records.all(SealedPayload) if row.event_id == leaf["id"])
+    _, payload = key.open(ORIGIN, leaf["seals"][0], row.blob)
+    assert json.loads(payload) == {"actor": "officer", "role": "privacy_officer"}
+
+
+async def test_an_erasure_takes_the_payloads_and_says_how_many(w: World) -> None:
+    await w.portrait("ann")
+    mine, others = await payloads(w, "ann"), await payloads(w, "bob")
+    assert mine
+    await w.erase("ann")
+    (said,) = w.events("payload.erased")
+    gone = {(row.event_id, row.slot): row for row in w.records.all(SealedPayload)}
+    # The request itself came after: it is gone, too.
+    assert said["nseal"] == len(mine) + 1
+    for row in mine:
+        left = gone[row.event_id, row.slot]
+        assert (left.blob, left.handle, left.erased_by) == (b"", None, said["id"])
+    assert others == await payloads(w, "bob")
+    assert not [key for key in w.records.all(SubjectKey) if key.cls == "audit" and key.handle is None]
+
+
+async def test_no_payload_is_written_for_who_is_being_erased(w: World) -> None:
+    """The fence and the commit race: whoever holds a key from before must not write under it."""
+    key = await w.flows.upload.people.payload_key(TENANT, await w.handle("ann"))
+    await w.erase("ann")
+    with pytest.raises(SubjectBlocked):
+        await w.records.transact(
+            lambda tx: w.flows.ledger.record(
+                tx, TENANT, "signal.recorded", APP, sealed=((key, {"x": 1}),), sig=[]
+            )
+        )
+    with pytest.raises(SubjectBlocked):
+        await w.flows.upload.people.payload_key(TENANT, await w.handle("ann"))
+
+
+async def test_leaves_share_only_what_names_the_same_thing(w: World) -> None:
+    """No eight bytes are common to two leaves unless they name an object, a consent, a job or a request."""
+    await w.portrait("ann")
+    await w.portrait("bob")
+    await w.erase("ann")
+    things = {"obj", "con", "job", "dsr", "bak", "ntc", "pol", "dig"}
+    seen: Counter[str] = Counter()
+    for leaf in (json.loads(row.line) for row in w.records.all(Leaf)):
+        hexes = {leaf["id"], leaf["n"], leaf["act"].removeprefix("tok:")} - {"sys:lethe", "svc:app"}
+        hexes |= {value for entry in leaf["seals"] for value in (entry[0], entry[2])}
+        hexes |= {value for name, value in leaf.items() if name == "opn"}
+        assert {name for name, value in leaf.items() if isinstance(value, str) and len(value) >= 32} <= (
+            things | {"id", "n", "act", "opn"}
+        )
+        seen.update(
+            chunk for value in hexes for chunk in {value[at : at + 16] for at in range(len(value) - 15)}
+        )
+    assert [chunk for chunk, times in seen.items() if times > 1] == []
+
+
+async def test_every_proof_ever_made_still_verifies_after_an_erasure(w: World) -> None:
+    await w.portrait("ann")
+    await w.log()
+    proofs = [
+        (await w.flows.audit.inclusion(OFFICER, index=index)).tlog_proof for index in range(published(w).size)
+    ]
+    before = published(w)
+    await w.erase("ann")
+    await w.log()
+    for text in proofs:
+        verify(text, own(w), None)
+    assert parse(note.parse(before.note)[0]).root == before.root
+    links = await w.flows.audit.consistency(OFFICER, before.size, published(w).size)
+    now = published(w)
+    verify_consistency(
+        first=before.size, second=now.size, first_root=before.root, second_root=now.root, proof=links
+    )
