@@ -19,7 +19,8 @@ class Control:
     Attributes:
         key: Its anchor in the page.
         asks: What the text asks for, in our words.
-        detail: The tables shown under it (`audit.views.report`); others are referred to.
+        detail: The tables shown under it (`audit.views.sections`).
+        see: Controls under which more of its evidence is shown.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Control:
     asks: str
     types: tuple[str, ...]
     detail: tuple[str, ...] = ()
+    see: tuple[str, ...] = ()
 
 
 _DSR = ("dsr.received", "dsr.approved", "dsr.refused", "dsr.cancelled")
@@ -93,6 +95,7 @@ CONTROLS = (
             "job.cancelled",
         ),
         ("erasures", "payloads"),
+        see=("gdpr-15",),
     ),
     Control(
         "gdpr-18",
@@ -100,6 +103,7 @@ CONTROLS = (
         "Restriction and objection",
         "Mark stored data so that it is not processed further; heed signals of objection.",
         ("subject.restricted", "subject.unrestricted", "subject.blocked", "signal.recorded"),
+        see=("gdpr-15",),
     ),
     Control(
         "gdpr-30",
@@ -117,6 +121,7 @@ CONTROLS = (
         "Keep for at least 24 months the date and nature of each request and of its answer, and the basis of "
         "a denial.",
         (*_DSR, "signal.recorded"),
+        see=("gdpr-15",),
     ),
     Control(
         "ccpa-1798-105",
@@ -124,6 +129,7 @@ CONTROLS = (
         "Right to delete",
         "Delete on a verifiable request, have service providers delete too, and name what is exempt.",
         (*_DSR, "subject.erased", "object.destroyed", "payload.erased", "job.deleted"),
+        see=("gdpr-15", "gdpr-17"),
     ),
     Control(
         "pipeda-4-1",
@@ -131,6 +137,7 @@ CONTROLS = (
         "Accountability",
         "Answer for personal information under one's control, also where others process it (4.1.3).",
         ("decision.made", "job.dispatched", "access.refused", "audit.read", "export.created", *_DSR),
+        see=("gdpr-5-2", "gdpr-15", "soc2-cc7-2"),
     ),
     Control(
         "soc2-cc7-2",
@@ -147,6 +154,7 @@ CONTROLS = (
         "Consent and records",
         "Obtain and record consent by a documented process; keep records related to processing.",
         ("notice.published", "consent.recorded", "decision.made", "object.sealed"),
+        see=("gdpr-7", "gdpr-30"),
     ),
     Control(
         "iso27701-7-3",
@@ -154,6 +162,7 @@ CONTROLS = (
         "Obligations to people",
         "Provide ways to modify or withdraw consent, to access, correct and erase; handle requests.",
         ("consent.withdrawn", "subject.restricted", "subject.unrestricted", "subject.erased", *_DSR),
+        see=("gdpr-7", "gdpr-15", "gdpr-17"),
     ),
     Control(
         "iso27701-7-4",
@@ -168,6 +177,7 @@ CONTROLS = (
             "payload.erased",
             "payload.expired",
         ),
+        see=("gdpr-5-1-e", "gdpr-17"),
     ),
 )
 """In the order of the page."""

@@ -30,8 +30,9 @@ def data(value: Any) -> str:
 
 
 def number(figures: Mapping[str, int], key: str) -> str:
-    """Return a figure that the page counts again."""
-    return f'<span data-f="{text(key)}">{plain(figures.get(key, 0))}</span>'
+    """Return a figure that the page counts again; `a+b` is the sum of two."""
+    value = sum(figures.get(one, 0) for one in key.split("+"))
+    return f'<span data-f="{text(key)}">{plain(value)}</span>'
 
 
 def duration(figures: Mapping[str, int], key: str) -> str:

@@ -2,7 +2,7 @@
 (() => {
   // The words that let this page turn amber or green are sealed under its own SHA-256.
   const DAY = 86400000, BARS = 30, BOUNDS = [10, 30, 45, 90];
-  const COUNTED = ["pur", "cat", "dec", "rc", "form", "dkind", "reg", "why", "meth", "mthd"];
+  const COUNTED = ["pur", "cat", "dec", "rc", "form", "dkind", "reg", "why", "meth", "mthd", "bak"];
   const SUMMED = ["nseal", "nobj", "nkey", "nowed"];
   const TEXT = {
     consistent: ["Consistent in itself", "Everything in this page fits together and is signed by the key named below. Whoever forges a page forges its key too: compare this key with one that you got elsewhere, by pasting that one here."],
@@ -178,10 +178,13 @@
     return `${Math.floor(ms / DAY)}.${Math.floor((ms % DAY) * 10 / DAY)} days`;
   };
 
+  // `a+b` is the sum of two figures.
+  const figure = (found, key) => key.split("+").reduce((sum, one) => sum + (found.get(one) || 0), 0);
+
   function compare(found) {
     const shown = document.querySelectorAll("[data-f]");
     for (const place of shown) {
-      const value = found.get(place.dataset.f) || 0;
+      const value = figure(found, place.dataset.f);
       demand(place.textContent === (place.dataset.as === "span" ? span(value) : plain(value)), `the figure ${place.dataset.f} is not what the leaves give`);
     }
     for (const bar of document.querySelectorAll("rect[data-of]")) {

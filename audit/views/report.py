@@ -40,16 +40,14 @@ def render(rows: Sequence[Row], context: Context, sign: Callable[[str], str]) ->
         ExportInvalid: More than `MAX_EVENTS` rows, rows that are not those of the range, or
             a note that is not the one asked for.
     """
-    _refuse(rows, context)
     page = _page(rows, context)
-    at = page.index(_SEAL) + len(_SEAL)
     digest = hashlib.sha256(page.encode()).digest()
     body = statement(context.origin, digest)
     signed = sign(body)
-    if note.parse(signed)[0] != body or len(note.parse(signed)[1]) != 1 or "<" in signed or "*" in signed:
+    found, signatures = note.parse(signed)
+    if found != body or len(signatures) != 1 or "<" in signed or "*" in signed:
         raise ExportInvalid("report_note", "the report is signed by one key, over the statement asked for")
-    mask = bytes(a ^ b for a, b in zip(digest, _WORDS.encode(), strict=True))
-    return f"{page[:at]}{mask.hex()}\n{signed}{page[at:]}".encode()
+    return _sealed(page, digest, signed)
 
 
 def statement(origin: str, digest: bytes) -> str:
@@ -69,8 +67,10 @@ def confirm(page: bytes, rows: Sequence[Row], context: Context, verifiers: Seque
     except UnicodeDecodeError:
         raise ExportInvalid("report_not_text", "the report is not UTF-8") from None
     signed = seal.partition("\n")[2]
-    _, by = note.open_note(signed, verifiers)
-    if render(rows, context, lambda _: signed) != page:
+    body, by = note.open_note(signed, verifiers)
+    unsealed = _page(rows, context)
+    digest = hashlib.sha256(unsealed.encode()).digest()
+    if body != statement(context.origin, digest) or page != _sealed(unsealed, digest, signed):
         raise ExportInvalid("derived_differs", f"{PATH} is not what the entries give")
     if all(key.name != context.origin for key in by):
         raise ExportInvalid("report_key_name", "no key of the log has signed the report")
@@ -89,7 +89,14 @@ def _refuse(rows: Sequence[Row], context: Context) -> None:
         raise ExportInvalid("report_rows", "the rows are not those of the range")
 
 
+def _sealed(page: str, digest: bytes, signed: str) -> bytes:
+    at = page.index(_SEAL) + len(_SEAL)
+    mask = bytes(a ^ b for a, b in zip(digest, _WORDS.encode(), strict=True))
+    return f"{page[:at]}{mask.hex()}\n{signed}{page[at:]}".encode()
+
+
 def _page(rows: Sequence[Row], context: Context) -> str:
+    _refuse(rows, context)
     script, style = _resource("report.js"), _resource("report.css")
     parts = {
         **sections.parts(rows, context),

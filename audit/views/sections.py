@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from audit.views import figures as counted
 from audit.views.controls import CONTROLS, SAID, Control
 from audit.views.figures import ANSWER_DAYS, DAY_MS
-from audit.views.markup import bars, duration, number, plain, span, table, text, timeline
+from audit.views.markup import bars, duration, number, plain, table, text, timeline
 from audit.views.rows import Context, Row, instant
 
 MAX_LISTED = 200
@@ -85,7 +86,7 @@ def _facts(told: Told) -> str:
 def _summary(told: Told) -> str:
     figures = told.figures
     tiles = (
-        ("events", "events in the log", False),
+        ("events", "events in these entries", False),
         ("consent.recorded", "consents given", False),
         ("consent.withdrawn", "consents withdrawn", False),
         ("decision.made/dec=deny", "decisions that denied", False),
@@ -125,7 +126,7 @@ def _overview(told: Told) -> str:
         (
             f'<a href="#{control.key}">{text(control.law)}</a>',
             text(control.title),
-            plain(len(told.of(*control.types))),
+            number(told.figures, "+".join(control.types)),
         )
         for control in CONTROLS
     ]
@@ -145,15 +146,22 @@ def _control(control: Control, told: Told) -> str:
         seen = told.of(ty)
         where = f"{plain(seen[0].index)} \u2026 {plain(seen[-1].index)}" if len(seen) > 1 else ""
         where = where or "".join(plain(row.index) for row in seen) or "\u2013"
-        when = f"{_day(seen[0].event['t'])} \u2026 {_day(seen[-1].event['t'])}" if seen else "\u2013"
-        lines.append((text(SAID[ty]), f"<code>{text(ty)}</code>", number(told.figures, ty), where, when))
+        lines.append(
+            (text(SAID[ty]), f"<code>{text(ty)}</code>", number(told.figures, ty), where, _dates(seen))
+        )
     head = ("What happened", "Event", "#Number", "#Entries", "First and last")
     detail = "\n".join(_DETAILS[name](told) for name in control.detail)
     return (
         f'<section aria-labelledby="{control.key}">\n'
         f'<h2 id="{control.key}"><span class="law">{text(control.law)}</span>{text(control.title)}</h2>\n'
-        f"<p>{text(control.asks)}</p>\n{table('Evidence', head, lines)}\n{detail}\n</section>"
+        f"<p>{text(control.asks)}</p>\n{table('Evidence', head, lines)}\n{detail}{_see(control)}\n</section>"
     )
+
+
+def _see(control: Control) -> str:
+    laws = {other.key: other.law for other in CONTROLS}
+    links = ", ".join(f'<a href="#{key}">{text(laws[key])}</a>' for key in control.see)
+    return f'<p class="note">One by one, with dates and counts: see {links}.</p>' if links else ""
 
 
 # --- details ---------------------------------------------------------------------------------
@@ -199,7 +207,7 @@ def _deletions(told: Told) -> str:
         ("destroyed, and stored before these entries", "objects.before"),
     ]
     return bars(
-        f"Objects against the instant promised when they were stored, as of {_moment(told.now_ms)}",
+        f"Objects against the instant promised when they were stored, as of {_moment(told.now_ms)} UTC",
         "Object",
         told.figures,
         lines,
@@ -233,18 +241,25 @@ def _late(told: Told) -> str:
         )
         for row in overdue[:MAX_LISTED]
     ]
-    head = ("#Entry", "Object", "Kind")
-    return _listed("Destroyed late", (*head, "Destroyed", "#Late by"), lines, len(late)) + _listed(
-        "Past the term and not destroyed here", (*head, "To be destroyed by"), due, len(overdue)
+    head = ("Entry", "Object", "Kind")
+    return _listed("Destroyed late", (*head, "Destroyed (UTC)", "#Late by"), lines, len(late)) + _listed(
+        "Past the term and not destroyed here", (*head, "To be destroyed by (UTC)"), due, len(overdue)
     )
 
 
 def _clocks(told: Told) -> str:
-    lines = [(f"within {days} days", f"requests.within/{days}") for days in ANSWER_DAYS]
-    lines += [("later", "requests.within/more"), ("not answered yet", "requests.open")]
+    lines = [(f"within {ANSWER_DAYS[0]} days", f"requests.within/{ANSWER_DAYS[0]}")]
+    lines += [
+        (f"after {after} days, within {days}", f"requests.within/{days}")
+        for after, days in pairwise(ANSWER_DAYS)
+    ]
+    lines += [
+        (f"after {ANSWER_DAYS[-1]} days", "requests.within/more"),
+        ("not answered yet", "requests.open"),
+    ]
     note = (
-        '<p class="note">Within 30 days means after the tenth, and so on. The day on which an answer is due '
-        "depends on calendar, holidays and extensions; <code>lethe policy clock</code> computes it.</p>"
+        '<p class="note">The day on which an answer is due depends on '
+        " calendar, holidays and extensions; <code>lethe policy clock</code> computes it.</p>"
     )
     return (
         bars("Requests by the time to their answer", "Answered", told.figures, lines)
@@ -272,12 +287,12 @@ def _requests(told: Told) -> str:
                 duration(told.figures, f"request/{row.index}"),
             )
         )
-    head = ("#Entry", "Request", "Kind", "Law and its time", "Received", "Answer", "#Took")
+    head = ("Entry", "Request", "Kind", "Law and its time", "Received", "Answer", "#Took")
     return _listed("Requests and their clocks", head, lines, len(received))
 
 
 def _erasures(told: Told) -> str:
-    received = {row.event["dsr"]: row.event["t"] for row in told.of("dsr.received")}
+    received = {row.event["dsr"]: row.index for row in told.of("dsr.received")}
     erased = told.of("subject.erased")
     lines = []
     for row in erased[:MAX_LISTED]:
@@ -287,7 +302,7 @@ def _erasures(told: Told) -> str:
             (
                 plain(row.index),
                 f"<code>{text(event['dsr'][:8])}</code>",
-                "before these entries" if asked is None else span(event["t"] - asked),
+                "asked before" if asked is None else duration(told.figures, f"request/{asked}"),
                 _moment(event["t1"]),
                 _moment(event["t2"]) if "t2" in event else "not promised",
                 text(", ".join(event["cls"])),
@@ -295,11 +310,11 @@ def _erasures(told: Told) -> str:
             )
         )
     head = (
-        "#Entry",
+        "Entry",
         "Request",
         "#After",
-        "Unreadable here",
-        "In every backup",
+        "Unreadable here (UTC)",
+        "In every backup (UTC)",
         "Erased",
         "Kept, and by which rule",
     )
@@ -329,7 +344,7 @@ def _processing(told: Told) -> str:
         (
             f"<code>{text(backend)}</code>",
             text(names.get(backend, "not named")),
-            plain(sum(row.event["bak"] == backend for row in told.of("job.dispatched"))),
+            number(told.figures, f"job.dispatched/bak={backend}"),
         )
         for backend in backends[:MAX_LISTED]
     ]
@@ -387,5 +402,11 @@ def _day(at_ms: int) -> str:
     return instant(at_ms)[:10]
 
 
+def _dates(rows: Sequence[Row]) -> str:
+    days = list(dict.fromkeys(_day(row.event["t"]) for row in (*rows[:1], *rows[-1:])))
+    shown = " \u2026 ".join(days) or "\u2013"
+    return f'<span class="day">{shown}</span>'
+
+
 def _moment(at_ms: int) -> str:
-    return f"{instant(at_ms)[:16].replace('T', ' ')} UTC"
+    return instant(at_ms)[:16].replace("T", " ")

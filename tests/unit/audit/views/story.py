@@ -82,7 +82,13 @@ class Story:
             self.say("job.failed", job=job, bak=backend, rc="BACKEND_UNAVAILABLE")
             self.say("object.destroyed", obj=original, cat="original", why="job_done")
             return
-        self.say("object.sealed", obj=output, cat="output", exp=self.now + 7 * DAY, **purposes)
+        self.say(
+            "object.sealed",
+            obj=output,
+            cat="output",
+            exp=self.now + (30 if fate in {"kept", "open", "erased"} else 7) * DAY,
+            **purposes,
+        )
         self.say("job.succeeded", job=job, bak=backend, obj=output, dig="ef" * 32)
         self.say("result.released", job=job, obj=output)
         late = 9 * MINUTE if fate == "late" else -HOUR

@@ -136,7 +136,7 @@ def test_the_record_of_processing_says_who_what_to_whom_and_how_long() -> None:
     assert generate["data_categories"] == ["original", "output"]
     assert len(generate["recipients"]) == 2
     terms = {term["of"]: term["longest_ms"] for term in generate["retention"]}
-    assert terms == {"consent": 365 * story.DAY, "original": story.DAY, "output": 7 * story.DAY}
+    assert terms == {"consent": 365 * story.DAY, "original": story.DAY, "output": 30 * story.DAY}
 
 
 def test_the_record_says_that_transfers_and_facts_not_given_are_unknown() -> None:
