@@ -13,6 +13,7 @@ from audit.errors import JsonInvalid
 
 INT_LIMIT = 1 << 53
 MAX_DEPTH = 16
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def encode(value: Any) -> bytes:
@@ -23,9 +24,8 @@ def encode(value: Any) -> bytes:
             not ASCII text, a lone surrogate, or more than `MAX_DEPTH` levels.
     """
     _refuse_outside_profile(value, 0)
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     try:
-        return text.encode()
+        return _ENCODER.encode(value).encode()
     except UnicodeEncodeError:
         raise JsonInvalid("json_surrogate") from None
 

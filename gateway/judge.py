@@ -14,8 +14,8 @@ from gateway.ledger import Ledger, Receipt, without_nulls
 from gateway.people import Profile
 from gateway.ports.records import Consent, Notice, Signal, Subject, Transaction
 from gateway.vault.payload import PayloadKey
+from policy import coded, retention
 from policy import consent as consent_rules
-from policy import retention
 from policy.applicability import applicable
 from policy.consent import Decision
 from policy.errors import PolicyError
@@ -55,6 +55,8 @@ class Verdict:
     bases: tuple[Consent, ...]
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What was decided on; personal data."""
+    codes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What of that decides, as the log carries it (`policy.coded`)."""
 
     @property
     def allowed(self) -> bool:
@@ -91,8 +93,8 @@ class Judge:
         if subject.state == "blocked":
             raise SubjectBlocked
         # Now, and not when the case was put together: a withdrawal in between must count.
-        verdict = self._decide(tx, tenant, handle, replace(case, at=self.ledger.clock.now()))
-        return _restricted(verdict) if subject.state == "restricted" else verdict
+        now = replace(case, at=self.ledger.clock.now())
+        return self._decide(tx, tenant, handle, now, is_restricted=subject.state == "restricted")
 
     def term(self, verdict: Verdict, kind: str, start: datetime, at_most: timedelta) -> datetime:
         """Return when a thing of `kind` must be gone: by configuration, by law, or when a consent ends."""
@@ -113,17 +115,23 @@ class Judge:
         applying = self.regimes(tenant, profile, at) if profile is not None else ()
         return tuple(self.packs[name] for name in dict.fromkeys((invoked, *applying)))
 
-    def _decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Verdict:
+    def _decide(
+        self, tx: Transaction, tenant: str, handle: str, case: Case, *, is_restricted: bool
+    ) -> Verdict:
         consents = self._consents(tx, tenant, handle)
         signal = tx.get(Signal, tenant, handle)
         shown = {(c.notice_id, c.notice_version, c.notice_language) for c in consents}
         notices = [n for key in sorted(shown) if (n := tx.get(Notice, tenant, *key)) is not None]
         with _asking():
-            facts = self._facts(self.controllers[tenant], case, consents, notices, signal)
-            decision = consent_rules.decide(parse_facts(facts), self.packs)
-        layers = (decision, decision.legal, decision.house)
-        rests_on = dict.fromkeys(layer.consent for layer in layers if layer and layer.consent is not None)
-        return Verdict(decision, tuple(consents[index] for index in rests_on), facts)
+            told = self._facts(self.controllers[tenant], case, consents, notices, signal)
+            facts = parse_facts(told)
+            decision = consent_rules.decide(facts, self.packs)
+            if is_restricted:
+                decision = consent_rules.restricted(decision)
+            ids = [consent.consent_id for consent in consents]
+            codes = coded.code(facts, decision, self.packs, ids, is_restricted=is_restricted)
+        rests_on = () if is_restricted else coded.rests(decision)
+        return Verdict(decision, tuple(consents[index] for index in rests_on), told, codes)
 
     def regimes(self, tenant: str, profile: Profile, at: datetime) -> tuple[str, ...]:
         """Return the ids of the packs that apply to a person, the more specific territory first."""
@@ -136,34 +144,19 @@ class Judge:
         tx: Transaction,
         by: Caller | None,
         subject: Subject,
-        case: Case,
         verdict: Verdict,
         key: PayloadKey | None = None,
         job: str | None = None,
     ) -> Receipt:
         """Write a decision to the log, as codes from which it can be replayed; under `key`, all facts too."""
-        decision, basis = verdict.decision, next(iter(verdict.bases), None)
-        signal = tx.get(Signal, subject.tenant, subject.handle)
-        given = (("gpc", signal.gpc), ("limit_spi", signal.limit_spi)) if signal else ()
         return self.ledger.record(
             tx,
             subject.tenant,
             "decision.made",
             by,
-            pur=case.purpose,
-            dec="allow" if decision.allowed else "deny",
-            rc=decision.reason_code,
-            pol=[{"id": pack, "sha256": digest} for pack, digest in decision.policy],
-            packs=list(decision.packs),
-            age=decision.age_band,
-            minor=decision.minor,
-            form=basis.form if basis else None,
-            flags=list(basis.flags) if basis else None,
-            sig=[code for code, is_on in given if is_on],
-            layer=decision.layer,
-            cat=case.kind,
-            job=job,
             sealed=((key, without_nulls(verdict.facts)),) if key is not None else (),
+            job=job,
+            **verdict.codes,
         )
 
     @staticmethod
@@ -236,21 +229,6 @@ def _asking() -> Iterator[None]:
         yield
     except (PolicyError, ValueError, OverflowError) as error:
         raise PolicyUnavailable(detail=type(error).__name__.lower()) from error
-
-
-def _restricted(verdict: Verdict) -> Verdict:
-    """Return the denial that a restriction makes of any verdict."""
-    is_legal = "gdpr" in verdict.decision.packs
-    denied = replace(
-        verdict.decision,
-        allowed=False,
-        reason_code="DENY_RESTRICTED",
-        deciding_pack="gdpr" if is_legal else "house",
-        layer="legal" if is_legal else "house",
-        citations=("GDPR Art. 18(2)",),
-        consent=None,
-    )
-    return Verdict(denied, (), verdict.facts)
 
 
 def _consent_fact(consent: Consent) -> dict[str, Any]:

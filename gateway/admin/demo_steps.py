@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lethe.v1 import common_pb2, consent_pb2, dsr_pb2, generation_pb2, notice_pb2, subject_pb2
 
-from audit import checkpoint, export, verify
+from audit import checkpoint, export, payloads, verify
 from audit.leaf import leaf_hash
 from audit.note import Signer
 from audit.tree import root_of_leaves
@@ -256,4 +256,18 @@ def _forge(files: Mapping[str, bytes], origin: str) -> dict[str, bytes]:
         if path.startswith("policy/")
     }
     note = checkpoint.sign(origin, len(entries), root, stranger)
-    return export.build(origin=origin, checkpoint=note, entries=entries, packs=packs, signer=stranger)
+    reading = export.read(enumerate(entries))
+    return export.build(
+        origin=origin,
+        checkpoint=note,
+        keys=f"{stranger.vkey()}\n",
+        policy=export.trust_policy(stranger.verifier),
+        start=0,
+        end=len(entries),
+        entries=enumerate(entries),
+        nodes=lambda _level, _index: b"",
+        packs=packs,
+        signer=stranger,
+        terms=export.Terms("auditor", "audit", "forger"),
+        found=payloads.withheld(reading.placed()),
+    )

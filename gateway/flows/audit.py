@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 
-from audit import export, proof, tree
+from audit import export, payloads, proof, tree
+from audit.derive import derive
 from audit.note import Signer
 from gateway.caller import Caller
 from gateway.errors import AuditUnavailable, MessageInvalid, NotFound, RateLimited, StateConflict
@@ -130,16 +132,31 @@ class Audit:
                     partial(_lines, origin=origin, start=len(entries), end=head.size)
                 )
             packs = await self.records.transact(lambda tx: {p.digest: p.body for p in tx.find(PackText)})
-            files = await asyncio.to_thread(
-                export.build,
-                origin=origin,
-                checkpoint=head.note,
-                entries=entries,
-                packs=packs,
-                signer=self.signers[origin][0],
-            )
+            files = await asyncio.to_thread(self._build, origin, head, entries, packs)
             await self.records.transact(lambda tx: self._log_export(tx, caller, head))
             return files
+
+    def _build(
+        self, origin: str, head: Checkpoint, entries: list[bytes], packs: Mapping[str, bytes]
+    ) -> dict[str, bytes]:
+        """Return the export of the whole log; payloads are withheld."""
+        signer = self.signers[origin][0]
+        reading = export.read(enumerate(entries))
+        return export.build(
+            origin=origin,
+            checkpoint=head.note,
+            keys="".join(f"{key.vkey()}\n" for key in self.signers[origin]),
+            policy=export.trust_policy(signer.verifier),
+            start=0,
+            end=head.size,
+            entries=enumerate(entries),
+            nodes=_no_nodes,
+            packs=packs,
+            signer=signer,
+            terms=export.Terms("auditor", "audit", f"lethe/{version('lethe')}"),
+            found=payloads.withheld(reading.placed()),
+            derive=derive,
+        )
 
     def _log_export(self, tx: Transaction, caller: Caller, head: Checkpoint) -> None:
         self.ledger.record(
@@ -152,6 +169,11 @@ class Audit:
             root=head.root.hex(),
             **{"from": 0, "to": head.size},
         )
+
+
+def _no_nodes(_level: int, _index: int) -> bytes:
+    """Nothing lies outside the whole log."""
+    raise AuditUnavailable("the tree has a hole", detail="node_missing")
 
 
 def _lines(tx: Transaction, origin: str, start: int, end: int) -> list[bytes]:

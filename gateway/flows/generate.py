@@ -443,7 +443,7 @@ class Generate:
                 return
             subject = tx.get(Subject, job.tenant, job.handle)
             if denied is not None and subject is not None:
-                self.judge.record(tx, None, subject, denied.case, denied.verdict, key, job.job_id)
+                self.judge.record(tx, None, subject, denied.verdict, key, job.job_id)
             self._close(tx, standing, state, code, detail)
 
         await self.records.transact(commit)

@@ -197,7 +197,7 @@ class Upload:
             self._need_notice(tx, caller.tenant, order)
             verdict = self.judge.decide(tx, caller.tenant, person.subject.handle, case)
             if not verdict.allowed:
-                self.judge.record(tx, caller, person.subject, case, verdict, key)
+                self.judge.record(tx, caller, person.subject, verdict, key)
             return verdict, self.judge.term(verdict, "original", case.at, self.limits.original_ttl)
 
         verdict, until = await self.records.transact(judge)
@@ -347,9 +347,7 @@ class Upload:
             ends = self.judge.term(verdict, stored.kind, now, self.limits.original_ttl)
             kept = replace(stored, expires_at=min(stored.expires_at, ends))
             tx.add(kept, job)
-            self.judge.record(
-                tx, caller, admitted.person.subject, admitted.case, verdict, admitted.key, job_id
-            )
+            self.judge.record(tx, caller, admitted.person.subject, verdict, admitted.key, job_id)
             log_object(tx, self.ledger, caller, kept, clean.dropped)
             receipt = self.ledger.record(
                 tx,

@@ -25,7 +25,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Boolean, Connection, LargeBinary
+from sqlalchemy import Boolean, Connection, LargeBinary, event
 
 from gateway.adapters.sql.postgres import PostgresDatabase, PostgresLimits
 from gateway.adapters.sql.records import open_database, open_records, sqlite_path
@@ -1279,3 +1279,86 @@ def test_the_sample_fills_every_field() -> None:
     assert all(dataclasses.is_dataclass(kind) for kind in KINDS)
     assert isinstance(sample(Signal), Signal)
     assert isinstance(sample(Checkpoint), Checkpoint)
+
+
+# --- one commit for several (SQLite) ----------------------------------------------------------
+
+
+async def test_transactions_that_wait_beside_each_other_share_a_commit(sqlite_url: str) -> None:
+    """As many syncs as there are groups, not as many as there are callers."""
+    records = open_records(sqlite_url)
+    held = threading.Event()
+    commits: list[None] = []
+    try:
+        await records.transact(lambda tx: tx.count(Tile))  # connected
+        connection = records._database._connection  # type: ignore[attr-defined]  # a test reaches inside
+        event.listen(connection, "commit", lambda _connection: commits.append(None))
+        first = asyncio.create_task(records.transact(lambda _tx: held.wait(10)))
+        await asyncio.sleep(0)
+        others = [
+            asyncio.create_task(records.transact(lambda tx, number=number: tx.add(node(number))))
+            for number in range(200)
+        ]
+        await asyncio.sleep(0)
+        held.set()
+        await asyncio.gather(first, *others)
+        assert len(await all_of(records, Tile)) == 200
+        assert len(commits) <= 5
+    finally:
+        await records.close()
+
+
+async def test_one_of_a_group_that_fails_takes_nothing_of_the_others_with_it(sqlite_url: str) -> None:
+    records = open_records(sqlite_url)
+    held = threading.Event()
+
+    def work(tx: Transaction, number: int) -> int:
+        tx.add(node(number))
+        if number % 3 == 0:
+            raise LookupError(number)
+        if number % 3 == 1:
+            tx.add(node(number))  # taken
+        return number
+
+    try:
+        first = asyncio.create_task(records.transact(lambda _tx: held.wait(10)))
+        await asyncio.sleep(0)
+        tasks = [asyncio.create_task(records.transact(partial(work, number=number))) for number in range(30)]
+        await asyncio.sleep(0)
+        held.set()
+        await first
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        kinds_of = [type(outcome) for outcome in outcomes]
+        assert kinds_of == [LookupError, Duplicate, int] * 10
+        assert {found.index for found in await all_of(records, Tile)} == set(range(2, 30, 3))
+    finally:
+        await records.close()
+
+
+async def test_a_group_whose_commit_fails_fails_whole(sqlite_url: str) -> None:
+    """What one saw of another is no more durable than the other."""
+    records = open_records(sqlite_url)
+    held = threading.Event()
+    try:
+        await records.transact(lambda tx: tx.count(Tile))
+        connection = records._database._connection  # type: ignore[attr-defined]  # likewise
+        first = asyncio.create_task(records.transact(lambda _tx: held.wait(10)))
+        await asyncio.sleep(0)
+        tasks = [
+            asyncio.create_task(records.transact(lambda tx, number=number: tx.add(node(number))))
+            for number in range(5)
+        ]
+
+        def fail(_connection: Connection) -> None:
+            raise OSError("the disk is gone")
+
+        await asyncio.sleep(0)
+        event.listen(connection, "commit", fail)
+        held.set()
+        outcomes = await asyncio.gather(first, *tasks, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes[1:]] == [StoreUnavailable] * 5, outcomes
+        event.remove(connection, "commit", fail)
+        assert await all_of(records, Tile) == []
+        await records.transact(lambda tx: tx.add(node(9)))
+    finally:
+        await records.close()

@@ -7,6 +7,8 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from gateway.ports.records import Transaction
+
 T = TypeVar("T")
 
 
@@ -23,6 +25,9 @@ class Database(Protocol):
         Raises:
             StoreUnavailable: There is no connection.
         """
+
+    async def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` as one serialisable transaction and return its result once it is durable."""
 
     async def scour(self) -> None:
         """Remove traces of deleted rows, where the database can."""

@@ -7,12 +7,14 @@ carry what the records hold.
 
 from __future__ import annotations
 
+import sqlite3
+
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
 from gateway.errors import StoreUnavailable
 from gateway.ports.records import Duplicate
 
-RAISED = (SQLAlchemyError, OSError)
+RAISED = (SQLAlchemyError, OSError, sqlite3.Error)
 """What SQLAlchemy and the drivers raise; a time-out is an `OSError`."""
 
 TRIES_AFTER_CONFLICT = 20
@@ -39,6 +41,11 @@ def translate(error: Exception, *, is_committing: bool = False) -> Exception:
     `StoreUnavailable` for all else: a database that is lost, full or broken, or
     whose schema is not ours.
     """
+    if isinstance(error, sqlite3.Error):
+        name = getattr(error, "sqlite_errorname", None)
+        if name is None:  # the driver's own: a connection that is closed, a statement that is none
+            return StoreUnavailable("the database connection is unusable", detail="unusable")
+        return _from_sqlite(name)
     if isinstance(error, DBAPIError):
         code = getattr(error.orig, "sqlstate", None)
         if code is not None:

@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.adapters.sql.faults import RAISED, Again, translate
 from gateway.adapters.sql.registry import MAPPED
+from gateway.adapters.sql.transaction import attempt
 from gateway.errors import StoreUnavailable
-from gateway.ports.records import SUBJECT_TABLES, Duplicate
+from gateway.ports.records import SUBJECT_TABLES, Duplicate, Transaction
 
 T = TypeVar("T")
 
@@ -74,6 +75,10 @@ class PostgresDatabase:
                 if tries > 1:
                     raise
             await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**tries)))
+
+    async def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` as one serialisable transaction; see `run`."""
+        return await self.run(lambda connection: attempt(connection, work))
 
     async def scour(self) -> None:
         """Vacuum the tables that hold subjects, as far as our role may.

@@ -10,7 +10,6 @@ from urllib.parse import unquote, urlsplit
 from gateway.adapters.sql.database import Database
 from gateway.adapters.sql.postgres import PostgresDatabase, PostgresLimits
 from gateway.adapters.sql.sqlite import SqliteDatabase
-from gateway.adapters.sql.transaction import attempt
 from gateway.ports.records import Transaction
 
 T = TypeVar("T")
@@ -31,7 +30,7 @@ class SqlRecords:
         Raises:
             StoreUnavailable: The database is lost, full or broken.
         """
-        return await self._database.run(lambda connection: attempt(connection, work))
+        return await self._database.transact(work)
 
     async def check_schema(self) -> None:
         """Refuse a database whose schema is not the one this code was written for.

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import NullPool
 
 from gateway.adapters.sql.faults import RAISED, translate
+from gateway.adapters.sql.transaction import attempt_all
 from gateway.errors import StoreUnavailable
+from gateway.ports.records import Transaction
 
 T = TypeVar("T")
+
+
+GROUP = 512
+"""How many transactions one commit makes durable at most."""
+
+_Waiting: TypeAlias = tuple[Callable[[Transaction], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
 
 
 class SqliteDatabase:
     """A SQLite file, which must exist.
 
-    All transactions run one after the other in a thread of their own, each in
-    one hop, and each begins IMMEDIATE: serialisable without any retry.  Another
+    All transactions run one after the other in a thread of their own, in groups that
+    begin IMMEDIATE and are committed as one: serialisable without any retry.  Another
     process that holds the file is waited for, `busy_timeout_s` at most.
     """
 
@@ -38,10 +48,52 @@ class SqliteDatabase:
         event.listen(self._engine, "begin", _begin_immediate)
         self._connection: Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._mutex = threading.Lock()
+        self._waiting: list[_Waiting] = []
 
     async def run(self, body: Callable[[Connection], T]) -> T:
         """Run `body` in the thread; if the caller is cancelled before it began, it never does."""
         return await self._in_thread(lambda: body(self._held()))
+
+    async def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` as one serialisable transaction, made durable together with those that wait beside it.
+
+        Whatever waits when the thread is free is committed as one: the sync in flight
+        forms the next group, and nobody lingers.  If the caller is cancelled before
+        its turn, its work is never begun.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        with self._mutex:
+            self._waiting.append((work, answer, loop))
+            is_first = len(self._waiting) == 1
+        if is_first:
+            try:
+                self._thread.submit(self._serve)
+            except RuntimeError as error:
+                with self._mutex:
+                    self._waiting.clear()
+                raise StoreUnavailable("the records are closed", detail="closed") from error
+        return await answer
+
+    def _serve(self) -> None:
+        """Run everything that waits, in groups, each durable before its callers are answered."""
+        while True:
+            with self._mutex:
+                group, rest = self._waiting[:GROUP], self._waiting[GROUP:]
+                self._waiting = rest
+            begun = [entry for entry in group if not entry[1].cancelled()]
+            if begun:
+                _answer(begun, self._outcomes([work for work, _, _ in begun]))
+            with self._mutex:
+                if not rest:
+                    return
+
+    def _outcomes(self, works: list[Callable[[Transaction], Any]]) -> list[tuple[Any, BaseException | None]]:
+        try:
+            return attempt_all(self._held(), works)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the callers must not wait for ever
+            return [(None, error)] * len(works)
 
     async def scour(self) -> None:
         """Rewrite the file and empty the write-ahead log.
@@ -121,6 +173,26 @@ class SqliteDatabase:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _answer(group: list[_Waiting], outcomes: list[tuple[Any, BaseException | None]]) -> None:
+    """Hand every caller its outcome, with one call into each loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any, BaseException | None]]] = {}
+    for (_, answer, loop), (result, error) in zip(group, outcomes, strict=True):
+        by_loop.setdefault(loop, []).append((answer, result, error))
+    for loop, answers in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody left who waits
+            loop.call_soon_threadsafe(_settle, answers)
+
+
+def _settle(answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+    for answer, result, error in answers:
+        if answer.done():
+            continue  # the caller has gone
+        if error is None:
+            answer.set_result(result)
+        else:
+            answer.set_exception(error)
 
 
 def create_file(path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.base import Executable
 
 from gateway.adapters.sql.faults import RAISED, TRIES_AFTER_LOSS, Again, translate
+from gateway.adapters.sql.quick import quick
 from gateway.adapters.sql.registry import MAPPED, Mapped
 from gateway.errors import StoreUnavailable
 from gateway.ports.records import Leaf, Missing, R, Record, Transaction
@@ -168,6 +170,69 @@ class SqlTransaction:
         raise self.failure
 
 
+class SqliteTransaction(SqlTransaction):
+    """The same on SQLite, with the plain statements made by the driver itself (`quick`)."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)  # noqa: S101  # tells mypy what SQLite gives
+        self._raw = raw
+
+    def add(self, *records: Record) -> None:
+        """Insert the records, in order."""
+        for kind, some in _alike(records):
+            plain = quick(kind)
+            self._change(plain.insert, map(plain.row, some))
+
+    def get(self, kind: type[R], *key: str | int) -> R | None:
+        """Return the record with that primary key, or None."""
+        plain = quick(kind)
+        self._check()
+        try:
+            row = self._raw.execute(plain.select, plain.bound(key)).fetchone()
+        except sqlite3.Error as error:
+            self._fail(error)
+            raise
+        build: Callable[..., R] = kind
+        return None if row is None else build(*plain.values(row))
+
+    def put(self, *records: Record) -> None:
+        """Replace the records that have the same keys."""
+        for kind, some in _alike(records):
+            plain = quick(kind)
+            changed = self._change(plain.update, (plain.row(r) + plain.key_of(r) for r in some))
+            if changed != len(some):
+                raise Missing(MAPPED[kind].table.name)
+
+    def remove(self, *records: Record) -> None:
+        """Delete the records by key."""
+        for kind, some in _alike(records):
+            plain = quick(kind)
+            self._change(plain.delete, map(plain.key_of, some))
+
+    def mark(self, statement: str) -> None:
+        """Set or release a savepoint."""
+        self._raw.execute(statement)
+
+    def _change(self, statement: str, rows: Iterable[list[Any]]) -> int:
+        """Execute a change once for each row and return how many rows it met."""
+        self._check()
+        try:
+            return self._raw.executemany(statement, list(rows)).rowcount
+        except (ValueError, TypeError) as error:
+            self.failure = error  # one of our column types refused the value
+            raise
+        except sqlite3.Error as error:
+            self._fail(error)
+            raise
+
+
+def _transaction(connection: Connection) -> SqlTransaction:
+    is_sqlite = connection.dialect.name == "sqlite"
+    return SqliteTransaction(connection) if is_sqlite else SqlTransaction(connection)
+
+
 def attempt(connection: Connection, work: Callable[[Transaction], T]) -> T:
     """Run `work` once between BEGIN and COMMIT and return its result.
 
@@ -178,7 +243,7 @@ def attempt(connection: Connection, work: Callable[[Transaction], T]) -> T:
     except RAISED as error:
         connection.invalidate()
         raise translate(error)  # noqa: B904  # `translate` decides what is chained
-    tx = SqlTransaction(connection)
+    tx = _transaction(connection)
     try:
         result = _run(work, tx)
         tx.end()
@@ -196,6 +261,75 @@ def attempt(connection: Connection, work: Callable[[Transaction], T]) -> T:
         _roll_back(connection, outer, failure)
         raise failure  # noqa: B904  # `translate` decides what is chained
     return result
+
+
+def attempt_all(
+    connection: Connection, works: Sequence[Callable[[Transaction], Any]]
+) -> list[tuple[Any, BaseException | None]]:
+    """Run several works behind one another and make them durable by one COMMIT; return what became of each.
+
+    Each stands behind a savepoint: one that raises takes nothing of the others with it.
+    What one saw of another is as durable as itself, for they are kept together or not at all.
+    Where the database itself fails, each is run once more alone, so that only the
+    one at fault fails; where it fails while committing, all of them do.
+
+    SQLite only: the transactions of a group run one after the other.
+    """
+    if len(works) == 1:
+        return [_outcome(lambda: attempt(connection, works[0]))]
+    try:
+        outer = connection.begin()
+    except RAISED as error:
+        connection.invalidate()
+        failure = translate(error)
+        return [(None, failure)] * len(works)
+    done: list[tuple[Any, BaseException | None]] = []
+    try:
+        done.extend(_behind_savepoint(connection, work) for work in works)
+        outer.commit()
+    except _Spoilt:
+        _roll_back(connection, outer, None)
+        return [_outcome(lambda work=work: attempt(connection, work)) for work in works]  # type: ignore[misc]  # bound now
+    except RAISED as error:
+        failure = translate(error, is_committing=True)
+        _roll_back(connection, outer, failure)
+        return [(None, failure)] * len(works)
+    except BaseException:
+        _roll_back(connection, outer, None)
+        raise
+    return done
+
+
+class _Spoilt(Exception):
+    """The database failed within a group: nothing of it is kept."""
+
+
+def _behind_savepoint(
+    connection: Connection, work: Callable[[Transaction], Any]
+) -> tuple[Any, BaseException | None]:
+    tx = _transaction(connection)
+    try:
+        connection.exec_driver_sql("SAVEPOINT one")
+        try:
+            result = _run(work, tx)
+            tx.end()
+        except Exception as error:  # the caller's, who gets it once the group is durable
+            if isinstance(tx.failure, (StoreUnavailable, Again)):
+                raise _Spoilt from error
+            tx.mark("ROLLBACK TO one")
+            tx.mark("RELEASE one")
+            return None, error
+        tx.mark("RELEASE one")
+    except RAISED as error:
+        raise _Spoilt from error
+    return result, None
+
+
+def _outcome(run: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return run(), None
+    except Exception as error:  # noqa: BLE001 - likewise
+        return None, error
 
 
 def _run(work: Callable[[Transaction], T], tx: SqlTransaction) -> T:
@@ -217,7 +351,12 @@ def _roll_back(connection: Connection, outer: RootTransaction, failure: Exceptio
 
 
 def _by_kind(records: Sequence[Record]) -> list[tuple[Mapped, list[Record]]]:
-    return [(MAPPED[kind], list(some)) for kind, some in groupby(records, key=type)]
+    return [(MAPPED[kind], some) for kind, some in _alike(records)]
+
+
+def _alike(records: Sequence[Record]) -> list[tuple[type[Record], list[Record]]]:
+    """Return the records in runs of one kind."""
+    return [(kind, list(some)) for kind, some in groupby(records, key=type)]
 
 
 def _made(kind: type[R], row: Row[Any]) -> R:
