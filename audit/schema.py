@@ -166,8 +166,54 @@ KIND = one_of("original", "output", "template", "landmarks", "prompt", "telemetr
 FORM = one_of(
     "implied", "opt_out", "express", "explicit", "written_release", "signed_authorization", "parental"
 )
-FLAG = one_of("separate", "presented_separately", "highlighted", "condition_of_service", "two_step_confirmed")
+FLAGS = ("separate", "presented_separately", "highlighted", "condition_of_service", "two_step_confirmed")
+FLAG = one_of(*FLAGS)
 SIGNAL = one_of("gpc", "limit_spi")
+FACT = one_of(
+    "agreement",
+    "ai_exemption",
+    "comparable",
+    "consents",
+    "dpf_listed",
+    "for_children",
+    "for_money",
+    "fulfilled",
+    "gpc",
+    "guardian",
+    "identifying",
+    "infers",
+    "limit_spi",
+    "manifest",
+    "over",
+    "pia_done",
+    "place",
+    "requested",
+    "restricted",
+    "template",
+    "uncoded",
+    "uploader",
+    "watermark",
+)
+NOTICE = one_of(
+    "bipa_policy",
+    "before_capture",
+    "chd_privacy_policy",
+    "collection",
+    "foreign_processing",
+    "opt_out_signal",
+    "right_to_opt_out",
+)
+ROLE = one_of("processor", "third_party", "other")
+LAND = text(r"[A-Z]{2}(?:-[A-Z0-9]{1,3})?")
+MECHANISM = one_of("BCR", "EXPLICIT_CONSENT_49_1_A", "SCC", "SCC_2021_914", "OTHER")
+CONSIDERED = record(
+    {
+        "st": one_of("standing", "withdrawn", "overtaken", "expired"),
+        "form": FORM,
+        "flags": listed(one_of(*FLAGS, "signature", "term_shown", "terms")),
+    },
+    {"con": HEX16, "by": one_of("depicted", "depicted_guardian", "guardian", "other")},
+)
 AGE = one_of("lt13", "13-15", "16-17", "adult", "unknown")
 CLASS = one_of("content", "profile", "evidence", "dsr", "audit")
 DSR_KIND = one_of("access", "erasure", "correction", "portability", "restriction", "opt_out", "withdrawal")
@@ -241,7 +287,23 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "layer": one_of("legal", "house"),
                 "cat": KIND,
             },
-            {"job": HEX16, "form": FORM, "flags": listed(FLAG)},
+            {
+                "job": HEX16,
+                "form": FORM,
+                "flags": listed(FLAG),
+                # The instant decided on, the deciding pack, the consents that the answer rests on.
+                "at": MS,
+                "law": PACK,
+                "base": listed(HEX16),
+                # Facts by code: known to hold, known not to; notices shown; rules for the young that bite
+                # (`gdpr.0`); who receives; each consent for the purpose and what it is worth.
+                "yes": listed(FACT),
+                "no": listed(FACT),
+                "told": listed(NOTICE),
+                "under": listed(text(r"[a-z][a-z0-9_]{1,31}\.[0-9]{1,2}")),
+                "rcp": record({}, {"role": ROLE, "land": LAND, "mech": MECHANISM}),
+                "cons": listed(CONSIDERED),
+            },
         ),
         "dsr.approved": Fields({"dsr": HEX16}),
         "dsr.cancelled": Fields({"dsr": HEX16}),

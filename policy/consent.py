@@ -26,9 +26,10 @@ _WORST_LAST: Sequence[Status] = (
     "stranger",
     "absent",
 )
-_TERMS_ACCEPTED = frozenset(
+TERMS_ACCEPTED = frozenset(
     {"terms_of_service", "terms", "terms_and_conditions", "privacy_policy", "upload", "continued_use"}
 )
+"""Ways to express a consent that are none (EDPB 05/2020 paras 91-98)."""
 _BY_DEPICTED = frozenset({"depicted", "depicted_guardian", "depicted_representative"})
 _SERVICE = frozenset({Purpose.GENERATE, Purpose.RETAIN_OUTPUT})
 _NEVER_FOR_MINORS = frozenset({Purpose.TRAIN, Purpose.ANALYTICS, Purpose.SELL_SHARE})
@@ -109,8 +110,18 @@ def decide(
     Rule:
         GDPR Art. 6, 7, 8, 9(2)(a), 44-49; Cal. Civ. Code 1798.100, 120, 121, 135; PIPEDA Sch. 1 cl. 4.3.
     """
-    asked = applicable(facts, packs)
-    state = _Case(facts, asked, unpacked(facts, packs))
+    return decide_among(facts, applicable(facts, packs), unpacked(facts, packs), layer=layer)
+
+
+def decide_among(
+    facts: Facts,
+    asked: Sequence[Pack],
+    unpacked: tuple[str, ...] = (),
+    *,
+    layer: Literal["legal", "house", "both"] = "both",
+) -> Decision:
+    """Return the decision of the packs in `asked`, which apply, in the order of `applicable`."""
+    state = _Case(facts, tuple(asked), unpacked)
     house = _house_decision(state)
     legal = _legal_decision(state)
     if layer == "house":
@@ -123,6 +134,26 @@ def decide(
     denials = legal.denials + tuple(denial for denial in house.denials if denial not in legal.denials)
     return replace(
         headline, allowed=legal.allowed and house.allowed, denials=denials, legal=legal, house=house
+    )
+
+
+def restricted(decision: Decision) -> Decision:
+    """Return the denial that a restriction of processing makes of any decision.
+
+    Nothing but storage is left, whatever was consented to.
+
+    Rule:
+        GDPR Art. 18(2).
+    """
+    is_legal = "gdpr" in decision.packs
+    return replace(
+        decision,
+        allowed=False,
+        reason_code="DENY_RESTRICTED",
+        deciding_pack="gdpr" if is_legal else HOUSE,
+        layer="legal" if is_legal else "house",
+        citations=("GDPR Art. 18(2)",),
+        consent=None,
     )
 
 
@@ -290,7 +321,7 @@ def _minors(pack: Pack, facts: Facts) -> tuple[_Finding | None, list[_Finding]]:
     opted_in: _Finding | None = None
     denials: list[_Finding] = []
     for rule in pack.rules.minors:
-        if facts.purpose not in rule.purposes or not rule.in_force(facts.at) or not _is_of_age(rule, facts):
+        if facts.purpose not in rule.purposes or not rule.in_force(facts.at) or not is_of_age(rule, facts):
             continue
         met, index = _minor_is_covered(rule, facts)
         if not met:
@@ -300,7 +331,7 @@ def _minors(pack: Pack, facts: Facts) -> tuple[_Finding | None, list[_Finding]]:
     return opted_in, denials
 
 
-def _is_of_age(rule: MinorRule, facts: Facts) -> bool:
+def is_of_age(rule: MinorRule, facts: Facts) -> bool:
     """Return whether the rule is about this person's age; an unknown age is the house's concern."""
     age = facts.subject.age
     if age is None:
@@ -379,7 +410,7 @@ def _strength(facts: Facts, consent: Consent) -> int:
     91-98).  A parent's consent, verified, for a person under 18 is an explicit
     act, but no written release.
     """
-    if (consent.via or "").strip().lower() in _TERMS_ACCEPTED:
+    if (consent.via or "").strip().lower() in TERMS_ACCEPTED:
         return ConsentForm.IMPLIED.strength
     if consent.form is ConsentForm.PARENTAL:
         age = facts.subject.age

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Annotated, Any, Literal
 
@@ -452,6 +452,25 @@ def parse_pack(data: bytes) -> Pack:
     if rules.pack.id == "house":
         raise PackInvalid("house is reserved and no pack")
     return Pack(rules, data)
+
+
+def parse_named(sources: Mapping[str, bytes], digest: str) -> Pack:
+    """Read the pack that a decision names by the SHA-256 of its source, in hex.
+
+    Raises:
+        PackInvalid: It is not among the sources, is not what its digest says, or is no pack of this schema.
+    """
+    if digest not in sources:
+        raise PackInvalid(f"no source has the digest {digest}")
+    pack = _parse_once(sources[digest])
+    if pack.digest != digest:
+        raise PackInvalid(f"a source has not the digest {digest}")
+    return pack
+
+
+@lru_cache(maxsize=64)
+def _parse_once(data: bytes) -> Pack:
+    return parse_pack(data)
 
 
 def load_packs() -> dict[str, Pack]:

@@ -126,7 +126,7 @@ def lies_in(code: str, territory: str, *, widened: bool = False) -> bool:
 
 
 def _test(test: Test, facts: Facts, sets: Mapping[str, tuple[str, ...]]) -> bool:
-    found = _read(facts, test.fact)
+    found = read(facts, test.fact)
     if test.op == "exists":
         return (found is not None) is test.value
     if found is None:
@@ -152,7 +152,8 @@ def _same(fact: str, one: Any, other: Scalar) -> bool:
     return bool(one == other) and isinstance(one, bool) is isinstance(other, bool)
 
 
-def _read(facts: Facts, path: str) -> Any:
+def read(facts: Facts, path: str) -> Any:
+    """Return the fact at `path` (`subject.age`), or None where it is not known."""
     found: Any = facts
     for part in path.split("."):
         found = getattr(found, part)

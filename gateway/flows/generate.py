@@ -297,7 +297,7 @@ class Generate:
         if verdict.code == "DENY_RESTRICTED":
             raise _Parked
         if not verdict.allowed:
-            raise _Denied(case, verdict)
+            raise _Denied(verdict)
         return verdict
 
     async def _talk(self, job: Job, backend: Inference, image: tuple[bytes, str]) -> Result:
@@ -528,9 +528,9 @@ class _TakenOver(_Stopped):
 class _Denied(_Stopped):
     """Policy does not permit the job any more."""
 
-    def __init__(self, case: Case, verdict: Verdict) -> None:
+    def __init__(self, verdict: Verdict) -> None:
         super().__init__()
-        self.case, self.verdict = case, verdict
+        self.verdict = verdict
         is_withdrawn = verdict.code == "DENY_CONSENT_WITHDRAWN"
         self.detail = "consent_withdrawn" if is_withdrawn else verdict.code.lower()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,14 +11,21 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from gateway.errors import SubjectBlocked, SubjectUnknown
+from audit import canonical, leaf, schema
+from gateway.errors import PolicyDenied, SubjectBlocked, SubjectUnknown
 from gateway.judge import Case, ControllerFacts, Judge
+from gateway.ledger import without_nulls
 from gateway.people import Guardian, Profile
-from gateway.ports.records import Consent, Notice, Signal
+from gateway.ports.records import Consent, Notice, Signal, Subject
+from policy import coded
+from policy.consent import decide, restricted
 from policy.facts import parse_facts
+from policy.pack import load_packs
 from tests.fakes.clock import NOON
 from tests.world import APP, TENANT, World
 
+PACKS = load_packs()
+SOURCES = {pack.digest: pack.source_bytes for pack in PACKS.values()}
 PLACES = st.sampled_from(["", "DE", "FR", "US-CA", "US-TX", "CA-ON", "BR"])
 FLAGS = ("separate", "presented_separately", "highlighted", "condition_of_service", "two_step_confirmed")
 PROFILES = st.builds(
@@ -121,3 +129,60 @@ def test_a_logged_decision_carries_all_from_which_it_can_be_replayed() -> None:
         assert {named["sha256"] for named in decision["pol"]} <= digests
 
     asyncio.run(run())
+
+
+def test_whatever_code_policy_has_for_a_fact_fits_the_leaf() -> None:
+    assert all(map(schema.FACT, (*coded.FLAGS, *coded.DERIVED)))
+    assert all(map(schema.NOTICE, coded.NOTICES))
+    assert all(map(schema.ROLE, (*coded.ROLES, coded.OTHER_ROLE)))
+    assert all(map(schema.MECHANISM, (*coded.MECHANISMS, coded.OTHER_MECHANISM)))
+    for flag in (*coded.CONSENT_FLAGS, coded.TERMS):
+        assert schema.CONSIDERED({"st": "standing", "form": "explicit", "flags": [flag]})
+
+
+@given(CONTROLLERS, CASES, st.lists(_consents(), max_size=3), SIGNALS, st.booleans())
+@effort(max_examples=200, deadline=None)
+def test_whatever_is_decided_can_be_logged_and_is_replayed_from_the_leaf_and_from_the_facts(
+    controller: ControllerFacts,
+    case: Case,
+    consents: list[Consent],
+    signal: Signal | None,
+    is_restricted: bool,
+) -> None:
+    """From JSON and back, as an auditor has it: by the codes alone, and by the payload if it is open."""
+    told = Judge._facts(controller, case, consents, [NOTICE], signal)
+    facts = parse_facts(told)
+    decision = decide(facts, PACKS)
+    if is_restricted:
+        decision = restricted(decision)
+    ids = [f"{place:032x}" for place in range(len(consents))]
+    codes = coded.code(facts, decision, PACKS, ids, is_restricted=is_restricted)
+    event = leaf.new_event("decision.made", at_ms=1, actor="sys:lethe", random=bytes, **codes)
+    read = leaf.decode(leaf.encode(event))
+    payload = canonical.parse(canonical.encode(without_nulls(told)), 1 << 20)
+    for replayed in (coded.recompute(read, None, SOURCES), coded.recompute(read, payload, SOURCES)):
+        assert replayed == {name: read.get(name) for name in replayed}
+        assert replayed["rc"] == decision.reason_code
+
+
+async def test_every_decision_of_the_gateway_is_replayed_from_its_leaf_alone() -> None:
+    w = World()
+    await w.ready("ann", "ben")
+    await w.portrait("ann")
+    await w.consent("ben", form="implied", via="terms_of_service")
+    with pytest.raises(PolicyDenied):
+        await w.upload("ben")
+    waiting = await w.upload("ann")
+    await w.consent("ann", form="implied")
+    await w.work()
+    assert w.job(waiting.job.job_id).state == "cancelled"
+    subject = w.records.all(Subject)[0]
+    await w.records.transact(lambda tx: tx.put(replace(subject, state="restricted")))
+    with pytest.raises(PolicyDenied):
+        await w.upload("ann")
+    decisions = w.events("decision.made")
+    assert [event["dec"] for event in decisions] == ["allow", "deny", "allow", "deny", "deny"]
+    assert {event["rc"] for event in decisions} >= {"DENY_NO_EXPLICIT_CONSENT", "DENY_RESTRICTED"}
+    for event in decisions:
+        replayed = coded.recompute(event, None, SOURCES)
+        assert replayed == {name: event.get(name) for name in replayed}
