@@ -1,69 +1,190 @@
-"""Exports: a folder that an auditor verifies without us."""
+"""Exports: a folder that an auditor verifies without us (decision 0016, docs/reference/export.md)."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
 
-from audit import b64, canonical, leaf
-from audit.checkpoint import Checkpoint, open_checkpoint
-from audit.errors import CheckpointInconsistent, ExportInvalid
-from audit.frontier import Frontier
-from audit.note import Signer, Verifier
-from audit.tree import hash_leaf
+from audit import b64, canonical, guide, leaf, payloads, proof, ranges, schema, tree
+from audit.checkpoint import Checkpoint, open_signed
+from audit.errors import AuditError, CheckpointInconsistent, ExportInvalid, ProofInvalid
+from audit.note import KeyType, Signer, Verifier
+from audit.payloads import Payload
+from audit.trust import read_trust
+from audit.views.rows import Controller
 
-FORMAT = "lethe.dev/audit-export/v1"
-RANGE_FORMAT = "lethe.dev/compact-range/v1"
+FORMAT = "lethe.dev/audit-export/v2"
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 CHECKPOINT, ENTRIES, PAYLOADS = "checkpoint", "entries.jsonl", "payloads.jsonl"
-RIGHT_EDGE, CONSISTENCY = "proofs/right-edge", "consistency"
-KEYS, POLICY, EVENTS_CSV, GUIDE = "keys.txt", "policy.txt", "events.csv", "VERIFY.md"
+LEFT_EDGE, RIGHT_EDGE = "proofs/left-edge", "proofs/right-edge"
+INDICES, LEAF_HASHES = "proofs/indices", "proofs/leaf-hashes"
+LATER, LATER_CONSISTENCY = "proofs/later-checkpoint", "proofs/later-consistency"
+CONSISTENCY, KEYS, POLICY, GUIDE = "consistency", "keys.txt", "policy.txt", "VERIFY.md"
+DERIVED = frozenset(
+    {"article30.csv", "article30.json", "events.csv", "events.parquet", "ocsf.jsonl", "report.html"}
+)
+"""Files that are made of the others and prove nothing by themselves."""
 
-_GUIDE = f"""# How to verify this export
+# A reader of folders takes 10,000 files.
+MAX_PROOFS = 8_000
+MAX_BACKENDS = 1_000
+MAX_FACT_CHARS = 1_000
 
-You need the log's verifier key (a "vkey"), and you need it from elsewhere: from the operator's publication,
-or kept from an earlier audit. `{KEYS}` in this folder says which key signed, but whoever forges an export
-forges that file too. Put the key, one a line, into a file `trust.txt` (a C2SP tlog-policy with
-`quorum none` is taken as well).
+Kind = Literal["range", "events", "hashes"]
+KINDS = ("range", "events", "hashes")
+_GENERATOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,63}", re.ASCII)
+_PROOF_PATH = re.compile(r"proofs/(?:0|[1-9][0-9]{0,18})\.tlog-proof", re.ASCII)
+_CLASSES = schema.listed(schema.CLASS)
+_FILTER = schema.Fields(
+    {},
+    {
+        "types": schema.listed(schema.one_of(*schema.EVENTS)),
+        "from_ms": schema.MS,
+        "until_ms": schema.MS,
+    },
+)
 
-Either of these checks everything offline:
 
-    lethe audit verify DIR --trust trust.txt
-    python -m audit.verify DIR --trust trust.txt
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events of a range were asked for; one that says nothing asks for all.
 
-The second needs only Python, the package `cryptography` and Lethe's folder `audit/`. Exit status: 0 valid,
-4 not (the first fault is named on stderr), 5 consistent in itself but no trust was given, 2 wrong usage.
+    Attributes:
+        types: Event types; none means any.
+        from_ms: The first instant of events, or None.
+        until_ms: The first instant that is too late, or None.
+    """
 
-What is checked:
+    types: tuple[str, ...] = ()
+    from_ms: int | None = None
+    until_ms: int | None = None
 
-1. `{SIGNATURE}` is a C2SP signed note over the SHA-256 of `{MANIFEST}`, and that lists the SHA-256 of every
-   other file.
-2. `{CHECKPOINT}` is a C2SP checkpoint by the log's key, and that key's name is the log's origin.
-3. Each line of `{ENTRIES}` is a leaf, byte for byte. The RFC 6962 tree over SHA-256(00 || line) has the
-   checkpoint's root and size, so no event was left out, changed or moved.
-4. Each leaf is in the closed schema, event ids are unique, and no time lags by more than 5 s behind one
-   before it.
-5. `{RIGHT_EDGE}` holds the roots of the complete subtrees of the range, the largest first, in base64.
-6. `{CONSISTENCY}` says from where this export goes on; one that starts at 0 has nothing to prove.
-7. `policy/<sha256>.yaml` is there, byte for byte, for each rule book that a decision names.
-8. `{EVENTS_CSV}` is derived, and is what deriving it again gives. `{PAYLOADS}` is empty: no leaf has a seal.
+    def __post_init__(self) -> None:
+        fault = _FILTER.fault(self.value())
+        if fault:
+            raise ExportInvalid("manifest_filter", f"no filter of this format ({fault})")
 
-By hand: `sha256sum` for the first step; for a leaf, `printf '\\0%s' "$LINE" | sha256sum`.
-"""
+    def admits(self, event: Mapping[str, Any]) -> bool:
+        """Return whether the event is one of those asked for."""
+        if self.types and event["ty"] not in self.types:
+            return False
+        if self.from_ms is not None and event["t"] < self.from_ms:
+            return False
+        return self.until_ms is None or event["t"] < self.until_ms
+
+    def value(self) -> dict[str, Any]:
+        """Return what the manifest says."""
+        stated = {"types": list(self.types), "from_ms": self.from_ms, "until_ms": self.until_ms}
+        return {name: item for name, item in stated.items() if item not in (None, [])}
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> Filter:
+        """Return what a manifest says.
+
+        Raises:
+            ExportInvalid: It is no filter.
+        """
+        fault = _FILTER.fault(value)
+        if fault:
+            raise ExportInvalid("manifest_filter", f"no filter of this format ({fault})")
+        return cls(tuple(value.get("types", ())), value.get("from_ms"), value.get("until_ms"))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """For whom an export is, and on what terms.
+
+    Attributes:
+        recipient: A code for who receives it, never a person.
+        purpose: A code for what it is for.
+        generator: Name and version of what made it.
+        disclosed: Classes whose payloads the recipient may read, sorted.
+        expires_ms: When the recipient must have destroyed it; needed where a class is disclosed.
+    """
+
+    recipient: str
+    purpose: str
+    generator: str
+    disclosed: tuple[str, ...] = ()
+    expires_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        if not schema.CODE(self.recipient) or not schema.CODE(self.purpose):
+            raise ExportInvalid("terms_code", "recipient and purpose are codes")
+        if not _GENERATOR.fullmatch(self.generator):
+            raise ExportInvalid("terms_generator", "the generator is a name and a version")
+        if not _CLASSES(self.disclosed) or list(self.disclosed) != sorted(self.disclosed):
+            raise ExportInvalid("terms_disclosed", "what is disclosed is a sorted list of classes")
+        if self.expires_ms is not None and not schema.MS(self.expires_ms):
+            raise ExportInvalid("terms_expiry", "the expiry is not a number of milliseconds")
+        if self.disclosed and self.expires_ms is None:
+            raise ExportInvalid("terms_expiry", "what discloses payloads must expire")
+
+    def value(self) -> dict[str, Any]:
+        """Return what the manifest says."""
+        stated: dict[str, Any] = {
+            "recipient": self.recipient,
+            "purpose": self.purpose,
+            "generator": self.generator,
+            "disclosed": list(self.disclosed),
+        }
+        return stated if self.expires_ms is None else stated | {"expires_ms": self.expires_ms}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the operator adds in words, for the derived files; no leaf bears it out.
+
+    Attributes:
+        controller: Who answers for the processing.
+        backends: Names of backends by the id that leaves give them.
+    """
+
+    controller: Controller = field(default_factory=Controller)
+    backends: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(map(_is_fact, asdict(self.controller).values())):
+            raise ExportInvalid("facts_controller", "a fact of the controller is not text, or too long")
+        named = self.backends.items()
+        if len(named) > MAX_BACKENDS or not all(schema.HEX16(key) and _is_fact(name) for key, name in named):
+            raise ExportInvalid("facts_backends", "backends are names by id")
+
+    def value(self) -> dict[str, Any]:
+        """Return what the manifest says."""
+        stated = {name: fact for name, fact in asdict(self.controller).items() if fact}
+        return {"controller": stated, "backends": dict(self.backends)}
+
+    @classmethod
+    def parse(cls, controller: Mapping[str, Any], backends: Mapping[str, Any]) -> Facts:
+        """Return what a manifest says.
+
+        Raises:
+            ExportInvalid: They are no facts of this format.
+        """
+        if not controller.keys() <= asdict(Controller()).keys():
+            raise ExportInvalid("facts_controller", "no such fact of a controller")
+        return cls(Controller(**controller), backends)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the entries of an export say, read once."""
+    """What the entries of an export say, read once; the four have one item for each entry, in order."""
 
-    events: tuple[dict[str, Any], ...]
-    hashes: tuple[bytes, ...]
-    frontier: Frontier
+    indices: Sequence[int]
+    lines: Sequence[bytes] = field(repr=False)
+    events: Sequence[dict[str, Any]] = field(repr=False)
+    hashes: Sequence[bytes] = field(repr=False)
+
+    def placed(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Return the events with their places in the log."""
+        return zip(self.indices, self.events, strict=True)
 
     def counts(self) -> dict[str, int]:
         """Return how many events there are of each type."""
@@ -74,84 +195,308 @@ class Reading:
         return {named["sha256"] for event in self.events for named in event.get("pol", ())}
 
 
-def build(
-    *, origin: str, checkpoint: str, entries: Sequence[bytes], packs: Mapping[str, bytes], signer: Signer
-) -> dict[str, bytes]:
-    """Return the files of an export of the whole log up to `checkpoint`, by path.
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which part of which log an export is of.
 
-    The same range and the same stored checkpoint give the same bytes.  Of
-    `packs` (SHA-256 in hex to source) only those that a decision names go in:
-    what is loaded later does not change what was exported before.
+    Attributes:
+        start: Index of the first leaf of the range.
+        end: Index after its last.
+        kind: `range` is all leaves; `events` is some, each proven alone, which cannot show that
+            none is missing; `hashes` is some, and the hash of every other.
+        asked: What the entries were chosen by.
+    """
+
+    head: Checkpoint
+    start: int
+    end: int
+    kind: Kind
+    asked: Filter
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end <= self.head.size:
+            raise ExportInvalid("range_bounds", "the range is not within the checkpoint's size")
+        if self.kind not in KINDS:
+            raise ExportInvalid("manifest_kind", "no such kind of export")
+        if self.kind == "range" and self.asked != Filter():
+            raise ExportInvalid("manifest_filter", "a whole range is not filtered")
+
+    def value(self) -> dict[str, Any]:
+        """Return what the manifest says."""
+        return {
+            "origin": self.head.origin,
+            "size": self.head.size,
+            "root": self.head.root.hex(),
+            "from": self.start,
+            "to": self.end,
+            "kind": self.kind,
+            "complete": self.kind != "events",
+            "filter": self.asked.value(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What derived files are made of.
+
+    Attributes:
+        note: The checkpoint as a signed note.
+        vkeys: The log's Ed25519 keys that signed the checkpoint, and the one that signs the manifest.
+        left: The compact range of [0, start); empty for the kind `events`.
+        right: That of [end, size); likewise.
+        hashes: All leaf hashes of the range for the kind `hashes`, else empty.
+    """
+
+    span: Span
+    reading: Reading
+    facts: Facts
+    note: str
+    vkeys: tuple[str, ...]
+    left: tuple[bytes, ...] = ()
+    right: tuple[bytes, ...] = ()
+    hashes: tuple[bytes, ...] = ()
+
+
+Derive = Callable[[Source, Callable[[str], str]], Mapping[str, bytes]]
+"""Derived files by path, from their source and what signs a text as a note (`audit.derive.derive`)."""
+
+
+def build(
+    *,
+    origin: str,
+    checkpoint: str,
+    keys: str,
+    policy: str,
+    start: int,
+    end: int,
+    entries: Iterable[tuple[int, bytes]],
+    nodes: tree.NodeReader,
+    packs: Mapping[str, bytes],
+    signer: Signer,
+    terms: Terms,
+    kind: Kind = "range",
+    asked: Filter | None = None,
+    previous: int | None = None,
+    found: Sequence[Payload] = (),
+    erasures: Mapping[int, bytes] | None = None,
+    later: str | None = None,
+    facts: Facts | None = None,
+    derive: Derive | None = None,
+) -> dict[str, bytes]:
+    """Return the files of an export by path.
+
+    The same arguments give the same bytes.  Of `packs` (SHA-256 in hex to source)
+    only those that a decision names go in: what is loaded later does not change
+    what was exported before.
 
     Args:
-        checkpoint: The signed note; its size may be less than the log's today.
-        entries: Exactly that many leaves, in order.
+        checkpoint: A stored signed note; its size may be less than the log's today.
+        keys: Text of `keys.txt`.
+        policy: Text of `policy.txt`, a C2SP tlog-policy; the checkpoint must satisfy it.
+        start: Index of the first leaf of the range.
+        end: Index after its last.
+        entries: Leaves with their indices, ascending: for the kind `range` all of the range,
+            else those that were asked for.
+        nodes: Reads the tree up to the checkpoint's size, and to that of `later`.
+        signer: The log's Ed25519 key.
+        kind: See `Span`.
+        asked: What the entries were chosen by.
+        previous: Size of the checkpoint of the recipient's export before this one.
+        found: What became of each payload that an entry seals, by index and slot.
+        erasures: Leaves that erased payloads and are not among `entries`, by index; more do no harm.
+        later: A signed note of a larger size, where such a leaf lies beyond the checkpoint.
+        derive: Makes the derived files; without it there are none.
 
     Raises:
-        ExportInvalid: A rule book is missing, or differs from its digest.
+        ExportInvalid: The arguments contradict each other, or a rule book or a payload's line is missing.
         CheckpointInconsistent: The entries are not those of the checkpoint.
-        LeafInvalid, NoteInvalid, CheckpointInvalid: An input is malformed or not signed by `signer`.
+        ProofInvalid: `previous` is larger than the log.
+        LeafInvalid, NoteInvalid, CheckpointInvalid, TrustInvalid, KeyRefused:
+            An input is malformed, or the checkpoint is not signed as `keys` asks.
     """
-    head = open_checkpoint(checkpoint, [signer.verifier])
-    if head.origin != origin:
-        raise ExportInvalid("export_origin", "the checkpoint is of another log")
+    head = vouched(checkpoint, keys, policy)
+    if head.origin != origin or signer.name != origin:
+        raise ExportInvalid("export_origin", "the checkpoint or the signer is of another log")
+    facts = facts or Facts()
+    span = Span(head, start, end, kind, asked or Filter())
     reading = read(entries)
-    confirm(reading, head)
+    check_places(reading, span)
+    needed = _needed(found, reading, erasures or {})
+    tally = payloads.check(found, reading.placed(), finder(reading, needed), terms.disclosed)
+    source = _source(span, reading, facts, checkpoint, keys, signer.verifier, nodes)
     files = {
         CHECKPOINT: checkpoint.encode(),
-        ENTRIES: b"".join(line + b"\n" for line in entries),
-        PAYLOADS: b"",
-        RIGHT_EDGE: right_edge(reading.frontier),
-        CONSISTENCY: consistency(head.size),
-        KEYS: f"{signer.vkey()}\n".encode(),
-        POLICY: trust_policy(signer.verifier),
-        EVENTS_CSV: table(reading),
-        GUIDE: _GUIDE.encode(),
+        ENTRIES: _lines(reading.lines),
+        PAYLOADS: _lines(item.line(proof_path(item.by) if item.by in needed else "") for item in found),
+        CONSISTENCY: _consistency(previous or 0, head.size, nodes),
+        KEYS: keys.encode(),
+        POLICY: policy.encode(),
+        GUIDE: guide.TEXT.encode(),
+        **_proofs(source, nodes),
+        **_erasures(source, needed, later, keys, policy, nodes),
         **_policies(reading.packs(), packs),
+        **_derived(derive, source, signer),
     }
-    files[MANIFEST] = manifest(head, reading, files)
+    if sum(map(is_proof_path, files)) > MAX_PROOFS:
+        raise ExportInvalid("selection_too_large", "too many leaves to prove one by one: use `hashes`")
+    files[MANIFEST] = manifest(span, reading, tally, terms, facts, files)
     files[SIGNATURE] = signer.sign(statement(origin, files[MANIFEST])).encode()
     return files
 
 
-def read(entries: Iterable[bytes]) -> Reading:
-    """Return the events of leaves and the edge of the tree over them.
+def read(entries: Iterable[tuple[int, bytes]]) -> Reading:
+    """Return the events of leaves, with their places in the log.
 
     Raises:
         LeafInvalid: One is not a leaf.
     """
-    events: list[dict[str, Any]] = []
-    hashes: list[bytes] = []
-    frontier = Frontier()
-    for line in entries:
-        events.append(leaf.decode(line))
-        hashes.append(hash_leaf(line))
-        frontier, _ = frontier.append(hashes[-1])
-    return Reading(tuple(events), tuple(hashes), frontier)
+    given = list(entries)
+    lines = [line for _, line in given]
+    events = [leaf.decode(line) for line in lines]
+    return Reading([index for index, _ in given], lines, events, list(map(tree.hash_leaf, lines)))
 
 
-def confirm(reading: Reading, head: Checkpoint) -> None:
-    """Return if the entries are those of the checkpoint.
+def exported(files: Mapping[str, bytes]) -> list[tuple[int, bytes]]:
+    """Return the leaves of an export with their places in the log; only what is verified means anything.
 
     Raises:
-        CheckpointInconsistent: They are not.
+        ExportInvalid: The manifest, the entries or their indices are malformed.
     """
-    if reading.frontier.size != head.size:
-        raise CheckpointInconsistent("entries_size", "there are not as many entries as the checkpoint says")
-    if reading.frontier.root() != head.root:
+    stated = canonical.parse(files[MANIFEST], len(files[MANIFEST]))
+    lines = split_lines(files[ENTRIES], ENTRIES)
+    if stated["kind"] == "range":
+        return list(enumerate(lines, stated["from"]))
+    indices = ranges.parse_indices(files[INDICES])
+    if len(indices) != len(lines):
+        raise CheckpointInconsistent("entries_size", "there are not as many entries as indices")
+    return list(zip(indices, lines, strict=True))
+
+
+def split_lines(content: bytes, path: str) -> list[bytes]:
+    """Return the lines of a file, each of which ends in a line feed.
+
+    Raises:
+        ExportInvalid: The last one does not.
+    """
+    if not content:
+        return []
+    if not content.endswith(b"\n"):
+        raise ExportInvalid("file_truncated", f"the last line of {path} has no end")
+    return content[:-1].split(b"\n")
+
+
+def check_places(reading: Reading, span: Span) -> None:
+    """Return if the entries are where they are asked for, and what was asked for.
+
+    Raises:
+        ExportInvalid: One lies elsewhere, out of order, or is not what the filter admits.
+        CheckpointInconsistent: There are not as many as the range has.
+    """
+    places = reading.indices
+    if span.kind == "range" and len(places) != span.end - span.start:
+        raise CheckpointInconsistent("entries_size", "there are not as many entries as the range has")
+    if any(after <= before for before, after in pairwise(places)):
+        raise ExportInvalid("entries_order", "the indices do not ascend")
+    if places and not span.start <= places[0] <= places[-1] < span.end:
+        raise ExportInvalid("entries_outside", "an entry lies outside the range")
+    for index, event in reading.placed():
+        if not span.asked.admits(event):
+            raise ExportInvalid("entries_filter", f"entry {index} is not one that was asked for")
+
+
+def check_root(span: Span, left: Sequence[bytes], hashes: Iterable[bytes], right: Sequence[bytes]) -> None:
+    """Return if the leaf hashes of the range, between the two compact ranges, give the checkpoint's root.
+
+    Raises:
+        CheckpointInconsistent: They do not.
+    """
+    if ranges.root(span.start, left, hashes, span.head.size, right) != span.head.root:
         raise CheckpointInconsistent("entries_root", "the entries do not have the checkpoint's root")
 
 
-def manifest(head: Checkpoint, reading: Reading, files: Mapping[str, bytes]) -> bytes:
-    """Return the manifest over `files`, which are all but the manifest and its signature."""
+def check_selected(reading: Reading, hashes: Sequence[bytes], start: int) -> None:
+    """Return if each entry has the leaf hash of its place.
+
+    Raises:
+        ProofInvalid: One has another.
+    """
+    for index, hashed in zip(reading.indices, reading.hashes, strict=True):
+        if hashes[index - start] != hashed:
+            raise ProofInvalid("leaf_hash_differs", f"entry {index} has not the leaf hash of its place")
+
+
+def vouched(checkpoint: str, keys: str, policy: str) -> Checkpoint:
+    """Return the checkpoint of a note that an export's own keys have signed and its own policy accepts.
+
+    Whoever forges an export forges these too: it shows that they fit, not whose they are.
+
+    Raises:
+        ExportInvalid: The policy does not accept it.
+        AuditError: The keys do not.
+    """
+    head = read_trust(keys).open(checkpoint)
+    try:
+        read_trust(policy).open(checkpoint)
+    except AuditError as error:
+        raise ExportInvalid("policy_unmet", f"not what policy.txt asks for ({error.code})") from None
+    return head
+
+
+def signing_keys(checkpoint: str, keys: str, signer: Verifier) -> tuple[str, ...]:
+    """Return the log's Ed25519 keys that signed the checkpoint, and the manifest's, in the order of `keys`.
+
+    Raises:
+        ExportInvalid: The manifest's key is not in `keys`.
+    """
+    known = read_trust(keys)
+    if signer not in known:
+        raise ExportInvalid("keys_differ", "keys.txt does not name the key that signed the manifest")
+    head, signed = open_signed(checkpoint, known.verifiers)
+    return tuple(
+        key.vkey()
+        for key in known
+        if key == signer or (key in signed and key.name == head.origin and key.type is KeyType.ED25519)
+    )
+
+
+def finder(reading: Reading, others: Mapping[int, bytes]) -> Callable[[int], Mapping[str, Any]]:
+    """Return what gives the event at a place in the log, of the entries or of `others`.
+
+    Raises:
+        LeafInvalid: One of `others` is not a leaf.
+    """
+    known: dict[int, Mapping[str, Any]] = {index: leaf.decode(line) for index, line in others.items()}
+    known.update(reading.placed())
+
+    def event_at(index: int) -> Mapping[str, Any]:
+        if index not in known:
+            raise ExportInvalid("payload_erased_leaf", f"leaf {index}, which is said to erase, is not there")
+        return known[index]
+
+    return event_at
+
+
+def manifest(
+    span: Span,
+    reading: Reading,
+    tally: Mapping[str, Mapping[str, int]],
+    terms: Terms,
+    facts: Facts,
+    files: Mapping[str, bytes],
+) -> bytes:
+    """Return the manifest over `files`, which are all but the manifest and its signature.
+
+    Args:
+        tally: How many payloads there are, by class and state.
+    """
     value = {
         "format": FORMAT,
-        "origin": head.origin,
-        "from": 0,
-        "to": head.size,
-        "size": head.size,
-        "root": head.root.hex(),
+        **span.value(),
+        **terms.value(),
+        **facts.value(),
+        "entries": len(reading.lines),
         "counts": reading.counts(),
+        "payloads": {cls: dict(states) for cls, states in tally.items()},
         "files": {path: hashlib.sha256(content).hexdigest() for path, content in files.items()},
     }
     return canonical.encode(value) + b"\n"
@@ -165,49 +510,124 @@ def statement(origin: str, manifest_bytes: bytes) -> str:
     return f"{FORMAT}\n{origin}\nsha256 {hashlib.sha256(manifest_bytes).hexdigest()}\n"
 
 
-def right_edge(frontier: Frontier) -> bytes:
-    """Return the compact range [0, size) as text.
-
-    A header, the range, then the roots of its complete subtrees in base64, the largest first.
-    """
-    peaks = "".join(f"{b64.encode(peak)}\n" for peak in frontier.peaks)
-    return f"{RANGE_FORMAT}\nrange 0 {frontier.size}\n{peaks}".encode()
+def consistency(size: int, root: bytes, grown: int, hashes: Sequence[bytes]) -> bytes:
+    """Return the file which shows that the log of `size` leaves grew to `grown` and lost nothing."""
+    value = {"from": size, "root": root.hex(), "to": grown, "hashes": list(map(b64.encode, hashes))}
+    return canonical.encode(value) + b"\n"
 
 
-def consistency(size: int) -> bytes:
-    """Return what links this export to one before it: it starts at 0, so there is nothing to prove."""
-    return canonical.encode({"from": 0, "to": size, "hashes": [], "state": "starts_at_zero"}) + b"\n"
-
-
-def trust_policy(verifier: Verifier) -> bytes:
-    """Return a C2SP tlog-policy that trusts the log's key and asks for no witness."""
-    return f"log {verifier.vkey()}\nquorum none\n".encode()
-
-
-def table(reading: Reading) -> bytes:
-    """Return the events as CSV, derived: index, leaf hash, type, time (UTC), event id."""
-    rows = ["index,leaf_hash,type,time,id"]
-    for index, (event, hashed) in enumerate(zip(reading.events, reading.hashes, strict=True)):
-        cells = (str(index), hashed.hex(), event["ty"], _instant(event["t"]), event["id"])
-        rows.append(",".join(map(cell, cells)))
-    return "".join(f"{row}\n" for row in rows).encode()
-
-
-def cell(text: str) -> str:
-    """Return `text` as a CSV cell that no spreadsheet takes for a formula.
-
-    The closed schema already keeps such text out; this holds if it ever widens.
-    """
-    if text.startswith(("=", "+", "-", "@", "\t", "\r")):
-        text = f"'{text}"
-    if any(char in text for char in ',"\r\n'):
-        return '"' + text.replace('"', '""') + '"'
-    return text
+def trust_policy(verifier: Verifier) -> str:
+    """Return a C2SP tlog-policy that trusts a log's key and asks for no witness."""
+    return f"log {verifier.vkey()}\nquorum none\n"
 
 
 def policy_path(digest: str) -> str:
     """Return where a rule book lies in an export."""
     return f"policy/{digest}.yaml"
+
+
+def proof_path(index: int) -> str:
+    """Return where the proof of a leaf lies in an export."""
+    return f"proofs/{index}.tlog-proof"
+
+
+def is_proof_path(path: str) -> bool:
+    """Return whether `path` is where the proof of some leaf lies."""
+    return _PROOF_PATH.fullmatch(path) is not None
+
+
+def _source(
+    span: Span,
+    reading: Reading,
+    facts: Facts,
+    note: str,
+    keys: str,
+    signer: Verifier,
+    nodes: tree.NodeReader,
+) -> Source:
+    """Return what derived files are made of, once the entries are seen to be those of the checkpoint."""
+    vkeys = signing_keys(note, keys, signer)
+    if span.kind == "events":
+        return Source(span, reading, facts, note, vkeys)
+    left = ranges.edge(0, span.start, nodes)
+    right = ranges.edge(span.end, span.head.size, nodes)
+    if span.kind == "range":
+        check_root(span, left, reading.hashes, right)
+        return Source(span, reading, facts, note, vkeys, left, right)
+    every = tuple(nodes(0, index) for index in range(span.start, span.end))
+    check_selected(reading, every, span.start)
+    check_root(span, left, every, right)
+    return Source(span, reading, facts, note, vkeys, left, right, every)
+
+
+def _proofs(source: Source, nodes: tree.NodeReader) -> dict[str, bytes]:
+    span, reading = source.span, source.reading
+    indices = {INDICES: ranges.write_indices(reading.indices)}
+    if span.kind == "events":
+        if len(reading.lines) > MAX_PROOFS:
+            raise ExportInvalid("selection_too_large", "too many leaves to prove one by one: use `hashes`")
+        return indices | {
+            proof_path(index): _proof(index, line, source.note, span.head, nodes)
+            for index, line in zip(reading.indices, reading.lines, strict=True)
+        }
+    edges = {
+        LEFT_EDGE: ranges.write(0, span.start, source.left),
+        RIGHT_EDGE: ranges.write(span.end, span.head.size, source.right),
+    }
+    if span.kind == "range":
+        return edges
+    return {**edges, **indices, LEAF_HASHES: ranges.write_leaves(source.hashes)}
+
+
+def _proof(index: int, line: bytes, note: str, head: Checkpoint, nodes: tree.NodeReader) -> bytes:
+    """Return the proof of a leaf, which it carries.
+
+    Raises:
+        ProofInvalid: The leaf is not the log's.
+    """
+    hashes = tree.inclusion_proof(index, head.size, nodes)
+    tree.verify_inclusion(
+        index=index, size=head.size, leaf_hash=tree.hash_leaf(line), proof=hashes, root=head.root
+    )
+    return proof.write(index=index, hashes=hashes, checkpoint=note, extra=line).encode()
+
+
+def _needed(found: Sequence[Payload], reading: Reading, erasures: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Return the leaves that erased something here and are not among the entries, by index."""
+    wanted = {item.by for item in found if item.state == "erased"} - set(reading.indices)
+    return {index: erasures[index] for index in sorted(wanted & erasures.keys())}
+
+
+def _erasures(
+    source: Source,
+    needed: Mapping[int, bytes],
+    later: str | None,
+    keys: str,
+    policy: str,
+    nodes: tree.NodeReader,
+) -> dict[str, bytes]:
+    """Return the proofs of leaves that erased; those beyond the checkpoint hang on a later one."""
+    head = source.span.head
+    files: dict[str, bytes] = {}
+    note, grown = source.note, head
+    if any(index >= head.size for index in needed):
+        if later is None:
+            raise ExportInvalid("later_missing", "a leaf beyond the checkpoint needs a later checkpoint")
+        note, grown = later, vouched(later, keys, policy)
+        if grown.origin != head.origin or grown.size <= head.size:
+            raise ExportInvalid("later_size", "the later checkpoint is of another log, or not larger")
+        files = {LATER: later.encode(), LATER_CONSISTENCY: _consistency(head.size, grown.size, nodes)}
+    for index, line in needed.items():
+        under = (source.note, head) if index < head.size else (note, grown)
+        files[proof_path(index)] = _proof(index, line, *under, nodes)
+    return files
+
+
+def _consistency(size: int, grown: int, nodes: tree.NodeReader) -> bytes:
+    if not 0 <= size <= grown:
+        raise ProofInvalid("proof_sizes", "a log does not shrink")
+    hashes = tree.consistency_proof(size, grown, nodes) if size else ()
+    return consistency(size, tree.root_of(size, nodes), grown, hashes)
 
 
 def _policies(named: Iterable[str], packs: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -221,6 +641,16 @@ def _policies(named: Iterable[str], packs: Mapping[str, bytes]) -> dict[str, byt
     return files
 
 
-def _instant(at_ms: int) -> str:
-    seconds, rest = divmod(at_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+def _derived(derive: Derive | None, source: Source, signer: Signer) -> dict[str, bytes]:
+    made = dict(derive(source, signer.sign)) if derive else {}
+    if not made.keys() <= DERIVED:
+        raise ExportInvalid("file_unknown", "a derived file is none of this format")
+    return made
+
+
+def _lines(lines: Iterable[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
+
+
+def _is_fact(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_FACT_CHARS

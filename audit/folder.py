@@ -1,4 +1,4 @@
-"""Reads an export from disk; whoever made the folder may be hostile."""
+"""Reads an export, and the trust in it, from disk; whoever made the folder may be hostile."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from audit.errors import ExportInvalid
+from audit.errors import ExportInvalid, TrustInvalid
 
+MAX_TRUST_BYTES = 1 << 20
 MAX_FILES = 10_000
 MAX_DEPTH = 4
 MAX_TOTAL_BYTES = 8 << 30
@@ -31,6 +32,26 @@ def read_folder(path: Path) -> dict[str, bytes]:
         files[name] = _content(place, left)
         left -= len(files[name])
     return files
+
+
+def read_trust_file(path: Path, *exports: Path) -> str:
+    """Return the text of a trust file, which must not lie in an export: that would vouch for itself.
+
+    Raises:
+        TrustInvalid: It lies in one of `exports`, or is too large, or no text.
+        OSError: It cannot be read.
+    """
+    place = path.resolve()
+    if any(place.is_relative_to(folder.resolve()) for folder in exports):
+        raise TrustInvalid("trust_inside", "the trust file lies in the export: get the keys from elsewhere")
+    with place.open("rb") as file:
+        content = file.read(MAX_TRUST_BYTES + 1)
+    if len(content) > MAX_TRUST_BYTES:
+        raise TrustInvalid("trust_too_large")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise TrustInvalid("trust_not_text", "the trust file is not UTF-8") from None
 
 
 def _walk(folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, str]]:

@@ -61,7 +61,19 @@ def small_log() -> SmallLog:
     signed = checkpoint.sign(ORIGIN, 2, tree.root_of_leaves(hashes), signer)
     return SmallLog(
         trust=signer.vkey() + "\n",
-        export=export.build(origin=ORIGIN, checkpoint=signed, entries=lines, packs={}, signer=signer),
+        export=export.build(
+            origin=ORIGIN,
+            checkpoint=signed,
+            keys=f"{signer.vkey()}\n",
+            policy=export.trust_policy(signer.verifier),
+            start=0,
+            end=2,
+            entries=enumerate(lines),
+            nodes=lambda _level, _index: b"",
+            packs={},
+            signer=signer,
+            terms=export.Terms("auditor", "audit", "lethe/test"),
+        ),
         certificate=proof.write(index=1, hashes=[hashes[0]], checkpoint=signed, extra=lines[1]),
         opening=json.dumps({"payload": payload, "salt": SALT.hex()}).encode(),
     )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from audit import checkpoint, export, leaf, proof, tree
+from audit import checkpoint, export, leaf, payloads, proof, tree
 from audit.note import Signer
 from audit.seal import commit_opening
 
@@ -21,6 +21,7 @@ PACK = b"pack:\n  id: gdpr\n"
 PACK_DIGEST = hashlib.sha256(PACK).hexdigest()
 ID = "0123456789abcdef0123456789abcdef"
 HASH = "ab" * 32
+TERMS = export.Terms("auditor", "audit", "lethe/test")
 RULE = "GDPR Art. 17(3)(b),(e); GDPR Art. 7(1)"
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -54,6 +55,23 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "form": "explicit",
         "flags": ["separate"],
         "job": ID,
+        "at": START_MS,
+        "law": "gdpr",
+        "base": [ID],
+        "yes": ["consents", "place", "uploader"],
+        "no": ["gpc"],
+        "told": ["collection"],
+        "under": ["gdpr.0"],
+        "rcp": {"role": "processor", "land": "US", "mech": "SCC"},
+        "cons": [
+            {
+                "st": "standing",
+                "form": "explicit",
+                "flags": ["separate", "terms"],
+                "con": ID,
+                "by": "guardian",
+            }
+        ],
     },
     "dsr.approved": {"dsr": ID},
     "dsr.cancelled": {"dsr": ID},
@@ -128,23 +146,39 @@ def head(entries: Sequence[bytes], signer: Signer = SIGNER) -> str:
     return checkpoint.sign(signer.name, len(entries), root(entries), signer)
 
 
-def exported(entries: Sequence[bytes] | None = None, signer: Signer = SIGNER) -> dict[str, bytes]:
-    entries = lines() if entries is None else entries
-    return export.build(
-        origin=signer.name,
-        checkpoint=head(entries, signer),
-        entries=entries,
-        packs={PACK_DIGEST: PACK},
-        signer=signer,
-    )
+def exported(log: Sequence[bytes] | None = None, signer: Signer = SIGNER, **changes: Any) -> dict[str, bytes]:
+    """Return an export of a whole log, or of what `changes` say of it; payloads are withheld."""
+    log = lines() if log is None else log
+    given: dict[str, Any] = {
+        "origin": signer.name,
+        "checkpoint": head(log, signer),
+        "keys": f"{signer.vkey()}\n",
+        "policy": export.trust_policy(signer.verifier),
+        "start": 0,
+        "end": len(log),
+        "nodes": reader([tree.hash_leaf(line) for line in log]),
+        "packs": {PACK_DIGEST: PACK},
+        "signer": signer,
+        "terms": TERMS,
+        **changes,
+    }
+    if "entries" not in given:
+        given["entries"] = list(enumerate(log))[given["start"] : given["end"]]
+    if "found" not in given:
+        given["found"] = payloads.withheld(export.read(given["entries"]).placed())
+    return export.build(**given)
 
 
-def resigned(files: dict[str, bytes], signer: Signer = SIGNER) -> dict[str, bytes]:
-    """Return the files with a manifest and a signature that fit them: a forger who has a key."""
+def resigned(files: dict[str, bytes], signer: Signer = SIGNER, /, **stated: Any) -> dict[str, bytes]:
+    """Return the files with a manifest and a signature that fit them: a forger who has a key.
+
+    What the manifest is to say otherwise is `stated`; None leaves a field out.
+    """
     listed = {path: content for path, content in files.items() if not path.startswith("manifest.")}
     value = json.loads(files["manifest.json"])
     value["files"] = {path: hashlib.sha256(content).hexdigest() for path, content in listed.items()}
-    manifest = json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    value = {name: item for name, item in {**value, **stated}.items() if item is not None}
+    manifest = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
     signature = signer.sign(export.statement(value["origin"], manifest)).encode()
     return {**listed, "manifest.json": manifest, "manifest.sig": signature}
 

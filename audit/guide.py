@@ -1,0 +1,3 @@
+"""`VERIFY.md`: what an auditor reads first."""
+
+TEXT = "TODO"
