@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -16,7 +16,7 @@ from gateway.errors import AuditUnavailable, MessageInvalid, NotFound, RateLimit
 from gateway.ledger import Ledger
 from gateway.logs import leaves, newest_checkpoint, tile_reader
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, seal_token
-from gateway.ports.records import Checkpoint, Leaf, PackText, Records, Transaction
+from gateway.ports.records import Checkpoint, Leaf, LogHead, PackText, Records, Transaction
 
 EXPORT_BATCH = 2000
 
@@ -42,20 +42,38 @@ class Audit:
     _exporting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
     async def events(self, caller: Caller, ty: str, size: int, token: str) -> Page[Leaf]:
-        """Return a page of sequenced leaves, oldest first, of one event type where `ty` is given."""
+        """Return a page of sequenced leaves, oldest first, of one event type where `ty` is given.
+
+        All pages are of the log as it was at the first.
+        """
         origin = self.ledger.origins[caller.tenant]
         limit = min(size or DEFAULT_SIZE, MAX_SIZE)
         query = ("events", origin, ty)
         try:
-            after = int(open_token(token, query) or -1)
+            after, end = map(int, (open_token(token, query) or "-1:-1").split(":"))
         except ValueError as error:
             raise MessageInvalid("page_token", violations=(("page_token", "page_token.unknown"),)) from error
         equal = {"log": origin} | ({"ty": ty} if ty else {})
-        rows = await self.records.transact(
-            lambda tx: tx.find(Leaf, equal=equal, above={"seq": after}, order_by=("seq",), limit=limit + 1)
-        )
+
+        def read(tx: Transaction) -> tuple[list[Leaf], int]:
+            # Reading is an event itself: later pages must not chase what they make.
+            head = tx.get(LogHead, origin)
+            last = end if end >= 0 else (head.size if head else 0)
+            rows = tx.find(
+                Leaf,
+                equal=equal,
+                above={"seq": after},
+                below={"seq": last - 1},
+                order_by=("seq",),
+                limit=limit + 1,
+            )
+            self._log_read(tx, caller, "AuditService/ListEvents", rows[:limit])
+            return rows, last
+
+        rows, last = await self.records.transact(read)
         more = len(rows) > limit
-        return Page(tuple(rows[:limit]), seal_token(str(rows[limit - 1].seq), query) if more else "")
+        following = seal_token(f"{rows[limit - 1].seq}:{last}", query) if more else ""
+        return Page(tuple(rows[:limit]), following)
 
     async def checkpoint(self, caller: Caller) -> Checkpoint:
         """Return the newest checkpoint.
@@ -70,17 +88,42 @@ class Audit:
         """Return the log's verifier keys (C2SP vkeys)."""
         return tuple(signer.vkey() for signer in self.signers[self.ledger.origins[caller.tenant]])
 
-    async def inclusion(self, caller: Caller, event_id: str = "", index: int | None = None) -> Inclusion:
+    def _log_read(self, tx: Transaction, caller: Caller, method: str, shown: Sequence[Leaf]) -> None:
+        """Write that leaves were shown, and from where to where: who reads the log is in the log."""
+        places = [leaf.seq for leaf in shown if leaf.seq is not None]
+        span = {"from": min(places), "to": max(places) + 1} if places else {}
+        self.ledger.record(
+            tx, caller.tenant, "audit.read", caller, sealed=(), mthd=method, nrow=len(shown), **span
+        )
+
+    async def inclusion(
+        self,
+        caller: Caller,
+        event_id: str = "",
+        index: int | None = None,
+        *,
+        method: str = "AuditService/GetInclusionProof",
+    ) -> Inclusion:
         """Return the proof that an event is in the log at its newest checkpoint.
+
+        `method` is what was called, for the log: a proof shows its leaf.
 
         Raises:
             NotFound: No such event in the caller's tenant.
             StateConflict: The event is durable but not sequenced yet (detail `not_sequenced`).
         """
         origin = self.ledger.origins[caller.tenant]
-        return await self.records.transact(lambda tx: self._inclusion(tx, origin, event_id, index))
 
-    def _inclusion(self, tx: Transaction, origin: str, event_id: str, index: int | None) -> Inclusion:
+        def read(tx: Transaction) -> Inclusion:
+            leaf, proved = self._inclusion(tx, origin, event_id, index)
+            self._log_read(tx, caller, method, [leaf])
+            return proved
+
+        return await self.records.transact(read)
+
+    def _inclusion(
+        self, tx: Transaction, origin: str, event_id: str, index: int | None
+    ) -> tuple[Leaf, Inclusion]:
         if event_id:
             leaf = tx.get(Leaf, event_id)
         else:
@@ -94,7 +137,7 @@ class Audit:
             raise StateConflict("the event is not published yet", detail="not_sequenced")
         hashes = tuple(tree.inclusion_proof(leaf.seq, head.size, tile_reader(tx, origin)))
         text = proof.write(index=leaf.seq, hashes=hashes, checkpoint=head.note, extra=leaf.line)
-        return Inclusion(leaf.seq, head.size, hashes, head.note, text)
+        return leaf, Inclusion(leaf.seq, head.size, hashes, head.note, text)
 
     async def consistency(self, caller: Caller, first: int, second: int) -> tuple[bytes, ...]:
         """Return the proof that the log of size `second` extends the log of size `first`.

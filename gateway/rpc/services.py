@@ -285,7 +285,9 @@ class DsrService:
     ) -> dsr_pb2.GetCertificateResponse:
         """Return a certificate."""
         found = await self.dsrs.certificate(caller(), convert.bare(request.name))
-        proof = await self.audit.inclusion(caller(), event_id=found.event_id)
+        proof = await self.audit.inclusion(
+            caller(), event_id=found.event_id, method="DsrService/GetCertificate"
+        )
         return dsr_pb2.GetCertificateResponse(
             name=request.name, tlog_proof=proof.tlog_proof, opening=found.opening
         )

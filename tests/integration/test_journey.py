@@ -17,7 +17,7 @@ from lethe.backend.v1 import backend_pb2
 from lethe.v1 import audit_pb2, common_pb2, consent_pb2, dsr_pb2, generation_pb2, notice_pb2, subject_pb2
 from PIL import Image
 
-from audit import checkpoint, tree, verify
+from audit import checkpoint, note, tree, verify
 from audit.note import Verifier
 from gateway.admin.export import fetch
 from gateway.admin.folder import Layout
@@ -490,6 +490,8 @@ class TestLog:
                 break
         assert list(range(head.size)) == [event.index for event in events]
         assert all(tree.hash_leaf(event.leaf) == event.leaf_hash for event in events)
+        said = await gateway.leaves("audit.read")
+        assert sum(read["nrow"] for read in said) == head.size
         request = audit_pb2.ListEventsRequest(type="consent.recorded")
         assert len((await auditor.call(auditor.audit.ListEvents, request)).events) == 1
 
@@ -503,12 +505,15 @@ class TestLog:
         for event in events:
             request = audit_pb2.GetInclusionProofRequest(event_id=event.event_id)
             proof = await auditor.call(auditor.audit.GetInclusionProof, request)
+            # Reading is an event, too: the log has grown since, and the proof is of its own checkpoint.
+            led_to = checkpoint.parse(note.parse(proof.checkpoint)[0])
+            assert led_to.size == proof.tree_size >= second.size
             tree.verify_inclusion(
                 index=proof.index,
-                size=second.size,
+                size=led_to.size,
                 leaf_hash=tree.hash_leaf(event.leaf),
                 proof=list(proof.hashes),
-                root=second.root,
+                root=led_to.root,
             )
         request = audit_pb2.GetConsistencyProofRequest(first_size=first.size, second_size=second.size)
         proof = await auditor.call(auditor.audit.GetConsistencyProof, request)

@@ -307,7 +307,7 @@ class _Spoilt(Exception):
 def _behind_savepoint(
     connection: Connection, work: Callable[[Transaction], Any]
 ) -> tuple[Any, BaseException | None]:
-    tx = _transaction(connection)
+    tx = SqliteTransaction(connection)
     try:
         connection.exec_driver_sql("SAVEPOINT one")
         try:
