@@ -258,7 +258,7 @@ def flows(
             outside.log_files,
             lambda _origin: alarm("log_forked"),
         ),
-        sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s)),
+        sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys),
         ledger=ledger,
         packs=packs,
         controllers=controllers,

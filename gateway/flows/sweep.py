@@ -10,18 +10,23 @@ from gateway.errors import LetheError
 from gateway.ledger import Ledger
 from gateway.objects import destroy_object, end_queued, reap
 from gateway.ports.clock import Clock
+from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
     Certificate,
+    ClosedEpoch,
     Consent,
     Dsr,
     Job,
     Records,
     Remembered,
+    SealedPayload,
     StoredObject,
     SubjectKey,
     Transaction,
 )
+from gateway.vault.custody import OPEN_TERM
+from policy.terms import KeyClass
 
 BATCH = 100
 
@@ -44,6 +49,7 @@ class Sweep:
     ledger: Ledger
     clock: Clock
     orphan_grace: timedelta
+    keys: KeyService
 
     async def run(self) -> Swept:
         """Sweep once.  A step that fails does not keep the others from their work.
@@ -52,7 +58,8 @@ class Sweep:
             LetheError: What the first failing step said, once all have had their turn.
         """
         counts, faults = [], []
-        for step in (self._expire, self._reap_destroyed, self._reap_orphans, self._forget_all):
+        steps = (self._expire, self._reap_destroyed, self._reap_orphans, self._forget_all, self._end_payloads)
+        for step in steps:
             try:
                 counts.append(await step())
             except LetheError as fault:
@@ -159,6 +166,30 @@ class Sweep:
             key = tx.get(SubjectKey, consent.key_id)
             if key is not None:
                 tx.remove(key)
+
+    async def _end_payloads(self) -> int:
+        """End what audit events say of anyone, a month at a time: its epoch key dies with the month."""
+        ended = f"{self.clock.now():%Y-%m}"
+        total = 0
+        for epoch in await self.keys.epochs():
+            if epoch.cls == KeyClass.AUDIT and OPEN_TERM != epoch.month < ended:
+                total += await self.records.transact(partial(self._end_month, epoch=epoch))
+                await self.keys.destroy_epoch(epoch)
+        return total
+
+    def _end_month(self, tx: Transaction, epoch: Epoch) -> int:
+        """Empty the payloads of a month and drop their keys, and say how many there were."""
+        if tx.get(ClosedEpoch, str(epoch)) is None:
+            tx.add(ClosedEpoch(epoch=str(epoch), closed_at=self.clock.now()))
+        tx.discard(SubjectKey, equal={"epoch": str(epoch)})
+        held = {"log": self.ledger.origins[epoch.tenant], "month": epoch.month, "erased_by": ""}
+        number = tx.count(SealedPayload, equal=held)
+        if number:
+            by = self.ledger.record(
+                tx, epoch.tenant, "payload.expired", None, cls=epoch.cls, month=epoch.month, nseal=number
+            )
+            tx.change(SealedPayload, equal=held, to={"handle": None, "blob": b"", "erased_by": by.event_id})
+        return number
 
 
 def _destroyed(tx: Transaction, after: str) -> list[StoredObject]:

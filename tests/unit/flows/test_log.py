@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,25 @@ async def test_an_erasure_takes_the_payloads_and_says_how_many(w: World) -> None
         assert (left.blob, left.handle, left.erased_by) == (b"", None, said["id"])
     assert others == await payloads(w, "bob")
     assert not [key for key in w.records.all(SubjectKey) if key.cls == "audit" and key.handle is None]
+
+
+async def test_payloads_end_with_their_month_and_the_log_says_so(w: World) -> None:
+    """GDPR Art. 5(1)(e)."""
+    held = [row for row in w.records.all(SealedPayload) if row.log == ORIGIN]
+    assert held
+    (month,) = {row.month for row in held}
+    w.clock.advance(w.flows.upload.people.payload_term)
+    await w.flows.sweep.run()
+    assert w.events("payload.expired") == []  # the month has not ended
+    w.clock.advance(timedelta(days=31))
+    await w.flows.sweep.run()
+    (said,) = w.events("payload.expired")
+    assert (said["month"], said["nseal"]) == (month, len(held))
+    assert {row.blob for row in w.records.all(SealedPayload) if row.month == month} == {b""}
+    assert not [key for key in w.records.all(SubjectKey) if key.cls == "audit" and key.month == month]
+    assert not [epoch for epoch in w.keys.live if epoch.cls == "audit" and epoch.month == month]
+    await w.flows.sweep.run()
+    assert len(w.events("payload.expired")) == 1
 
 
 async def test_no_payload_is_written_for_who_is_being_erased(w: World) -> None:
