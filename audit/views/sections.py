@@ -31,25 +31,30 @@ _ANSWERS = {
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the sections are made of."""
+    """What the sections are made of; `now_ms` is the latest event, as of which the report speaks."""
 
     rows: Sequence[Row]
     context: Context
     figures: Mapping[str, int]
+    by_type: Mapping[str, Sequence[Row]]
+    now_ms: int
 
-    def of(self, *types: str) -> list[Row]:
-        """Return the rows of these types, in order."""
-        return [row for row in self.rows if row.event["ty"] in types]
+    def of(self, ty: str) -> Sequence[Row]:
+        """Return the rows of this type, in order."""
+        return self.by_type.get(ty, ())
 
-    @property
-    def now_ms(self) -> int:
-        """The instant as of which the report speaks: its latest event."""
-        return counted.last_ms([row.event for row in self.rows])
+
+def _told(rows: Sequence[Row], context: Context) -> Told:
+    by_type: dict[str, list[Row]] = {}
+    for row in rows:
+        by_type.setdefault(row.event["ty"], []).append(row)
+    now_ms = counted.last_ms([row.event for row in rows])
+    return Told(rows, context, counted.count(rows), by_type, now_ms)
 
 
 def parts(rows: Sequence[Row], context: Context) -> dict[str, str]:
     """Return what the template has places for, as markup."""
-    told = Told(rows, context, counted.count(rows))
+    told = _told(rows, context)
     body = [
         _summary(told),
         _overview(told),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ CODED = (
 
 COLUMNS = ("index", "leaf_hash", "type", "time", "id", "actor", *CODED, "exp", "seals")
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile(r"[ \n]*[=+\-@\t\r]")
+_QUOTED = re.compile(r'[,"\r\n]')
 
 
 def write(rows: Sequence[Row]) -> bytes:
@@ -79,8 +81,8 @@ def cell(text: str) -> str:
 
     The closed schema keeps such text out of leaves; facts that people give are not so bounded.
     """
-    if text.lstrip(" \n").startswith(_FORMULA):
+    if _FORMULA.match(text):
         text = f"'{text}"
-    if any(char in text for char in ',"\r\n'):
+    if _QUOTED.search(text):
         return '"' + text.replace('"', '""') + '"'
     return text
