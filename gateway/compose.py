@@ -158,6 +158,7 @@ def flows(
         for name, t in settings.tenants.items()
     }
     packs = load_packs()
+    policies = read_policies(settings, signers)
     ledger = Ledger(clock, origins)
     custody = Custody(
         records,
@@ -248,12 +249,12 @@ def flows(
             lease=timedelta(seconds=jobs.lease_s),
             poll_s=poll_s,
         ),
-        audit=Audit(records, ledger, signers),
+        audit=Audit(records, ledger, signers, policies, custody),
         sequence=Sequence(records, outside.lock, signers, clock),
         publish=Publish(
             records,
             clock,
-            read_policies(settings, signers),
+            policies,
             outside.witnesses,
             outside.log_files,
             lambda _origin: alarm("log_forked"),

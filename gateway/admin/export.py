@@ -15,6 +15,8 @@ from gateway.admin.exits import FAILED, USAGE
 from gateway.admin.output import fail
 
 if TYPE_CHECKING:
+    from lethe.v1.audit_pb2 import ExportRequest
+
     from gateway.client import Client
 
 _PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}/){0,4}[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -80,12 +82,13 @@ class Folder:
             self._open = None
 
 
-async def fetch(client: Client, out: Path) -> int:
-    """Fetch an export of the whole log into `out` and return how many files it has."""
+async def fetch(client: Client, out: Path, request: ExportRequest | None = None) -> int:
+    """Fetch an export into `out`, of the whole log unless asked otherwise; return how many files it has."""
     from lethe.v1 import audit_pb2 as pb
 
     with Folder.begin(out) as folder:
-        async for part in client.stream(client.audit.Export, pb.ExportRequest(), EXPORT_TIMEOUT_S):
+        asked = request or pb.ExportRequest()
+        async for part in client.stream(client.audit.Export, asked, EXPORT_TIMEOUT_S):
             if part.WhichOneof("part") == "file":
                 folder.start(part.file)
             else:

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 
-from audit import export, payloads, proof, tree
+from audit import export, payloads, proof, tiles, tree
+from audit import leaf as leaf_codec
 from audit.derive import derive
+from audit.errors import ExportInvalid
 from audit.note import Signer
+from audit.quorum import Policy
 from gateway.caller import Caller
 from gateway.errors import AuditUnavailable, MessageInvalid, NotFound, RateLimited, StateConflict
 from gateway.ledger import Ledger
 from gateway.logs import leaves, newest_checkpoint, tile_reader
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, seal_token
-from gateway.ports.records import Checkpoint, Leaf, LogHead, PackText, Records, Transaction
+from gateway.ports.records import (
+    Checkpoint,
+    Leaf,
+    LogHead,
+    PackText,
+    Records,
+    SealedPayload,
+    SubjectKey,
+    Tile,
+    Transaction,
+)
+from gateway.vault.custody import Custody
+from gateway.vault.payload import PayloadKey
 
 EXPORT_BATCH = 2000
 
@@ -33,12 +49,36 @@ class Inclusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """Which part of the log is to be exported, for whom, and on what terms (`export.Terms`, `export.Filter`).
+
+    `end` and `size` of 0 mean up to the newest checkpoint.  `complete` adds the
+    hashes of what a filter leaves out.
+    """
+
+    start: int = 0
+    end: int = 0
+    size: int = 0
+    previous: int = 0
+    types: tuple[str, ...] = ()
+    from_ms: int | None = None
+    until_ms: int | None = None
+    complete: bool = False
+    disclosed: tuple[str, ...] = ()
+    expires_ms: int | None = None
+    recipient: str = "auditor"
+    purpose: str = "audit"
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """Reads one tenant's log; what an auditor gets can be verified without us."""
 
     records: Records
     ledger: Ledger
     signers: Mapping[str, tuple[Signer, ...]]
+    policies: Mapping[str, Policy]
+    custody: Custody
     _exporting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
     async def events(self, caller: Caller, ty: str, size: int, token: str) -> Page[Leaf]:
@@ -155,53 +195,126 @@ class Audit:
 
         return await self.records.transact(read)
 
-    async def export(self, caller: Caller) -> dict[str, bytes]:
-        """Return the files of an export of the whole log.
+    async def export(self, caller: Caller, wish: Wish) -> dict[str, bytes]:
+        """Return the files of an export.
 
         The export itself becomes an event, which lies after the exported range.  It
         is read in short transactions and built in a thread: nobody waits for it.
 
         Raises:
             RateLimited: Another export is being made.
+            NotFound: No checkpoint of that size is kept.
+            MessageInvalid: The wish contradicts itself or the log.
+            KeyServiceUnavailable: Payloads are to be disclosed and cannot be opened now.
         """
         if self._exporting.locked():
             raise RateLimited("another export is being made")
         async with self._exporting:
             origin = self.ledger.origins[caller.tenant]
-            head = await self.checkpoint(caller)
-            entries: list[bytes] = []
-            while len(entries) < head.size:
-                entries += await self.records.transact(
-                    partial(_lines, origin=origin, start=len(entries), end=head.size)
+            head = await self.records.transact(partial(_keep, origin=origin, size=wish.size))
+            end = wish.end or head.size
+            if not wish.start <= end <= head.size or not 0 <= (wish.previous or 0) <= head.size:
+                raise MessageInvalid("range", violations=(("to_index", "range.outside"),))
+            try:
+                asked = export.Filter(wish.types, wish.from_ms, wish.until_ms)
+                terms = export.Terms(
+                    wish.recipient, wish.purpose, f"lethe/{version('lethe')}", wish.disclosed, wish.expires_ms
                 )
+            except ExportInvalid as error:
+                raise MessageInvalid("terms", violations=(("terms", f"export.{error.code}"),)) from error
+            entries: list[tuple[int, bytes]] = []
+            found: list[payloads.Payload] = []
+            erasers: dict[int, bytes] = {}
+            for start in range(wish.start, end, EXPORT_BATCH):
+                rows = await self.records.transact(
+                    partial(leaves, origin=origin, start=start, end=min(start + EXPORT_BATCH, end))
+                )
+                chosen = [leaf for leaf in rows if asked.admits(leaf_codec.decode(leaf.line))]
+                entries += [(leaf.seq or 0, leaf.line) for leaf in chosen]
+                found += await self._payloads(origin, chosen, wish.disclosed, erasers)
             packs = await self.records.transact(lambda tx: {p.digest: p.body for p in tx.find(PackText)})
-            files = await asyncio.to_thread(self._build, origin, head, entries, packs)
-            await self.records.transact(lambda tx: self._log_export(tx, caller, head))
+            beyond = max(erasers, default=-1)
+            is_whole = (wish.start, end, wish.previous) == (0, head.size, 0) and beyond < head.size
+            kind: export.Kind = "hashes" if wish.complete else "events"
+            if asked == export.Filter():
+                kind = "range"
+            nodes, later = await self.records.transact(
+                partial(
+                    _nodes,
+                    origin=origin,
+                    size=head.size,
+                    beyond=beyond,
+                    is_needed=kind != "range" or not is_whole,
+                )
+            )
+            try:
+                files = await asyncio.to_thread(
+                    export.build,
+                    origin=origin,
+                    checkpoint=head.note,
+                    keys="".join(f"{key.vkey()}\n" for key in self.signers[origin]),
+                    policy=self.policies[origin].text(),
+                    start=wish.start,
+                    end=end,
+                    entries=entries,
+                    nodes=nodes,
+                    packs=packs,
+                    signer=self.signers[origin][0],
+                    terms=terms,
+                    kind=kind,
+                    asked=asked,
+                    previous=wish.previous or None,
+                    found=found,
+                    erasures=erasers,
+                    later=later,
+                    derive=derive,
+                )
+            except ExportInvalid as error:
+                raise MessageInvalid("export", violations=(("export", f"export.{error.code}"),)) from error
+            await self.records.transact(
+                partial(self._log_export, caller=caller, head=head, wish=wish, end=end, files=files)
+            )
             return files
 
-    def _build(
-        self, origin: str, head: Checkpoint, entries: list[bytes], packs: Mapping[str, bytes]
-    ) -> dict[str, bytes]:
-        """Return the export of the whole log; payloads are withheld."""
-        signer = self.signers[origin][0]
-        reading = export.read(enumerate(entries))
-        return export.build(
-            origin=origin,
-            checkpoint=head.note,
-            keys="".join(f"{key.vkey()}\n" for key in self.signers[origin]),
-            policy=export.trust_policy(signer.verifier),
-            start=0,
-            end=head.size,
-            entries=enumerate(entries),
-            nodes=_no_nodes,
-            packs=packs,
-            signer=signer,
-            terms=export.Terms("auditor", "audit", f"lethe/{version('lethe')}"),
-            found=payloads.withheld(reading.placed()),
-            derive=derive,
-        )
+    async def _payloads(
+        self, origin: str, shown: Sequence[Leaf], disclosed: Sequence[str], erasers: dict[int, bytes]
+    ) -> list[payloads.Payload]:
+        """Return what became of each payload of these leaves; note the leaves that erased some."""
+        kept, by = await self.records.transact(partial(_sealed, origin=origin, shown=shown))
+        states: list[payloads.Payload] = []
+        for leaf in shown:
+            index = leaf.seq or 0
+            for slot, entry in enumerate(leaf_codec.decode(leaf.line)["seals"]):
+                row = kept.get((leaf.event_id, slot))
+                eraser = by.get(row.erased_by) if row is not None else None
+                if eraser is not None and eraser.seq is not None:
+                    erasers[eraser.seq] = eraser.line
+                    states.append(payloads.Payload(index, slot, "erased", by=eraser.seq))
+                elif row is not None and row.blob and entry[1] in disclosed:
+                    salt, payload = await self._opened(origin, row, entry)
+                    states.append(payloads.Payload(index, slot, "opened", salt=salt, payload=payload))
+                else:
+                    states.append(payloads.Payload(index, slot, "withheld"))
+        return states
 
-    def _log_export(self, tx: Transaction, caller: Caller, head: Checkpoint) -> None:
+    async def _opened(self, origin: str, row: SealedPayload, entry: list[str]) -> tuple[bytes, bytes]:
+        holder = await self.records.transact(lambda tx: tx.get(SubjectKey, row.key_id))
+        if holder is None:
+            raise StateConflict(
+                "a payload was erased while it was exported; ask again", detail="erased_meanwhile"
+            )
+        return PayloadKey.of(holder, await self.custody.open(holder)).open(origin, entry, row.blob)
+
+    def _log_export(
+        self,
+        tx: Transaction,
+        caller: Caller,
+        head: Checkpoint,
+        wish: Wish,
+        end: int,
+        files: Mapping[str, bytes],
+    ) -> None:
+        by_type, by_time = bool(wish.types), wish.from_ms is not None or wish.until_ms is not None
         self.ledger.record(
             tx,
             caller.tenant,
@@ -210,18 +323,50 @@ class Audit:
             sealed=(),
             size=head.size,
             root=head.root.hex(),
-            **{"from": 0, "to": head.size},
+            man=hashlib.sha256(files[export.MANIFEST]).hexdigest(),
+            prev=wish.previous or None,
+            open=list(wish.disclosed) or None,
+            filt="type" if by_type else "time" if by_time else "all",
+            **{"from": wish.start, "to": end},
         )
 
 
-def _no_nodes(_level: int, _index: int) -> bytes:
-    """Nothing lies outside the whole log."""
-    raise AuditUnavailable("the tree has a hole", detail="node_missing")
+def _keep(tx: Transaction, origin: str, size: int) -> Checkpoint:
+    """Return the checkpoint of that size, or the newest, and keep it for good: an export is made of it."""
+    found = tx.get(Checkpoint, origin, size) if size else _checkpoint(tx, origin)
+    if found is None:
+        raise NotFound
+    if not found.is_kept:
+        found = replace(found, is_kept=True)
+        tx.put(found)
+    return found
 
 
-def _lines(tx: Transaction, origin: str, start: int, end: int) -> list[bytes]:
-    """Return the next leaves of a range, at least one."""
-    return [leaf.line for leaf in leaves(tx, origin, start, min(start + EXPORT_BATCH, end))]
+def _nodes(
+    tx: Transaction, origin: str, size: int, beyond: int, is_needed: bool
+) -> tuple[tree.NodeReader, str | None]:
+    """Return what reads the tree without the database, and the newest note where a leaf lies beyond `size`.
+
+    Nothing lies outside a whole log, so nothing of its tree needs to be read.
+    """
+    rows = tx.find(Tile, equal={"log": origin}) if is_needed else []
+    held = {(tile.level, tile.index): tile.hashes for tile in rows}
+    newest = _checkpoint(tx, origin)
+    later = newest.note if size <= beyond < newest.size else None
+    return tiles.reader(lambda level, index: held.get((level, index), b"")), later
+
+
+def _sealed(
+    tx: Transaction, origin: str, shown: Sequence[Leaf]
+) -> tuple[dict[tuple[str, int], SealedPayload], dict[str, Leaf]]:
+    """Return the payload rows of leaves, and the published leaves that say that some were erased."""
+    rows = tx.find(SealedPayload, among={"event_id": [leaf.event_id for leaf in shown]})
+    size = _checkpoint(tx, origin).size
+    by = {name: tx.get(Leaf, name) for name in {row.erased_by for row in rows if row.erased_by}}
+    return (
+        {(row.event_id, row.slot): row for row in rows},
+        {name: leaf for name, leaf in by.items() if leaf and leaf.seq is not None and leaf.seq < size},
+    )
 
 
 def _checkpoint(tx: Transaction, origin: str) -> Checkpoint:

@@ -17,6 +17,7 @@ from lethe.v1 import (
 )
 
 from gateway.errors import MessageInvalid
+from gateway.flows.audit import Wish
 from gateway.flows.consent import ConsentDraft
 from gateway.flows.notice import NoticeDraft
 from gateway.flows.upload import JobOrder
@@ -346,4 +347,27 @@ def backend(name: str, facts: BackendFacts | None) -> backend_pb2.Backend:
         template_extracted=facts.template_extracted,
         supports_cancel=facts.supports_cancel,
         supports_forget=facts.supports_forget,
+    )
+
+
+def wish(request: audit_pb2.ExportRequest) -> Wish:
+    """Return which export is asked for."""
+
+    def milliseconds(name: str) -> int | None:
+        at = maybe_instant(request, name)
+        return None if at is None else int(at.timestamp() * 1000)
+
+    return Wish(
+        start=request.from_index,
+        end=request.to_index,
+        size=request.checkpoint_size,
+        previous=request.previous_size,
+        types=tuple(sorted(set(request.types))),
+        from_ms=milliseconds("start_time"),
+        until_ms=milliseconds("end_time"),
+        complete=request.complete,
+        disclosed=tuple(sorted(set(request.disclosed_classes))),
+        expires_ms=milliseconds("expire_time"),
+        recipient=request.recipient or "auditor",
+        purpose=request.purpose or "audit",
     )

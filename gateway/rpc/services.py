@@ -339,10 +339,10 @@ class AuditService:
         return audit_pb2.GetConsistencyProofResponse(hashes=hashes)
 
     async def Export(
-        self, _request: audit_pb2.ExportRequest, _context: object
+        self, request: audit_pb2.ExportRequest, _context: object
     ) -> AsyncIterator[audit_pb2.ExportResponse]:
         """Stream an export."""
-        for name, content in sorted((await self.audit.export(caller())).items()):
+        for name, content in sorted((await self.audit.export(caller(), convert.wish(request))).items()):
             yield audit_pb2.ExportResponse(file=name)
             for start in range(0, len(content), CHUNK):
                 yield audit_pb2.ExportResponse(chunk=content[start : start + CHUNK])

@@ -286,16 +286,75 @@ Global___GetConsistencyProofResponse: _TypeAlias = GetConsistencyProofResponse  
 
 @_typing.final
 class ExportRequest(_message.Message):
-    """Asks for an export of the whole log."""
+    """Which part of the log to export, for whom, and on what terms. Empty: the whole log, payloads withheld."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    FROM_INDEX_FIELD_NUMBER: _builtins.int
+    TO_INDEX_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_SIZE_FIELD_NUMBER: _builtins.int
+    PREVIOUS_SIZE_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    DISCLOSED_CLASSES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    from_index: _builtins.int
+    """Index of the first leaf."""
+    to_index: _builtins.int
+    """Index after the last leaf; 0 for the size of the checkpoint."""
+    checkpoint_size: _builtins.int
+    """Size of the stored checkpoint to export against; 0 for the newest. One that was exported before stays."""
+    previous_size: _builtins.int
+    """Size of the checkpoint of the recipient's export before this one; 0 for none."""
+    complete: _builtins.bool
+    """For a selection: also the hashes of all other leaves of the range, which prove that none is missing."""
+    recipient: _builtins.str
+    """A code for who receives it, never a person; "auditor" where empty."""
+    purpose: _builtins.str
+    """A code for what it is for; "audit" where empty."""
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events of these types; empty for all."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only events from this instant on."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only events before this instant."""
+
+    @_builtins.property
+    def disclosed_classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Classes whose payloads are disclosed to the recipient, for example "audit"."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the recipient must have destroyed it; needed where payloads are disclosed."""
+
     def __init__(
         self,
+        *,
+        from_index: _builtins.int = ...,
+        to_index: _builtins.int = ...,
+        checkpoint_size: _builtins.int = ...,
+        previous_size: _builtins.int = ...,
+        types: _abc.Iterable[_builtins.str] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        complete: _builtins.bool = ...,
+        disclosed_classes: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        recipient: _builtins.str = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "expire_time", b"expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_size", b"checkpoint_size", "complete", b"complete", "disclosed_classes", b"disclosed_classes", "end_time", b"end_time", "expire_time", b"expire_time", "from_index", b"from_index", "previous_size", b"previous_size", "purpose", b"purpose", "recipient", b"recipient", "start_time", b"start_time", "to_index", b"to_index", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
