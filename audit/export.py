@@ -7,10 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import resources
 from itertools import pairwise
 from typing import Any, Literal
 
-from audit import b64, canonical, guide, leaf, payloads, proof, ranges, schema, tree
+from audit import b64, canonical, leaf, payloads, proof, ranges, schema, tree
 from audit.checkpoint import Checkpoint, open_signed
 from audit.errors import AuditError, CheckpointInconsistent, ExportInvalid, ProofInvalid
 from audit.note import KeyType, Signer, Verifier
@@ -331,7 +332,7 @@ def build(
         CONSISTENCY: _consistency(previous or 0, head.size, nodes),
         KEYS: keys.encode(),
         POLICY: policy.encode(),
-        GUIDE: guide.TEXT.encode(),
+        GUIDE: resources.files("audit").joinpath(GUIDE).read_bytes(),
         **_proofs(source, nodes),
         **_erasures(source, needed, later, keys, policy, nodes),
         **_policies(reading.packs(), packs),

@@ -1,3 +1,0 @@
-"""`VERIFY.md`: what an auditor reads first."""
-
-TEXT = "TODO"
