@@ -20,6 +20,7 @@ NUMBERS = {"min", "median", "max"}
             "append",
             {"fdatasync of 4 KiB", "SQLite, one leaf a transaction", "SQLite, 64 leaves a transaction"},
         ),
+        ("log", {"fdatasync of 4 KiB", "event and change, one caller", "event and change, 4 callers"}),
     ],
 )
 def test_a_benchmark_writes_every_side_with_its_ratio_to_the_base(tmp_path, capsys, name, sides):
