@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -396,7 +397,7 @@ def _ids(facts: Facts, cons: Sequence[Mapping[str, Any]]) -> list[str]:
 def _from_codes(event: Mapping[str, Any], packs: Sequence[Pack]) -> dict[str, Any]:
     try:
         facts = _surrogate(event)
-        decision = decide_among(facts, [_as_said(pack, event["under"]) for pack in packs])
+        decision = decide_among(facts, [_as_said(pack, tuple(event["under"])) for pack in packs])
     except (OverflowError, ValueError, PolicyError):
         raise CodesContradict("codes_malformed") from None
     if _age_contradicts(event, facts, packs):
@@ -465,7 +466,8 @@ def _stand_in(one: Mapping[str, Any], purpose: str, at: datetime) -> dict[str, A
     return consent
 
 
-def _as_said(pack: Pack, under: Sequence[str]) -> Pack:
+@lru_cache(maxsize=256)
+def _as_said(pack: Pack, under: tuple[str, ...]) -> Pack:
     """Return the pack with those rules for the young that are about the person, at any age, and no others."""
     minors = tuple(
         rule.model_copy(update=_OF_ALL_AGES)

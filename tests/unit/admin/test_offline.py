@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+import typer
 from lethe.v1 import audit_pb2
 
 from audit.note import Signer
+from audit.replay import ReplayReport
+from gateway.admin.replay import judge_completeness
 from tests.unit.admin.small_log import DSR, ORIGIN, SmallLog, small_log
 
 
@@ -75,10 +79,35 @@ def test_a_link_in_an_export_is_invalid(lethe, files) -> None:
     assert "folder_link" in result.stderr
 
 
-def test_replay_is_refused_until_it_is_built(lethe, files) -> None:
-    result = lethe("audit", "verify", files / "export", "--replay")
-    assert result.exit_code == 1
-    assert "error: METHOD_NOT_BUILT" in result.stderr
+def test_replay_names_each_rule_that_is_broken(lethe, files) -> None:
+    """The small log certifies an erasure that nobody approved."""
+    trusted = ("audit", "verify", files / "export", "--trust", files / "trust.txt", "--replay")
+    result = lethe(*trusted, "-o", "json")
+    assert result.exit_code == 4
+    replay = json.loads(result.stdout)["replay"]
+    assert (replay["verdict"], replay["violation_count"]) == ("violated", 1)
+    assert replay["violations"][0]["rule"] == "not_approved"
+    assert "violation: entry 1 (subject.erased) not_approved" in result.stderr
+    assert "error: REPLAY_VIOLATED" in result.stderr
+    assert "not_approved" in lethe(*trusted).stdout
+
+
+def test_what_cannot_be_replayed_is_never_simply_good() -> None:
+    report = ReplayReport((), full=1, coded=2, not_replayable=3, reasons={"codes_missing": 3}, promises={})
+    with pytest.raises(typer.Exit) as ended:
+        judge_completeness(report)
+    assert ended.value.exit_code == 5
+    judge_completeness(dataclasses.replace(report, not_replayable=0))
+
+
+def test_an_invalid_export_is_not_replayed(lethe, files) -> None:
+    with (files / "export/entries.jsonl").open("ab") as entries:
+        entries.write(b"{}\n")
+    result = lethe(
+        "audit", "verify", files / "export", "--trust", files / "trust.txt", "--replay", "-o", "json"
+    )
+    assert result.exit_code == 4
+    assert "replay" not in json.loads(result.stdout)
 
 
 @pytest.mark.parametrize(

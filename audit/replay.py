@@ -1,0 +1,775 @@
+"""Replay: decides every decision of an export again, and asks of every promise whether it was kept.
+
+Nothing but the export is needed: leaves, opened payloads, and the rule books that
+decisions name.  How to decide is an argument, so the log knows no policy.
+
+What a part of a log does not show cannot be held against it: where events before
+the first one, or between two, are not there, an event that should stand before
+another is `unseen` instead of missing (decision 0017).
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, zip_longest
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from audit import canonical, export, leaf
+from audit.errors import ExportInvalid, JsonInvalid
+from audit.payloads import MAX_PAYLOAD_BYTES, Payload, parse
+from audit.schema import FLAGS
+
+SKEW_MS = 5_000
+"""By so much a leaf may lag behind others: an event that another needs may stand that far behind it."""
+
+CLOSE_MS = 100
+"""So near each other two processes' clocks do not tell which of two events came first."""
+
+SWEEP_GRACE_MS = 3_600_000
+"""How late after `exp` an object may be destroyed: the sweeper comes each minute, and may have been down."""
+
+HOLDS: Mapping[str, str] = MappingProxyType({})
+"""Event type that places a hold on an object (`obj`) to the type that releases it; none is built yet."""
+
+_CODE = re.compile(r"[a-z0-9_]{1,63}", re.ASCII)
+_ENDS = ("job.cancelled", "job.failed", "job.succeeded")
+
+State = Literal["broken", "pending", "unclear", "unseen"]
+Decide = Callable[[Mapping[str, Any], Mapping[str, Any] | None, Mapping[str, bytes]], Mapping[str, Any]]
+"""Returns the fields that a leaf `decision.made` must have, None for one that it must not.
+
+It is given the leaf, the facts of its opened payload or None, and the rule books
+by their SHA-256 in hex.  It raises LookupError where nothing follows from these,
+and ValueError where they contradict themselves; the first argument is a code.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A leaf and its place in the log."""
+
+    index: int
+    event: Mapping[str, Any]
+
+    @property
+    def ty(self) -> str:
+        """Return the event's type."""
+        return str(self.event["ty"])
+
+    @property
+    def t(self) -> int:
+        """Return when it was, in milliseconds since 1970."""
+        return int(self.event["t"])
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule that an event breaks.  `detail` is made of codes, ids and numbers of the log."""
+
+    index: int
+    type: str
+    rule: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """How often a promise was kept, and how often not.
+
+    `pending`: its time is not over where the export ends.  `unclear`: two events
+    lie so close that nobody can tell which came first.  `unseen`: what shows it is
+    not in the export.
+    """
+
+    kept: int = 0
+    pending: int = 0
+    unclear: int = 0
+    unseen: int = 0
+    broken: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What replaying an export found.
+
+    Attributes:
+        full: Decisions decided again from all facts.
+        coded: Decisions decided again from the codes in the leaf.
+        not_replayable: Decisions that nothing follows for.
+        reasons: How many of these for which reason.
+        promises: By the name of the promise.
+    """
+
+    violations: tuple[Violation, ...]
+    full: int
+    coded: int
+    not_replayable: int
+    reasons: Mapping[str, int]
+    promises: Mapping[str, Tally]
+
+    @property
+    def verdict(self) -> Literal["kept", "incomplete", "violated"]:
+        """Return `kept` only where every decision was replayed and no rule is broken."""
+        if self.violations:
+            return "violated"
+        return "incomplete" if self.not_replayable else "kept"
+
+
+class Finding(NamedTuple):
+    """What a check has to say of an event."""
+
+    state: State
+    rule: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Log:
+    """The events of an export, by the things they name.
+
+    Attributes:
+        is_whole: The rows begin with the log and none is missing.
+        is_gapless: None is missing between the first and the last.
+        end_ms: The latest time of any event.
+        erased_by: How many payloads are said to have been destroyed by the leaf at an index.
+    """
+
+    things: Mapping[tuple[str, str], Mapping[str, Sequence[Row]]]
+    is_whole: bool
+    is_gapless: bool
+    end_ms: int
+    packs: Mapping[str, bytes]
+    decide: Decide
+    opened: Mapping[int, Sequence[Payload]]
+    erased_by: Mapping[int, int]
+    withheld: int
+    has_all_payloads: bool
+    latest_consent: Mapping[str, int]
+    replayed: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def first(self, name: str, thing: str, *types: str) -> Row | None:
+        """Return the earliest event of `types` whose field `name` is `thing`."""
+        found = self.things.get((name, thing), {})
+        return min((found[ty][0] for ty in types if ty in found), key=_place, default=None)
+
+    def last(self, name: str, thing: str, ty: str, row: Row) -> Row | None:
+        """Return the latest event of type `ty` whose field `name` is `thing` that stands before `row`."""
+        found = self.things.get((name, thing), {}).get(ty, ())
+        here = bisect_left(found, row.index, key=_place)
+        if here:
+            return found[here - 1]
+        return found[0] if found and _is_before(found[0], row) else None
+
+    def absent(self, rule: str, detail: str = "") -> Finding:
+        """Return what it means that an event is not there that should stand before another."""
+        return Finding("broken" if self.is_whole else "unseen", rule, detail)
+
+
+def _place(row: Row) -> int:
+    return row.index
+
+
+def _is_before(other: Row, row: Row) -> bool:
+    """Return whether `other` is before `row`, or so little behind that clocks may have put it there."""
+    return other.index < row.index or other.t <= row.t + SKEW_MS
+
+
+Check = Callable[[Log, Row], Iterable[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What replaying an event type means.
+
+    Attributes:
+        says: The rule, or why there is nothing to replay.
+        promise: The name under which its outcome is counted.
+    """
+
+    says: str
+    checks: tuple[Check, ...] = ()
+    promise: str = ""
+
+
+def replay(
+    rows: Iterable[tuple[int, Mapping[str, Any]]],
+    payloads: Iterable[Payload],
+    packs: Mapping[str, bytes],
+    decide: Decide,
+) -> ReplayReport:
+    """Return what became of every decision and promise of an export, which is verified already.
+
+    Args:
+        rows: Leaves with their places in the log, ascending.
+        payloads: What became of the payloads; those that are not opened may be left out.
+        packs: Sources of rule books by their SHA-256 in hex.
+    """
+    log, placed = _log(rows, payloads, packs, decide)
+    violations: list[Violation] = []
+    promises: defaultdict[str, Tally] = defaultdict(Tally)
+    latest = 0
+    for row in placed:
+        rule = RULES[row.ty]
+        findings = [finding for check in rule.checks for finding in check(log, row)]
+        if row.t < latest - SKEW_MS:
+            findings.append(Finding("broken", "time_back", "lags behind an event before it"))
+        latest = max(latest, row.t)
+        broken = [finding for finding in findings if finding.state == "broken"]
+        violations += [Violation(row.index, row.ty, one.rule, one.detail) for one in broken]
+        if rule.promise:
+            _count(promises[rule.promise], findings)
+    return ReplayReport(
+        violations=tuple(violations),
+        full=log.replayed["full"],
+        coded=log.replayed["coded"],
+        not_replayable=log.reasons.total(),
+        reasons=dict(sorted(log.reasons.items())),
+        promises=dict(sorted(promises.items())),
+    )
+
+
+def _count(tally: Tally, findings: Sequence[Finding]) -> None:
+    states = {finding.state for finding in findings}
+    for state in ("broken", "unclear", "unseen", "pending"):
+        if state in states:
+            setattr(tally, state, getattr(tally, state) + 1)
+            return
+    tally.kept += 1
+
+
+def _log(
+    rows: Iterable[tuple[int, Mapping[str, Any]]],
+    payloads: Iterable[Payload],
+    packs: Mapping[str, bytes],
+    decide: Decide,
+) -> tuple[Log, list[Row]]:
+    placed = [Row(index, event) for index, event in rows]
+    things: defaultdict[tuple[str, str], defaultdict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    latest_consent: dict[str, int] = {}
+    for row in placed:
+        for name in _THINGS & row.event.keys():
+            things[name, row.event[name]][_kind(row)].append(row)
+        if row.ty == "consent.recorded":
+            latest_consent[row.event["pur"]] = row.index
+    is_gapless = all(after.index == row.index + 1 for row, after in pairwise(placed))
+    known = list(payloads)
+    opened: defaultdict[int, list[Payload]] = defaultdict(list)
+    for payload in known:
+        if payload.state == "opened":
+            opened[payload.index].append(payload)
+    log = Log(
+        things=things,
+        is_whole=is_gapless and bool(placed) and placed[0].index == 0,
+        is_gapless=is_gapless,
+        end_ms=max((row.t for row in placed), default=0),
+        packs=packs,
+        decide=decide,
+        opened=opened,
+        erased_by=Counter(payload.by for payload in known if payload.state == "erased"),
+        withheld=sum(payload.state == "withheld" for payload in known),
+        has_all_payloads=len(known) == sum(len(row.event["seals"]) for row in placed),
+        latest_consent=latest_consent,
+    )
+    return log, placed
+
+
+_THINGS = frozenset({"con", "dsr", "job", "ntc", "obj"})
+_ALLOWED, _DENIED = "decision.made/allow", "decision.made/deny"
+
+
+def _kind(row: Row) -> str:
+    """Return the type under which a row is looked up: permissions and denials apart."""
+    return row.ty if row.ty != "decision.made" else f"{row.ty}/{row.event['dec']}"
+
+
+# --- checks, made of values ----------------------------------------------------------------------
+
+
+def needs(name: str, *types: str, rule: str, **wanted: str) -> Check:
+    """Return a check that one of `types` about the same thing stands before the event.
+
+    Args:
+        wanted: Fields of that event to fields of this one that must be the same.
+    """
+
+    def check(log: Log, row: Row) -> Iterator[Finding]:
+        if name not in row.event:
+            return
+        first = log.first(name, row.event[name], *types)
+        if first is None or not _is_before(first, row):
+            yield log.absent(rule, f"no {' or '.join(types)} before it")
+            return
+        for theirs, ours in wanted.items():
+            if first.event[theirs] != row.event[ours]:
+                yield Finding("broken", rule, f"{theirs} is not that of entry {first.index}")
+
+    return check
+
+
+def never(name: str, *types: str, rule: str) -> Check:
+    """Return a check that none of `types` about the same thing stands before the event."""
+
+    def check(log: Log, row: Row) -> Iterator[Finding]:
+        yield from _forbidden(log.first(name, row.event[name], *types), row, rule)
+
+    return check
+
+
+def once(name: str, *types: str, rule: str) -> Check:
+    """Return a check that no event of `types` has been about the same thing."""
+
+    def check(log: Log, row: Row) -> Iterator[Finding]:
+        first = log.first(name, row.event[name], *types)
+        if first is not None and first.index < row.index:
+            yield Finding("broken", rule, f"after entry {first.index}")
+
+    return check
+
+
+def _forbidden(other: Row | None, row: Row, rule: str) -> Iterator[Finding]:
+    """Yield what it means that `other`, after which the row must not come, is in the log."""
+    if other is not None and other.index < row.index:
+        state: State = "broken" if row.t - other.t > CLOSE_MS else "unclear"
+        yield Finding(state, rule, f"after {other.ty} at entry {other.index}")
+
+
+# --- decisions -----------------------------------------------------------------------------------
+
+
+def _decided(log: Log, row: Row) -> Iterator[Finding]:
+    """Decide again, and compare every field that follows."""
+    try:
+        facts = _facts(log.opened.get(row.index, ()))
+        must = log.decide(row.event, facts, log.packs)
+    except JsonInvalid:
+        yield Finding("broken", "payload_malformed")
+        return
+    except LookupError as error:
+        log.reasons[_code(error)] += 1
+        return
+    except ValueError as error:
+        log.replayed["coded" if facts is None else "full"] += 1
+        yield Finding("broken", "decision_contradicts", _code(error))
+        return
+    log.replayed["coded" if facts is None else "full"] += 1
+    for name in sorted(must):
+        said = row.event.get(name)
+        if said != must[name]:
+            yield Finding("broken", "decision_differs", f"{name}: {_shown(said)}, not {_shown(must[name])}")
+
+
+def _facts(opened: Iterable[Payload]) -> Mapping[str, Any] | None:
+    """Return what was decided on; another payload of the leaf may say who decided."""
+    for payload in opened:
+        said = canonical.parse(payload.payload, MAX_PAYLOAD_BYTES)
+        if isinstance(said, dict) and {"purpose", "at"} <= said.keys():
+            return said
+    return None
+
+
+def _code(error: Exception) -> str:
+    code = str(error.args[0]) if error.args else ""
+    return code if _CODE.fullmatch(code) else "not_decided"
+
+
+def _shown(value: Any) -> str:
+    """Return a coded value in short; what a payload says never comes here."""
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else canonical.encode(value).decode()
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _consents_as_said(log: Log, row: Row) -> Iterator[Finding]:
+    """Compare what a decision says of each consent with what the log says of it."""
+    at = row.event.get("at", row.t)
+    if at > row.t + SKEW_MS:
+        yield Finding("broken", "decision_time", "decided after it was written down")
+    for said in row.event.get("cons", ()):
+        if "con" not in said:
+            continue
+        recorded = log.first("con", said["con"], "consent.recorded")
+        if recorded is None or not _is_before(recorded, row):
+            yield log.absent("consent_unknown", said["con"])
+        else:
+            yield from _as_recorded(said, row, recorded.event)
+            yield from _in_its_term(said, at, recorded.event)
+        yield from _as_withdrawn(log, said, row, at)
+
+
+def _as_recorded(said: Mapping[str, Any], row: Row, recorded: Mapping[str, Any]) -> Iterator[Finding]:
+    same = {"form": said["form"], "pur": row.event["pur"], "flags": [f for f in said["flags"] if f in FLAGS]}
+    for name, value in same.items():
+        was = sorted(recorded[name]) if name == "flags" else recorded[name]
+        if was != value:
+            yield Finding("broken", "consent_differs", f"{name} of {said['con']} was recorded otherwise")
+
+
+def _in_its_term(said: Mapping[str, Any], at: int, recorded: Mapping[str, Any]) -> Iterator[Finding]:
+    end = recorded.get("exp")
+    if said["st"] == "standing" and end is not None and end < at:
+        yield Finding("broken", "consent_expired", f"{said['con']} had ended")
+    if said["st"] == "expired" and (end is None or end > at):
+        yield Finding("broken", "consent_not_expired", f"{said['con']} had not ended")
+
+
+def _as_withdrawn(log: Log, said: Mapping[str, Any], row: Row, at: int) -> Iterator[Finding]:
+    end = log.first("con", said["con"], "consent.withdrawn")
+    is_allowed = row.event["dec"] == "allow"
+    if said["st"] == "withdrawn":
+        if end is None or not _is_before(end, row):
+            yield log.absent("consent_not_withdrawn", said["con"])
+    elif end is not None and end.index < row.index and (is_allowed or end.t < at):
+        # A denial may be written down some time after it was decided; a permission is not.
+        gap = (row.t if is_allowed else at) - end.t
+        state: State = "broken" if gap > CLOSE_MS else "unclear"
+        yield Finding(state, "consent_withdrawn", f"{said['con']} at entry {end.index}")
+
+
+# --- jobs ----------------------------------------------------------------------------------------
+
+
+def _permitted(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask for the permission that the job has, and for the consents that it rests on."""
+    job = row.event["job"]
+    yield from _forbidden(log.first("job", job, _DENIED), row, "after_deny")
+    permission = log.last("job", job, _ALLOWED, row)
+    if permission is None:
+        yield log.absent("not_permitted", "no decision allows the job")
+        return
+    if "base" not in permission.event and "form" in permission.event:
+        yield Finding("unseen", "consent_unnamed", f"entry {permission.index} names no consent")
+    for con in permission.event.get("base", ()):
+        yield from _standing(log, row, con, permission)
+
+
+def _standing(log: Log, row: Row, con: str, permission: Row) -> Iterator[Finding]:
+    """Ask whether a consent that a permission rests on stood at the instant of `row`."""
+    yield from _forbidden(log.first("con", con, "consent.withdrawn"), row, "consent_withdrawn")
+    recorded = log.first("con", con, "consent.recorded")
+    if recorded is None or not _is_before(recorded, row):
+        yield log.absent("consent_unknown", con)
+    elif recorded.event.get("exp", row.t) + SKEW_MS < row.t:
+        # Another of the same purpose may have taken its place; whose that is, nobody can see.
+        is_last = log.latest_consent[recorded.event["pur"]] < permission.index
+        yield Finding("broken" if is_last and log.is_gapless else "unseen", "consent_expired", con)
+
+
+def _input_is_there(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether what was forwarded had not been destroyed before."""
+    created = log.first("job", row.event["job"], "job.created")
+    if created is not None:
+        gone = log.first("obj", created.event["obj"], "object.destroyed")
+        yield from _forbidden(gone, row, "forwarded_destroyed")
+
+
+def _same_purpose(log: Log, row: Row) -> Iterator[Finding]:
+    decision = log.last("job", row.event["job"], _ALLOWED, row)
+    if decision is not None and decision.event["pur"] != row.event["pur"]:
+        yield Finding("broken", "purpose_differs", f"decided for another at entry {decision.index}")
+
+
+def _in_term(log: Log, row: Row) -> Iterator[Finding]:
+    sealed = log.first("obj", row.event["obj"], "object.sealed")
+    if sealed is not None and row.t > sealed.event["exp"] + SKEW_MS:
+        yield Finding("broken", "released_late", f"its term ended at {sealed.event['exp']}")
+
+
+# --- objects -------------------------------------------------------------------------------------
+
+
+def _destroyed_in_time(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether an object was destroyed by its promised moment, or once no hold covered it any more."""
+    gone = log.first("obj", row.event["obj"], "object.destroyed")
+    due = _due(log, row)
+    if gone is not None and due is None:
+        yield Finding("broken", "destroyed_under_hold", f"entry {gone.index}")
+    elif gone is not None and due is not None and gone.t > due:
+        yield Finding("broken", "destroyed_late", f"entry {gone.index} at {gone.t}, by {row.event['exp']}")
+    elif gone is None and (due is None or due >= log.end_ms):
+        yield Finding("pending", "not_due_yet")
+    elif gone is None:
+        yield Finding("broken" if log.is_gapless else "unseen", "not_destroyed", f"by {row.event['exp']}")
+
+
+def _due(log: Log, row: Row) -> int | None:
+    """Return by when the object of a row must be gone, grace included; None while a hold covers it."""
+    due = int(row.event["exp"]) + SWEEP_GRACE_MS
+    held = log.things["obj", row.event["obj"]]
+    for placing, releasing in HOLDS.items():
+        for placed, released in zip_longest(held.get(placing, ()), held.get(releasing, ())):
+            if placed is None or placed.t > due:
+                break
+            if released is None:
+                return None
+            due = max(due, released.t + SWEEP_GRACE_MS)
+    return due
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+def _erased_as_said(_log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether what an erasure says of itself fits together."""
+    if set(row.event["cls"]) & {kept["cls"] for kept in row.event["kept"]}:
+        yield Finding("broken", "erased_and_kept", "a class is both destroyed and kept")
+    if row.event["t1"] > row.t + SKEW_MS:
+        yield Finding("broken", "erased_in_future", "unreadable only after it was certified")
+    if row.event.get("t2", row.event["t1"]) < row.event["t1"]:
+        yield Finding("broken", "erased_backups_first", "unreadable in backups before it was here")
+
+
+def _notice_names_purpose(log: Log, row: Row) -> Iterator[Finding]:
+    notice = log.first("ntc", row.event["ntc"], "notice.published")
+    if notice is not None and row.event["pur"] not in notice.event["pur"]:
+        yield Finding("broken", "notice_purpose", f"entry {notice.index} does not name the purpose")
+
+
+def _payloads_counted(log: Log, row: Row) -> Iterator[Finding]:
+    """Compare how many payloads a leaf says it destroyed with how many are said to be."""
+    said, found = row.event["nseal"], log.erased_by[row.index]
+    if found > said:
+        yield Finding("broken", "payloads_erased", f"{found} are erased by it, and it says {said}")
+    elif log.is_whole and log.has_all_payloads and found + log.withheld < said:
+        yield Finding("broken", "payloads_not_erased", f"it says {said}, and only {found} are erased by it")
+
+
+def _within_size(_log: Log, row: Row) -> Iterator[Finding]:
+    if not row.event["from"] <= row.event["to"] <= row.event["size"] <= row.index:
+        yield Finding("broken", "export_bounds", "what was exported lies beyond the log of that time")
+
+
+def _pruned_behind(_log: Log, row: Row) -> Iterator[Finding]:
+    if row.event["to"] > row.index:
+        yield Finding("broken", "pruned_ahead", "entries are gone that were not there yet")
+
+
+_DSR_OVER = ("dsr.refused", "dsr.cancelled")
+_NAMES_NOBODY = "nothing to replay: the leaf names no thing, so that it cannot be tied to anybody"
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "access.refused": Rule("nothing to replay: a refusal changes nothing, and roles are not in the log"),
+        "audit.read": Rule("nothing to replay: reading changes nothing; that it is logged is the promise"),
+        "consent.recorded": Rule(
+            "a consent is recorded once, for a purpose that its notice, published before, names",
+            (
+                once("con", "consent.recorded", rule="consent_twice"),
+                needs("ntc", "notice.published", rule="notice_unpublished"),
+                _notice_names_purpose,
+            ),
+        ),
+        "consent.withdrawn": Rule(
+            "a consent is withdrawn once, for the purpose it was recorded for",
+            (
+                needs("con", "consent.recorded", rule="consent_unknown", pur="pur"),
+                once("con", "consent.withdrawn", rule="withdrawn_twice"),
+            ),
+        ),
+        "decision.made": Rule(
+            "the rule books it names decide the same, and the consents are what the log says of them",
+            (_decided, _consents_as_said),
+        ),
+        "dsr.approved": Rule(
+            "a request is approved once, after it was received, and not once it is refused or cancelled",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                once("dsr", "dsr.approved", rule="approved_twice"),
+                never("dsr", *_DSR_OVER, rule="request_over"),
+            ),
+        ),
+        "dsr.cancelled": Rule(
+            "a request is cancelled after it was received, and not once it is over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                once("dsr", *_DSR_OVER, "subject.erased", rule="request_over"),
+            ),
+        ),
+        "dsr.received": Rule(
+            "a request is received once", (once("dsr", "dsr.received", rule="received_twice"),)
+        ),
+        "dsr.refused": Rule(
+            "a request is refused after it was received, and neither once approved nor once over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                once("dsr", *_DSR_OVER, "dsr.approved", "subject.erased", rule="request_over"),
+            ),
+        ),
+        "export.created": Rule("what was exported is within the log of that time", (_within_size,)),
+        "image.scrubbed": Rule(
+            "a picture is scrubbed once, before it is sealed",
+            (
+                once("obj", "image.scrubbed", rule="scrubbed_twice"),
+                never("obj", "object.destroyed", rule="scrubbed_destroyed"),
+            ),
+        ),
+        "job.cancelled": Rule(
+            "a job ends once, after it was accepted",
+            (
+                needs("job", "job.created", rule="job_unknown"),
+                once("job", *_ENDS, "job.deleted", rule="job_over"),
+            ),
+        ),
+        "job.created": Rule(
+            "a decision for the job allows it, for its purpose, and its picture is sealed and not destroyed",
+            (
+                once("job", "job.created", rule="job_twice"),
+                _permitted,
+                _same_purpose,
+                needs("obj", "object.sealed", rule="picture_unknown"),
+                never("obj", "object.destroyed", rule="picture_destroyed"),
+            ),
+            "accepted_with_permission",
+        ),
+        "job.deleted": Rule(
+            "a job is deleted after it ended",
+            (
+                needs("job", *_ENDS, rule="job_not_over"),
+                once("job", "job.deleted", rule="deleted_twice"),
+            ),
+        ),
+        "job.dispatched": Rule(
+            "a job is forwarded to the backend it was accepted for, while a decision allows it and the "
+            "consent stands; never once it was told to stop, ended, or its picture was destroyed",
+            (
+                needs("job", "job.created", rule="job_unknown", bak="bak"),
+                _permitted,
+                never("job", "job.stopping", rule="forwarded_after_stop"),
+                never("job", *_ENDS, "job.deleted", rule="job_over"),
+                _input_is_there,
+            ),
+            "forwarded_with_consent",
+        ),
+        "job.failed": Rule(
+            "a job ends once, after it was accepted",
+            (
+                needs("job", "job.created", rule="job_unknown"),
+                once("job", *_ENDS, "job.deleted", rule="job_over"),
+            ),
+        ),
+        "job.stopping": Rule(
+            "a job is told to stop once, after it was accepted and before it ends",
+            (
+                needs("job", "job.created", rule="job_unknown"),
+                once("job", "job.stopping", rule="stopped_twice"),
+                never("job", *_ENDS, rule="job_over"),
+            ),
+        ),
+        "job.succeeded": Rule(
+            "a job succeeds once, after it was forwarded, not once it was told to stop; its result is sealed",
+            (
+                needs("job", "job.dispatched", rule="not_forwarded"),
+                needs("obj", "object.sealed", rule="result_unknown"),
+                never("job", "job.stopping", rule="succeeded_after_stop"),
+                once("job", *_ENDS, "job.deleted", rule="job_over"),
+            ),
+        ),
+        "log.pruned": Rule("only entries before it are gone", (_pruned_behind,)),
+        "log.rekeyed": Rule("nothing to replay: the checkpoints' signatures show which keys signed"),
+        "notice.published": Rule(
+            "a version of a notice is published once",
+            (once("ntc", "notice.published", rule="published_twice"),),
+        ),
+        "object.destroyed": Rule(
+            "an object is destroyed once, after it was sealed",
+            (
+                needs("obj", "object.sealed", rule="object_unknown", cat="cat"),
+                once("obj", "object.destroyed", rule="destroyed_twice"),
+            ),
+        ),
+        "object.sealed": Rule(
+            "an object is sealed once, scrubbed before, and destroyed by its promised moment unless held",
+            (
+                once("obj", "object.sealed", rule="sealed_twice"),
+                needs("obj", "image.scrubbed", rule="not_scrubbed"),
+                _destroyed_in_time,
+            ),
+            "destroyed_in_time",
+        ),
+        "payload.erased": Rule(
+            "no more payloads are erased by it than it says, nor fewer", (_payloads_counted,)
+        ),
+        "payload.expired": Rule(
+            "no more payloads are erased by it than it says, nor fewer", (_payloads_counted,)
+        ),
+        "record.expired": Rule(
+            "only what was recorded ends",
+            (
+                needs("con", "consent.recorded", rule="consent_unknown"),
+                needs("dsr", "dsr.received", rule="request_unknown"),
+            ),
+        ),
+        "result.released": Rule(
+            "the result of a job that is allowed is given out, while the consent stands, within its term and "
+            "never once it was destroyed",
+            (
+                needs("job", "job.succeeded", rule="no_result", obj="obj"),
+                _permitted,
+                never("obj", "object.destroyed", rule="released_destroyed"),
+                never("job", "job.deleted", rule="job_over"),
+                _in_term,
+            ),
+            "released_with_permission",
+        ),
+        "signal.recorded": Rule(_NAMES_NOBODY),
+        "subject.blocked": Rule(
+            "a subject is blocked for an erasure that was approved",
+            (needs("dsr", "dsr.approved", rule="not_approved"),),
+        ),
+        "subject.erased": Rule(
+            "an erasure is certified once, after its request was received and approved, never once that was "
+            "refused or cancelled; no class is both destroyed and kept",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                needs("dsr", "dsr.approved", rule="not_approved"),
+                never("dsr", *_DSR_OVER, rule="request_over"),
+                once("dsr", "subject.erased", rule="erased_twice"),
+                _erased_as_said,
+            ),
+            "erased_on_approval",
+        ),
+        "subject.restricted": Rule(_NAMES_NOBODY),
+        "subject.unrestricted": Rule(_NAMES_NOBODY),
+        "subject.upserted": Rule(_NAMES_NOBODY),
+        "upload.refused": Rule("nothing to replay: nothing was kept; where policy refused, its decision is"),
+    }
+)
+"""Event type to what replaying it means; a test fails where one is missing."""
+
+
+# --- reading an export ---------------------------------------------------------------------------
+
+
+class Export(NamedTuple):
+    """What of an export's files is replayed."""
+
+    rows: tuple[tuple[int, Mapping[str, Any]], ...]
+    payloads: tuple[Payload, ...]
+    packs: Mapping[str, bytes]
+
+
+def read(files: Mapping[str, bytes]) -> Export:
+    """Return what there is to replay in the files of an export, by path, which is verified already.
+
+    Raises:
+        ExportInvalid: It has not the files, or not the lines, of an export.
+        LeafInvalid: An entry is not a leaf.
+    """
+    for path in (export.MANIFEST, export.ENTRIES, export.PAYLOADS):
+        if path not in files:
+            raise ExportInvalid("file_missing", f"{path} is not there")
+    rows = tuple((index, leaf.decode(line)) for index, line in export.exported(files))
+    lines = export.split_lines(files[export.PAYLOADS], export.PAYLOADS)
+    named = {pack["sha256"] for _, event in rows for pack in event.get("pol", ())}
+    packs = {digest: files.get(export.policy_path(digest)) for digest in named}
+    return Export(
+        rows,
+        tuple(parse(line)[0] for line in lines),
+        {digest: source for digest, source in packs.items() if source is not None},
+    )
