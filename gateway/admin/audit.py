@@ -14,6 +14,7 @@ from gateway.admin.export import fetch
 from gateway.admin.files import read_text, refuse_existing, write_whole
 from gateway.admin.fsck import fsck
 from gateway.admin.output import Form, emit, fail, show
+from gateway.admin.replay import judge_completeness, judge_violations, replayed, shown
 from gateway.admin.session import pages, talk
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The audit log.")
@@ -91,30 +92,39 @@ def verify(
     directory: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="An export.")],
     trust: options.Trust = None,
     replay: Annotated[
-        bool, typer.Option("--replay", help="Decide every decision again (not built yet).")
+        bool, typer.Option("--replay", help="Decide every decision again, and ask if promises were kept.")
     ] = False,
     output: options.Output = Form.TABLE,
 ) -> None:
     """Verify an export offline: 0 valid, 4 not (the first fault is named), 5 consistent but no trust given.
+
+    With --replay also 4 where a decision or a promise does not hold (each is named), and 5 where a decision
+    cannot be replayed.
 
     Example: lethe audit verify export --trust trust.txt
     """
     from audit.errors import ExportInvalid, TrustInvalid
     from audit.verify import Report, read_folder, verify_export
 
-    if replay:
-        fail(FAILED, "METHOD_NOT_BUILT", "decisions cannot be replayed yet")
     vkeys = read_text(trust) if trust else None
+    again = None
     try:
-        report = verify_export(read_folder(directory), vkeys)
+        files = read_folder(directory)
+        report = verify_export(files, vkeys)
+        if replay and report.verdict != "invalid":
+            again = replayed(files)
     except ExportInvalid as fault:
         report = Report("invalid", str(fault))
     except TrustInvalid as fault:
         fail(USAGE, "TRUST_INVALID", str(fault))
     except OSError as fault:
         fail(FAILED, "FILE_UNREADABLE", f"{directory}: {fault.strerror}")
-    emit(asdict(report), output)
+    emit(asdict(report) | ({"replay": shown(again)} if again else {}), output)
+    if again is not None:
+        judge_violations(again)
     judge(report.verdict, report.fault)
+    if again is not None:
+        judge_completeness(again)
 
 
 @app.command()
