@@ -44,6 +44,10 @@ class QuorumNotMet(AuditError):
     """A checkpoint that fewer witnesses cosigned than the policy asks for."""
 
 
+class WitnessInvalid(AuditError):
+    """A message between log and witness that is none, or an answer that is not the witness's cosignature."""
+
+
 class CheckpointInconsistent(AuditError):
     """A checkpoint that contradicts the entries it is said to be about."""
 

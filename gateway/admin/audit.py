@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -77,14 +78,50 @@ def list_(
 @app.command()
 def export(
     out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    start: Annotated[int, typer.Option("--from", min=0, help="Index of the first leaf.")] = 0,
+    end: Annotated[int, typer.Option("--to", min=0, help="Index after the last; 0: all.")] = 0,
+    size: Annotated[int, typer.Option(min=0, help="Size of a stored checkpoint; 0: the newest.")] = 0,
+    previous: Annotated[
+        int, typer.Option(min=0, help="Checkpoint size of your last export: proves that the log only grew.")
+    ] = 0,
+    kind: Annotated[list[str] | None, typer.Option("--type", help="Only events of this type.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only events from this instant (UTC) on.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only events before this instant (UTC).")] = None,
+    complete: Annotated[
+        bool, typer.Option(help="With a selection: also prove that no other event was left out.")
+    ] = False,
+    disclose: Annotated[
+        list[str] | None, typer.Option(help="Show the payloads of this class, for example audit.")
+    ] = None,
+    expires: Annotated[
+        datetime | None, typer.Option(help="When the recipient destroys it; needed with --disclose.")
+    ] = None,
+    recipient: Annotated[str, typer.Option(help="A code for who receives it, never a person.")] = "",
+    purpose: Annotated[str, typer.Option(help="A code for what it is for.")] = "",
     profile: options.As = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Fetch the whole log as a folder that anybody can verify offline.
+    """Fetch the log, or a part of it, as a folder that anybody can verify offline.
 
-    Example: lethe audit export --out export --as clients/auditor.yaml
+    Example: lethe audit export --out export --previous 1200 --as clients/auditor.yaml
     """
-    emit({"folder": str(out), "files": talk(profile, lambda client: fetch(client, out))}, output)
+    from lethe.v1 import audit_pb2 as pb
+
+    request = pb.ExportRequest(
+        from_index=start,
+        to_index=end,
+        checkpoint_size=size,
+        previous_size=previous,
+        types=kind or (),
+        complete=complete,
+        disclosed_classes=disclose or (),
+        recipient=recipient,
+        purpose=purpose,
+    )
+    for name, at in (("start_time", since), ("end_time", until), ("expire_time", expires)):
+        if at is not None:
+            getattr(request, name).FromDatetime(at)
+    emit({"folder": str(out), "files": talk(profile, lambda client: fetch(client, out, request))}, output)
 
 
 @app.command()
