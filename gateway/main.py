@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.admin.app import app, backend_app, run_cli
+from gateway.admin.app import app, audit_app, backend_app, run_cli
 from gateway.admin.options import Output
 from gateway.admin.output import Form, fail
 
@@ -160,6 +160,47 @@ def backend_serve(
     from gateway.backends.studio.main import run
 
     sys.exit(run(address=address, cert=cert, key=key, ca=ca, weights=weights))
+
+
+@audit_app.command("witness")
+def audit_witness(
+    directory: Annotated[Path, typer.Option("--dir", help="The witness's own folder: keys and state.")],
+    listen: Annotated[str, typer.Option(help="Host and port; port 0 takes a free one.")] = "127.0.0.1:8445",
+    log: Annotated[
+        list[Path] | None, typer.Option(help="Keys of a log that is witnessed (vkeys); may be repeated.")
+    ] = None,
+    init_as: Annotated[
+        str,
+        typer.Option("--init", help="Make the folder of a witness of this name, print its vkeys, and end."),
+    ] = "",
+    cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM), for https.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+) -> None:
+    """Run a witness: a second party that cosigns growing logs, and never two histories of one.
+
+    Example: lethe audit witness --dir witness --log trust.txt --listen 127.0.0.1:8445
+    """
+    from gateway.adapters import witness_server
+    from gateway.adapters.witness_folder import WitnessFolderInvalid, create
+    from gateway.errors import LetheError
+
+    if init_as:
+        try:
+            typer.echo("\n".join(create(directory, init_as)))
+        except WitnessFolderInvalid as fault:
+            fail(1, fault.code.upper(), str(fault))
+        except LetheError as refusal:
+            fail(1, refusal.reason, str(refusal), refusal.detail)
+        except OSError as fault:
+            fail(1, "FILE_UNWRITABLE", f"{directory}: {fault.strerror}")
+        return
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise typer.BadParameter("an address is HOST:PORT", param_hint="--listen")
+    if not log or (cert is None) != (key is None):
+        raise typer.BadParameter("--log is needed; --cert and --key go together")
+    address = (host.strip("[]"), int(port))
+    sys.exit(witness_server.run(directory=directory, listen=address, logs=log, cert=cert, key=key))
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ app = typer.Typer(
     help="A privacy gateway for generative pictures: policy decides, audit proves, gateway acts.",
 )
 backend_app = backend.app
+audit_app = audit.app
 
 app.command()(generate.generate)
 for _noun, _app in (
