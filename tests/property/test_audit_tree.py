@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from audit import tree
 from audit.errors import ProofInvalid
-from audit.frontier import Frontier
 from tests.unit.audit.logs import naive_root, reader
 
 LARGEST = 300
@@ -115,12 +114,3 @@ def test_a_history_that_was_rewritten_has_no_proof(case: dict[str, Any], place: 
                 "proof": tree.consistency_proof(case["first"], case["second"], reader(forged)),
             }
         )
-
-
-@given(st.lists(st.binary(min_size=32, max_size=32), max_size=80))
-def test_the_frontier_agrees_with_the_naive_tree(hashes: list[bytes]) -> None:
-    frontier = Frontier()
-    for hashed in hashes:
-        frontier, _ = frontier.append(hashed)
-    assert naive_root(hashes) == frontier.root() == tree.root_of_leaves(hashes)
-    assert frontier.size.bit_count() == len(frontier.peaks)

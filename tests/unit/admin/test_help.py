@@ -30,7 +30,8 @@ subject delete-object; notice publish; notice show; notice list
 consent record; consent withdraw; consent show; consent list; consent receipt; consent check; consent signal
 job list; job show; job watch; job cancel; job delete; job download
 dsr open; dsr list; dsr show; dsr verify; dsr preview; dsr approve; dsr refuse; dsr extend; dsr cancel
-dsr package; dsr certificate; audit head; audit list; audit export; audit verify; audit prove; audit fsck; audit witness
+dsr package; dsr certificate; audit head; audit list; audit export; audit verify; audit prove
+audit fsck; audit witness
 certificate show; certificate verify; key status; tenant show; config check; config show
 """
 

@@ -8,7 +8,6 @@ import pytest
 
 from audit import tree
 from audit.errors import ProofInvalid
-from audit.frontier import Frontier
 from tests.unit.audit.logs import naive_root, reader
 
 VECTORS = json.loads(Path(__file__).parents[2].joinpath("vectors/rfc6962.json").read_text())
@@ -28,7 +27,7 @@ def test_roots_are_those_of_the_reference_vectors() -> None:
 
 def test_the_empty_tree_has_the_hash_of_nothing() -> None:
     expected = bytes.fromhex(VECTORS["empty_root"])
-    assert expected == tree.root_of(0, reader([])) == tree.root_of_leaves([]) == Frontier().root()
+    assert expected == tree.root_of(0, reader([])) == tree.root_of_leaves([])
 
 
 @pytest.mark.parametrize("case", VECTORS["inclusion"])
@@ -135,40 +134,3 @@ def test_what_is_no_growth_is_refused(
         tree.verify_consistency(
             first=first, second=second, first_root=first_root, second_root=second_root, proof=proof
         )
-
-
-def test_the_frontier_grows_into_the_same_nodes_as_the_naive_tree() -> None:
-    frontier, nodes = Frontier(), {}
-    for size, hashed in enumerate(MANY, start=1):
-        frontier, completed = frontier.append(hashed)
-        assert completed[0] == (0, size - 1, hashed)
-        assert not nodes.keys() & {(level, index) for level, index, _ in completed}
-        nodes |= {(level, index): node for level, index, node in completed}
-        assert (size, naive_root(MANY[:size])) == (frontier.size, frontier.root())
-    for (level, index), node in nodes.items():
-        assert node == naive_root(MANY[index << level : (index + 1) << level])
-    assert len(nodes) == sum(len(MANY) >> level for level in range(8))
-
-
-def test_the_nodes_that_the_frontier_completes_are_all_that_proofs_read() -> None:
-    frontier, nodes = Frontier(), {}
-    for hashed in MANY:
-        frontier, completed = frontier.append(hashed)
-        nodes |= {(level, index): node for level, index, node in completed}
-
-    def read(level: int, index: int) -> bytes:
-        return nodes[level, index]
-
-    for index in range(len(MANY)):
-        proof = tree.inclusion_proof(index, len(MANY), read)
-        tree.verify_inclusion(
-            index=index, size=len(MANY), leaf_hash=MANY[index], proof=proof, root=frontier.root()
-        )
-
-
-@pytest.mark.parametrize(
-    ("size", "peaks"), [(1, ()), (0, (MANY[0],)), (2, (MANY[0], MANY[1])), (-1, ()), (1, (b"x",))]
-)
-def test_a_frontier_whose_peaks_do_not_fit_its_size_is_refused(size: int, peaks: tuple[bytes, ...]) -> None:
-    with pytest.raises(ProofInvalid):
-        Frontier(size, peaks)
