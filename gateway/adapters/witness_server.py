@@ -26,7 +26,7 @@ import structlog
 
 from audit import checkpoint, note, witness
 from audit.cosign import Cosigner
-from audit.errors import TrustInvalid, WitnessInvalid
+from audit.errors import AuditError, TrustInvalid, WitnessInvalid
 from audit.keys import KeyBook
 from audit.trust import read_trust
 from audit.witness import Accepted, Conflict, Refused, Request
@@ -39,8 +39,10 @@ from gateway.ports.lock import CheckpointLock
 log = structlog.get_logger()
 
 METHOD, TARGET = b"POST", b"/add-checkpoint"
+TOO_LARGE = 413
 _HEAD_BYTES = 8 * 1024
 _READ_BYTES = 16 * 1024
+_DISCARDED_READS = 64
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -89,9 +91,9 @@ class Witness:
         async with self._turns[asked.origin]:
             try:
                 return self._reply(asked, await self._settled(asked))
-            except AuditUnavailable as failure:
-                log.error("witness_state_failed", detail=failure.detail)  # noqa: TRY400 - a traceback adds nothing
+            except (AuditUnavailable, AuditError) as failure:
                 # Rule R4: what the disk holds is read anew by another process.
+                log.critical("witness_state_failed", detail=getattr(failure, "detail", "state_damaged"))
                 self.on_broken()
                 return _refusal(503, "witness_state_unavailable")
 
@@ -128,15 +130,15 @@ class Server:
     witness: Witness
     limits: Limits = field(default_factory=Limits)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _idle: set[asyncio.Task[None]] = field(default_factory=set)
+    _idle: set[_Wire] = field(default_factory=set)
     _listening: asyncio.Server | None = None
     _is_stopping: bool = False
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> str:
         """Listen, and return the address; port 0 takes a free one."""
-        patience = {"ssl_handshake_timeout": self.limits.request_s} if tls else {}
+        patience_s = self.limits.request_s if tls else None
         self._listening = await asyncio.start_server(
-            self._accept, host, port, ssl=tls, limit=_READ_BYTES, **patience
+            self._accept, host, port, ssl=tls, limit=_READ_BYTES, ssl_handshake_timeout=patience_s
         )
         bound = self._listening.sockets[0].getsockname()
         return f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
@@ -146,58 +148,59 @@ class Server:
         self._is_stopping = True
         if self._listening is not None:
             self._listening.close()
-        for task in tuple(self._idle):
-            task.cancel()
+        for wire in tuple(self._idle):
+            wire.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.limits.drain_s)
-        for task in tuple(self._tasks):
+        left = tuple(self._tasks)
+        for task in left:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - asyncio runs it as a task
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) >= self.limits.connections or self._is_stopping:
             writer.close()
             return
+        task = asyncio.create_task(self._serve(_Wire(reader, writer)))
         self._tasks.add(task)
-        # A cancelled connection ends as any other: asyncio would report it as a fault.
-        with contextlib.suppress(TimeoutError, OSError, h11.ProtocolError, asyncio.CancelledError):
-            try:
-                await self._converse(_Wire(reader, writer), task)
-            finally:
-                self._tasks.discard(task)
-                self._idle.discard(task)
-                writer.close()
+        task.add_done_callback(self._tasks.discard)
 
-    async def _converse(self, wire: _Wire, task: asyncio.Task[None]) -> None:
-        """Answer one request after the other until either side has enough."""
-        while True:
-            self._idle.add(task)
-            async with asyncio.timeout(self.limits.idle_s):
-                await wire.wait()
-            self._idle.discard(task)
-            async with asyncio.timeout(self.limits.request_s):
-                request = await wire.request()
-                if request is None:
-                    return
-                is_last = not await self._exchange(wire, *request) or self._is_stopping
-            if is_last or not wire.is_reusable():
-                return
+    async def _serve(self, wire: _Wire) -> None:
+        """Hold one connection until either side, or its time, is done."""
+        try:
+            with contextlib.suppress(TimeoutError, OSError, h11.ProtocolError):
+                while await self._exchange(wire):
+                    pass
+        finally:
+            self._idle.discard(wire)
+            wire.close()
 
-    async def _exchange(self, wire: _Wire, request: h11.Request, body: bytes | None) -> bool:
-        """Answer a request; return whether the connection may go on."""
-        if body is None:
-            await wire.reply(_refusal(413, "witness_request_too_large"), is_last=True)
+    async def _exchange(self, wire: _Wire) -> bool:
+        """Answer one request; return whether the connection goes on."""
+        self._idle.add(wire)
+        async with asyncio.timeout(self.limits.idle_s):
+            await wire.wait()
+        self._idle.discard(wire)
+        async with asyncio.timeout(self.limits.request_s):
+            request = await wire.request()
+        if request is None:
             return False
-        if request.target != TARGET:
-            reply = _refusal(witness.NOT_FOUND, "not_found")
-        elif request.method != METHOD:
-            reply = _refusal(405, "method_not_allowed")
-        else:
-            reply = await self.witness.answer(body)
-        await wire.reply(reply, is_last=self._is_stopping)
-        return True
+        # Not under a timeout: a decision that is being kept is waited for.
+        reply = await self._answer(*request)
+        async with asyncio.timeout(self.limits.request_s):
+            await wire.reply(reply, is_last=self._is_stopping or reply.status == TOO_LARGE)
+            if reply.status == TOO_LARGE:
+                await wire.discard()
+        return wire.is_reusable()
+
+    async def _answer(self, head: h11.Request, body: bytes | None) -> Reply:
+        if body is None:
+            return _refusal(TOO_LARGE, "witness_request_too_large")
+        if head.target != TARGET:
+            return _refusal(witness.NOT_FOUND, "not_found")
+        if head.method != METHOD:
+            return _refusal(405, "method_not_allowed")
+        return await self.witness.answer(body)
 
 
 class _Wire:
@@ -206,6 +209,16 @@ class _Wire:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
+
+    def close(self) -> None:
+        """Let the connection go; a reading of it ends."""
+        self._writer.close()
+
+    async def discard(self) -> None:
+        """Read what the other side still sends, for a while, so that it gets to read our answer."""
+        for _ in range(_DISCARDED_READS):
+            if not await self._reader.read(_READ_BYTES):
+                return
 
     async def wait(self) -> None:
         """Return once the first bytes of a request are here, or the end."""
@@ -248,11 +261,11 @@ class _Wire:
         self._http.start_next_cycle()
         return True
 
-    async def _next(self) -> h11.Event | type[h11.PAUSED]:
+    async def _next(self) -> object:
         while True:
             event = self._http.next_event()
             if event is not h11.NEED_DATA:
-                return event  # type: ignore[return-value]  # mypy does not narrow by a sentinel's class
+                return event
             if self._http.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=[])
                 self._writer.write(self._http.send(go_on) or b"")

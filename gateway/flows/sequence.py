@@ -58,7 +58,8 @@ class Sequence:
         while moved == BATCH:
             head, moved = await self.records.transact(partial(self._advance, origin=origin, locked=locked))
             total += moved
-        if locked is None or locked.size < head.size or not head.note:
+        # The lock may hold a head that a crash kept us from noting.
+        if locked is None or locked.size < head.size or head.note != note:
             await self._sign(origin, head, note, locked)
         return total
 

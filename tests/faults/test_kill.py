@@ -52,6 +52,9 @@ UPLOAD_WRITES = (
     f"records.transact/reap.<lambda>{KEPT}",
     "records.transact/Release.run.<lambda>#2",
     f"records.transact/Sequence._advance{KEPT}",
+    f"lock.swap{KEPT}",
+    f"records.transact/Sequence._keep{KEPT}",
+    f"records.transact/_keep{KEPT}",
 )
 UPLOAD_READS = (
     "records.transact/People.known.<lambda>",
@@ -100,7 +103,9 @@ ERASURE_WRITES = (
     "records.transact/Erasure._tick#4",
     "records.transact/Erasure._certify.certify",
     f"records.transact/Sequence._advance{CERTIFIED}",
-    "records.transact/Audit.export.<lambda>",
+    f"lock.swap{CERTIFIED}",
+    "records.transact/Audit.inclusion.read",
+    "records.transact/Audit._log_export",
 )
 ERASURE_READS = (
     "records.transact/Dsrs.create.<lambda>",
@@ -110,10 +115,14 @@ ERASURE_READS = (
     f"keys.unwrap{DESTROYED}",
     f"keys.wrap{DESTROYED}",
     "records.transact/Dsrs.certificate.<lambda>",
-    "records.transact/Audit.inclusion.<lambda>",
-    "records.transact/Audit.checkpoint.<lambda>",
-    "records.transact/_lines",
+    "records.transact/Audit.export.<lambda>",
+    "records.transact/leaves",
+    "records.transact/_sealed",
+    "records.transact/_nodes",
     "records.transact/_of_epoch",
+    f"lock.load{CERTIFIED}",
+    f"records.transact/_standing{CERTIFIED}",
+    f"records.transact/_files{CERTIFIED}",
 )
 INSIDE = (
     "objects.put",

@@ -67,6 +67,16 @@ async def test_a_head_that_could_not_be_locked_is_signed_later_and_never_twice(w
     assert open_checkpoint(w.lock.notes[ORIGIN], own(w)).size == heads(w)[ORIGIN].size == published(w).size
 
 
+async def test_a_locked_head_that_a_crash_kept_from_the_records_is_noted_by_the_next_run(w: World) -> None:
+    await w.log()
+    await w.know("carl")
+    w.lock.faults.lose_reply("swap")
+    with pytest.raises(AuditUnavailable):
+        await w.flows.sequence.run()
+    await w.log()  # nothing new waits
+    assert open_checkpoint(w.lock.notes[ORIGIN], own(w)).size == heads(w)[ORIGIN].size == published(w).size
+
+
 async def test_a_restored_database_signs_nothing(w: World) -> None:
     """R12: the lock is newer than the records."""
     await w.log()
