@@ -161,9 +161,12 @@ class FileLock:
             descriptor = os.open(f"{_stem(origin)}.note", _reading(), dir_fd=self._folder)
         except FileNotFoundError:
             return None
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             _refuse_unless_file(os.fstat(descriptor))
-            data = file.read(MAX_NOTE_BYTES + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                data = file.read(MAX_NOTE_BYTES + 1)
+        finally:
+            os.close(descriptor)
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
