@@ -12,7 +12,7 @@ import typer
 from gateway.admin import options
 from gateway.admin.exits import FAILED, USAGE, VERDICTS
 from gateway.admin.export import fetch
-from gateway.admin.files import read_text, refuse_existing, write_whole
+from gateway.admin.files import refuse_existing, write_whole
 from gateway.admin.fsck import fsck
 from gateway.admin.output import Form, emit, fail, show
 from gateway.admin.replay import judge_completeness, judge_violations, replayed, shown
@@ -128,6 +128,12 @@ def export(
 def verify(
     directory: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="An export.")],
     trust: options.Trust = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="The export before it: the log must have grown on it."
+        ),
+    ] = None,
     replay: Annotated[
         bool, typer.Option("--replay", help="Decide every decision again, and ask if promises were kept.")
     ] = False,
@@ -141,13 +147,15 @@ def verify(
     Example: lethe audit verify export --trust trust.txt
     """
     from audit.errors import ExportInvalid, TrustInvalid
+    from audit.folder import read_trust_file
     from audit.verify import Report, read_folder, verify_export
 
-    vkeys = read_text(trust) if trust else None
     again = None
+    folders = [folder for folder in (directory, previous) if folder is not None]
     try:
+        vkeys = read_trust_file(trust, *folders) if trust else None
         files = read_folder(directory)
-        report = verify_export(files, vkeys)
+        report = verify_export(files, vkeys, read_folder(previous) if previous else None)
         if replay and report.verdict != "invalid":
             again = replayed(files)
     except ExportInvalid as fault:

@@ -194,3 +194,21 @@ def test_a_configuration_with_an_unknown_key_or_a_missing_file_fails(layout, let
         assert result.exit_code == 1
         assert "error: CONFIG_INVALID" in result.stderr
         assert named in result.stderr
+
+
+def test_a_trust_file_that_lies_in_the_export_vouches_for_nothing(lethe, files) -> None:
+    inside = files / "export" / "keys.txt"
+    result = lethe("audit", "verify", files / "export", "--trust", inside)
+    assert result.exit_code == 2
+    assert "trust_inside" in result.stderr
+
+
+def test_an_export_is_checked_against_the_one_before_it(lethe, files) -> None:
+    trust, export = files / "trust.txt", files / "export"
+    (files / "nothing").mkdir()
+    verdicts = {
+        name: lethe("audit", "verify", export, "--trust", trust, "--previous", files / name).exit_code
+        for name in ("nothing", "export")
+    }
+    assert verdicts["nothing"] == 4
+    assert verdicts["export"] == 0  # of the same checkpoint: nothing was to grow
