@@ -302,7 +302,7 @@ def run(
     _set_up_log()
     try:
         books = read_logs(logs)
-        tls = _tls(cert, key)
+        tls = read_tls(cert, key)
         folder = open_folder(directory)
     except (TrustInvalid, WitnessFolderInvalid) as fault:
         return _failed(fault.code, str(fault))
@@ -343,7 +343,12 @@ async def _until_told(being: Witness, listen: tuple[str, int], tls: ssl.SSLConte
     return code
 
 
-def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+def read_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """Return what a listener for TLS needs, or None without a certificate.
+
+    Raises:
+        OSError: A file cannot be read, or the key is not the certificate's.
+    """
     if cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
