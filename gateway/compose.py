@@ -387,6 +387,8 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         )
         await scrubber.start()
         stack.push_async_callback(scrubber.close)
+        lock = FileLock(lock_directory(settings))
+        stack.callback(lock.close)
         yield Outside(
             clock=SystemClock(),
             records=records,
@@ -395,7 +397,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             scrubber=scrubber,
             confinement=scrubber.confinement,
             backends=backends,
-            lock=FileLock(lock_directory(settings)),
+            lock=lock,
             witnesses=tuple(map(witness, settings.audit.witnesses)),
             log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
         )
