@@ -24,6 +24,7 @@ from gateway.adapters.lock_file import FileLock
 from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.objects_local import FileObjects
 from gateway.adapters.sql.records import is_sqlite, open_records, sqlite_path
+from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
 from gateway.caller import Caller
 from gateway.deidentify import Scrubber
@@ -338,10 +339,8 @@ def read_policies(settings: Settings, signers: Mapping[str, tuple[Signer, ...]])
     }
 
 
-def witness(section: WitnessSection) -> Witness:
+def witness(section: WitnessSection) -> HttpWitness:
     """Return the door to one witness."""
-    from gateway.adapters.witness_http import HttpWitness
-
     try:
         return HttpWitness(section.url, section.vkey, timeout_s=section.timeout_s, ca=section.ca)
     except (OSError, NoteInvalid, ValueError) as error:
@@ -389,6 +388,9 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         stack.push_async_callback(scrubber.close)
         lock = FileLock(lock_directory(settings))
         stack.callback(lock.close)
+        witnesses = tuple(map(witness, settings.audit.witnesses))
+        for door in witnesses:
+            stack.push_async_callback(door.close)
         yield Outside(
             clock=SystemClock(),
             records=records,
@@ -398,7 +400,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             confinement=scrubber.confinement,
             backends=backends,
             lock=lock,
-            witnesses=tuple(map(witness, settings.audit.witnesses)),
+            witnesses=witnesses,
             log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
         )
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import quote, unquote
 
+from gateway.adapters.disk import sync_folder, write_new
 from gateway.errors import KeyServiceUnavailable
 from gateway.ports.keys import Epoch, EpochDestroyed, UnwrapFailed
 from gateway.vault.box import KEY_BYTES, derive, open_box, prefixed, seal_box
@@ -117,9 +118,9 @@ class LocalKeyring:
                 raise FileExistsError("a keyring without its root key stands there")
         for name, text in _MARKERS.items():
             (directory / EPOCHS / name).write_text(text)
-        _sync_directory(directory / EPOCHS)
-        _write_new(directory / ROOT_FILE, os.urandom(KEY_BYTES).hex().encode() + b"\n")
-        _sync_directory(directory.parent)
+        sync_folder(directory / EPOCHS)
+        write_new(directory / ROOT_FILE, os.urandom(KEY_BYTES).hex().encode() + b"\n")
+        sync_folder(directory.parent)
         return cls(directory)
 
     @property
@@ -196,9 +197,9 @@ class LocalKeyring:
         place = self._key_file(epoch)
         if not _is_there(place):
             with contextlib.suppress(FileExistsError):
-                _write_new(place, seal_box(kek, os.urandom(KEY_BYTES), str(epoch).encode()))
+                write_new(place, seal_box(kek, os.urandom(KEY_BYTES), str(epoch).encode()))
         # Also when another call made the file: it may not have come to its sync.
-        _sync_directory(place.parent)
+        sync_folder(place.parent)
         try:
             # A destroy in between either erased the file or left its tombstone before we look.
             self._refuse_destroyed(epoch)
@@ -292,25 +293,6 @@ def _parse_stems(stems: set[str]) -> Iterator[Epoch]:
                 yield epoch
 
 
-def _write_new(place: Path, content: bytes) -> None:
-    """Create a file whole and durable, or not at all.
-
-    Raises:
-        FileExistsError: It exists; it is left alone.
-    """
-    draft = place.with_name(f"{place.name}.{os.urandom(8).hex()}.new")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        os.link(draft, place)
-    finally:
-        draft.unlink(missing_ok=True)
-    _sync_directory(place.parent)
-
-
 def _touch_durably(place: Path) -> None:
     """Leave an empty file that survives a crash; one that is there is made to survive."""
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -318,7 +300,7 @@ def _touch_durably(place: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    _sync_directory(place.parent)
+    sync_folder(place.parent)
 
 
 def _erase(key_file: Path) -> None:
@@ -328,7 +310,7 @@ def _erase(key_file: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 _overwrite(key_file.parent / name)
                 (key_file.parent / name).unlink()
-    _sync_directory(key_file.parent)
+    sync_folder(key_file.parent)
 
 
 def _overwrite(place: Path) -> None:
@@ -338,11 +320,3 @@ def _overwrite(place: Path) -> None:
         file.write(os.urandom(max(os.fstat(descriptor).st_size, KEY_BYTES)))
         file.flush()
         os.fsync(descriptor)
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

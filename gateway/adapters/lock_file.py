@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from gateway.adapters.disk import sync_folder
 from gateway.errors import AuditUnavailable
 
 P = ParamSpec("P")
@@ -94,7 +95,7 @@ class FileLock:
                 _make_marker(directory)
             # Also when it was there: whoever made it may not have come to the sync.
             for folder in (directory, directory.parent):
-                _sync_directory(folder)
+                sync_folder(folder)
         return cls(directory, wait_s=wait_s)
 
     def close(self) -> None:
@@ -257,14 +258,6 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -8,8 +8,6 @@ Serve hash tiles and checkpoints to everybody, entry bundles to whom they concer
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +15,10 @@ from pathlib import Path
 from audit import note
 from audit.checkpoint import parse
 from audit.errors import AuditError
+from gateway.adapters.disk import link_new, sync_folder, write_draft
 from gateway.errors import AuditUnavailable
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MODE = 0o640
 
 
 class LogFolder:
@@ -70,12 +69,12 @@ class LogFolder:
                         raise AuditUnavailable("a published file would change", detail="log_changed")
                     continue
                 _make_folders(path.parent)
-                self._place(path, content)
+                link_new(path, content, _MODE)
                 touched.add(path.parent)
                 if not path.parent.name.endswith(".p"):
                     shutil.rmtree(path.with_name(f"{path.name}.p"), ignore_errors=True)
             for folder in touched:
-                _sync_folder(folder)
+                sync_folder(folder)
         except OSError as error:
             raise AuditUnavailable("the log cannot be published", detail="folder") from error
 
@@ -83,29 +82,10 @@ class LogFolder:
         path = self._home(origin) / "checkpoint"
         try:
             _make_folders(path.parent)
-            fresh = _written(path, checkpoint.encode())
-            fresh.replace(path)
-            _sync_folder(path.parent)
+            write_draft(path, checkpoint.encode(), _MODE).replace(path)
+            sync_folder(path.parent)
         except OSError as error:
             raise AuditUnavailable("the checkpoint cannot be shown", detail="folder") from error
-
-    @staticmethod
-    def _place(path: Path, content: bytes) -> None:
-        fresh = _written(path, content)
-        try:
-            os.link(fresh, path)
-        finally:
-            fresh.unlink()
-
-
-def _written(path: Path, content: bytes) -> Path:
-    """Return a synced file beside `path` that holds the content."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with open(os.open(fresh, _FLAGS, 0o640), "wb") as file:  # noqa: PTH123 - pathlib cannot refuse links
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return fresh
 
 
 def _make_folders(folder: Path) -> None:
@@ -113,12 +93,4 @@ def _make_folders(folder: Path) -> None:
         return
     _make_folders(folder.parent)
     folder.mkdir(mode=0o750, exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder.parent)

@@ -23,6 +23,7 @@ from pathlib import Path
 from audit.cosign import Cosigner
 from audit.errors import NoteInvalid
 from audit.note import Algorithm
+from gateway.adapters.disk import sync_folder, write_new
 from gateway.adapters.keys_local import read_root_key
 from gateway.adapters.lock_file import FileLock
 from gateway.errors import LetheError
@@ -31,8 +32,6 @@ VKEYS = "vkeys"
 STATE = "state"
 RUNNING = "running"
 ALGORITHMS: tuple[Algorithm, ...] = ("ed25519", "ml-dsa-44")
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class WitnessFolderInvalid(Exception):
@@ -80,11 +79,11 @@ def create(directory: Path, name: str) -> tuple[str, ...]:
         raise WitnessFolderInvalid("witness_folder_not_empty", "the folder holds something already")
     directory.chmod(0o700)
     for algorithm, seed in seeds.items():
-        _write_new(directory / f"{algorithm}.seed", f"{seed.hex()}\n".encode())
+        write_new(directory / f"{algorithm}.seed", f"{seed.hex()}\n".encode())
     FileLock.create(directory / STATE).close()
-    _write_new(directory / VKEYS, "".join(f"{vkey}\n" for vkey in vkeys).encode())
-    _sync_directory(directory)
-    _sync_directory(directory.parent)
+    write_new(directory / VKEYS, "".join(f"{vkey}\n" for vkey in vkeys).encode())
+    sync_folder(directory)
+    sync_folder(directory.parent)
     return vkeys
 
 
@@ -137,19 +136,3 @@ def _take(place: Path) -> int:
             raise
         raise WitnessFolderInvalid("witness_running", "another process is this witness") from error
     return descriptor
-
-
-def _write_new(place: Path, data: bytes) -> None:
-    descriptor = os.open(place, _NEW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -211,7 +211,7 @@ class Audit:
             raise RateLimited("another export is being made")
         async with self._exporting:
             origin = self.ledger.origins[caller.tenant]
-            head = await self.records.transact(partial(_keep, origin=origin, size=wish.size))
+            head = await self.records.transact(partial(_keep_head, origin=origin, size=wish.size))
             end = wish.end or head.size
             if not wish.start <= end <= head.size or not 0 <= (wish.previous or 0) <= head.size:
                 raise MessageInvalid("range", violations=(("to_index", "range.outside"),))
@@ -331,7 +331,7 @@ class Audit:
         )
 
 
-def _keep(tx: Transaction, origin: str, size: int) -> Checkpoint:
+def _keep_head(tx: Transaction, origin: str, size: int) -> Checkpoint:
     """Return the checkpoint of that size, or the newest, and keep it for good: an export is made of it."""
     found = tx.get(Checkpoint, origin, size) if size else _checkpoint(tx, origin)
     if found is None:

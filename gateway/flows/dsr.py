@@ -38,7 +38,7 @@ OLDEST = timedelta(days=10 * 365)
 """A request received before that is a slip of the pen."""
 
 HELD_CLASSES = tuple(KeyClass)
-"""The key classes under which data of a subject may rest today; `audit` payloads are not built yet."""
+"""The key classes under which data of a subject may rest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,8 @@ def _files(tx: Transaction, origin: str, start: int, end: int, size: int) -> dic
     """Return the files that leaves [start, end) bring about, as a tree of `size` leaves has them."""
     made: dict[str, bytes] = {}
     first, last = start // tiles.WIDTH, (end - 1) // tiles.WIDTH
-    min_index = getattr(tx.get(LogHead, origin), "min_index", 0)
+    head = tx.get(LogHead, origin)
+    min_index = head.min_index if head is not None else 0
     for index in range(first, last + 1):
         if (index + 1) * tiles.WIDTH > min_index:
             kept = leaves(tx, origin, index * tiles.WIDTH, min(size, (index + 1) * tiles.WIDTH))

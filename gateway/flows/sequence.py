@@ -126,21 +126,17 @@ class Sequence:
                 break
             note = await self.lock.load(origin)
             locked = self._opened(origin, note)
-            head, _ = await self.records.transact(partial(self._check, origin=origin, locked=locked))
+            head = await self.records.transact(partial(self._check, origin=origin, locked=locked))
         await self.records.transact(partial(self._keep, origin=origin, note=note or ""))
 
     @staticmethod
-    def _check(tx: Transaction, origin: str, locked: checkpoint.Checkpoint | None) -> tuple[LogHead, int]:
-        head = tx.get(LogHead, origin)
-        if head is None:
-            raise AuditUnavailable("the head of a log is gone", detail="log_changed")
+    def _check(tx: Transaction, origin: str, locked: checkpoint.Checkpoint | None) -> LogHead:
+        head = _head(tx, origin)
         refuse_fork(head, locked, tile_reader(tx, origin))
-        return head, 0
+        return head
 
     def _keep(self, tx: Transaction, origin: str, note: str) -> None:
-        head = tx.get(LogHead, origin)
-        if head is None:
-            raise AuditUnavailable("the head of a log is gone", detail="log_changed")
+        head = _head(tx, origin)
         standing, signed = self._opened(origin, head.note or None), self._opened(origin, note)
         if signed is not None and (standing is None or standing.size <= signed.size):
             tx.put(replace(head, note=note))
@@ -152,6 +148,13 @@ class Sequence:
             return checkpoint.open_checkpoint(note, [signer.verifier for signer in self.signers[origin]])
         except AuditError as error:
             raise AuditUnavailable("a head of the log is not signed by us", detail="log_changed") from error
+
+
+def _head(tx: Transaction, origin: str) -> LogHead:
+    head = tx.get(LogHead, origin)
+    if head is None:
+        raise AuditUnavailable("the head of a log is gone", detail="log_changed")
+    return head
 
 
 def refuse_fork(head: LogHead, locked: checkpoint.Checkpoint | None, read: tree.NodeReader) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import NullPool
 
+from gateway.adapters.disk import sync_folder
 from gateway.adapters.sql.faults import RAISED, translate
 from gateway.adapters.sql.transaction import attempt_all
 from gateway.errors import StoreUnavailable
@@ -204,11 +205,7 @@ def create_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_folder(path.parent)
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -194,8 +194,7 @@ class SqliteTransaction(SqlTransaction):
         except sqlite3.Error as error:
             self._fail(error)
             raise
-        build: Callable[..., R] = kind
-        return None if row is None else build(*plain.values(row))
+        return None if row is None else _made(kind, plain.values(row))
 
     def put(self, *records: Record) -> None:
         """Replace the records that have the same keys."""
@@ -359,7 +358,7 @@ def _alike(records: Sequence[Record]) -> list[tuple[type[Record], list[Record]]]
     return [(kind, list(some)) for kind, some in groupby(records, key=type)]
 
 
-def _made(kind: type[R], row: Row[Any]) -> R:
+def _made(kind: type[R], row: Sequence[Any]) -> R:
     """Return the record of a row, whose columns stand in the order of the record's fields."""
     build: Callable[..., R] = kind
     return build(*row)
