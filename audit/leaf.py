@@ -53,7 +53,7 @@ def encode(event: Mapping[str, Any]) -> bytes:
     """
     _refuse_outside_schema(event)
     try:
-        line = canonical.encode(dict(event))
+        line = canonical.encode_known(dict(event))  # the schema has no value outside the profile
     except JsonInvalid as error:
         raise LeafInvalid("leaf_json", error.code) from None
     if len(line) > MAX_BYTES:

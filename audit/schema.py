@@ -90,18 +90,21 @@ class Fields:
 
     required: Mapping[str, Check]
     optional: Mapping[str, Check] = field(default_factory=dict)
+    _known: Mapping[str, Check] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Put both together, once."""
+        object.__setattr__(self, "_known", {**self.required, **self.optional})
 
     def fault(self, value: Mapping[str, Any]) -> str:
         """Return what is wrong with `value` as a code, or nothing; the code never quotes it."""
-        known = {**self.required, **self.optional}
+        known = self._known
         if not value.keys() <= known.keys():
             return "field_unknown"
-        for name in sorted(self.required.keys() - value.keys()):
-            return f"field_missing_{name}"
-        for name in sorted(value):
-            if not known[name](value[name]):
-                return f"field_value_{name}"
-        return ""
+        if not value.keys() >= self.required.keys():
+            return f"field_missing_{min(self.required.keys() - value.keys())}"
+        wrong = [name for name in value if not known[name](value[name])]
+        return f"field_value_{min(wrong)}" if wrong else ""
 
 
 def text(pattern: str, longest: int = 255) -> Check:

@@ -39,10 +39,10 @@ class HttpWitness:
             NoteInvalid: The key is none that cosigns.
             OSError, ValueError: The certificates cannot be read, or the URL is none.
         """
-        self._verifier = Verifier.parse(vkey)
-        if self._verifier.type not in COSIGNING:
+        self.verifier = Verifier.parse(vkey)
+        if self.verifier.type not in COSIGNING:
             raise NoteInvalid("witness_key_type", "a key of this type does not cosign")
-        self.name = self._verifier.name
+        self.name = self.verifier.name
         self._url = httpx.URL(f"{url.rstrip('/')}/add-checkpoint")
         if self._url.scheme not in {"http", "https"} or not self._url.host:
             raise ValueError("a witness has an http or https URL")
@@ -91,7 +91,7 @@ class HttpWitness:
     def _read(self, status: int, kind: str, answer: bytes, old: int, checkpoint: str) -> tuple[str, ...]:
         if status == httpx.codes.OK:
             try:
-                return witness.cosignatures(answer, checkpoint, self._verifier)
+                return witness.cosignatures(answer, checkpoint, self.verifier)
             except WitnessInvalid as error:
                 raise WitnessRefused("witness_lied", error.code) from error
         if status == witness.CONFLICT:

@@ -1,4 +1,7 @@
-"""The audit log: durable events, time to a proof, proofs, fsck and erasure; pymerkle beside it."""
+"""The audit log: durable events, time to a proof, proofs, fsck, erasure and restart; pymerkle beside it.
+
+Run as a module of its own with the folder of a book and its keys' seed, it appends until it is killed.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,30 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from audit import checkpoint, fsck, tiles, tree
 from audit.note import Signer
 from audit.quorum import Log, Policy
+from audit.quorum import Witness as WitnessKey
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.lock_file import FileLock
 from gateway.adapters.sql.records import open_records
 from gateway.adapters.sql.schema import migrate
+from gateway.adapters.witness_http import HttpWitness
 from gateway.flows.publish import Publish
 from gateway.flows.sequence import Sequence
 from gateway.holdings import PayloadHolding
 from gateway.ledger import Ledger
 from gateway.logs import newest_checkpoint
-from gateway.ports.records import Records, Remembered, SubjectKey, Transaction
+from gateway.ports.records import LogHead, Records, Remembered, SubjectKey, Tile, Transaction
 from gateway.vault.payload import PayloadKey
 from policy.erasure import ErasurePlan
 from policy.terms import KeyClass
@@ -42,13 +50,14 @@ class Counts:
     rounds: int
     events: int
     callers: int
+    few: int
     leaves: int
     tree: int
     erased: int
 
 
-FULL = Counts(rounds=5, events=8_192, callers=512, leaves=100_000, tree=10_000_000, erased=1_000)
-QUICK = Counts(rounds=1, events=8, callers=4, leaves=300, tree=3_000, erased=10)
+FULL = Counts(rounds=5, events=8_192, callers=512, few=16, leaves=100_000, tree=10_000_000, erased=1_000)
+QUICK = Counts(rounds=1, events=8, callers=4, few=2, leaves=300, tree=3_000, erased=10)
 
 
 async def run(*, quick: bool) -> list[Table]:
@@ -57,13 +66,17 @@ async def run(*, quick: bool) -> list[Table]:
     async with contextlib.AsyncExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lethe-bench-")))
         disk = stack.enter_context(Disk.in_(home))
-        book = await stack.enter_async_context(_opened(home))
+        seed = os.urandom(32)
+        await _make(home)
+        witness = await stack.enter_async_context(_witness(home, seed))
+        book = await stack.enter_async_context(_opened(home, seed, witness))
         notes: list[str] = []
         sides: dict[str, Side] = {
             SYNC: lambda: disk.rate(300 if not quick else 2),
             f"event and change, {counts.callers} callers": lambda: book.appends(
                 counts.events, counts.callers, 1
             ),
+            f"the same, {counts.few} callers": lambda: book.appends(counts.events // 4, counts.few, 1),
             "the same, without a payload": lambda: book.appends(counts.events, counts.callers, 0),
             "event and change, one caller": lambda: book.appends(max(counts.events // 32, 2), 1, 1),
             "an appender: 64 events a transaction": lambda: book.groups(counts.events // 64 or 1),
@@ -86,7 +99,7 @@ class Book:
     sequence: Sequence
     publish: Publish
     key: PayloadKey
-    latencies: list[float]
+    latencies: dict[int, list[float]]
 
     async def appends(self, count: int, callers: int, payloads: int) -> float:
         """Return events per second, each with a change of its own, and awaited."""
@@ -95,14 +108,14 @@ class Book:
         def work(tx: Transaction) -> None:
             number = os.urandom(16).hex()
             tx.add(Remembered(TENANT, "bench", number, "", number, self.ledger.clock.now()))
-            self._write(tx, payloads)
+            self.write(tx, payloads)
 
         async def caller() -> None:
             for _ in range(each):
                 begun = time.perf_counter()
                 await self.records.transact(work)
-                if callers > 1 and payloads:
-                    self.latencies.append(time.perf_counter() - begun)
+                if payloads:
+                    self.latencies.setdefault(callers, []).append(time.perf_counter() - begun)
 
         begun = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(callers)))
@@ -115,7 +128,7 @@ class Book:
 
         def work(tx: Transaction) -> None:
             for _ in range(64):
-                self._write(tx, 1)
+                self.write(tx, 1)
 
         begun = time.perf_counter()
         for _ in range(count):
@@ -124,22 +137,24 @@ class Book:
         await self.sequence.run()
         return rate
 
-    def _write(self, tx: Transaction, payloads: int) -> None:
+    def write(self, tx: Transaction, payloads: int) -> None:
+        """Write one event, with so many payloads."""
         sealed = ((self.key, {"subject": {"residence": "DE", "age": 46}}),) * payloads
         self.ledger.record(tx, TENANT, "job.stopping", None, sealed=sealed, job=os.urandom(16).hex())
 
     def told(self) -> list[str]:
-        """Return how long one event took among many."""
-        held = sorted(self.latencies)
-        if not held:
-            return []
-        p50, p99 = (held[int(len(held) * share)] * 1e3 for share in (0.5, 0.99))
-        return [f"an awaited event among many callers took p50 {p50:.1f} ms, p99 {p99:.1f} ms"]
+        """Return how long one event took among so many callers."""
+        told = []
+        for callers, seen in sorted(self.latencies.items()):
+            held = sorted(seen)
+            p50, p99 = (held[int(len(held) * share)] * 1e3 for share in (0.5, 0.99))
+            told.append(f"an awaited event, {callers} at once: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+        return told
 
     async def to_proof(self) -> float:
         """Return the seconds from before an event is written to its published proof."""
         begun = time.perf_counter()
-        await self.records.transact(lambda tx: self._write(tx, 1))
+        await self.records.transact(lambda tx: self.write(tx, 1))
         await self.sequence.run()
         await self.publish.run()
         await self.records.transact(lambda tx: newest_checkpoint(tx, ORIGIN))
@@ -150,7 +165,7 @@ class Book:
 
         def write(tx: Transaction) -> None:
             for _ in range(count):
-                self._write(tx, 1)
+                self.write(tx, 1)
 
         await self.records.transact(write)
         plan = ErasurePlan(erase=tuple(KeyClass), keep=())
@@ -160,30 +175,115 @@ class Book:
         return time.perf_counter() - begun
 
 
-@contextlib.asynccontextmanager
-async def _opened(home: Path) -> AsyncIterator[Book]:
+def _signers(seed: bytes) -> tuple[Signer, ...]:
+    return (Signer(ORIGIN, seed), Signer(ORIGIN, seed, "ml-dsa-44"))
+
+
+HOLDER = SubjectKey("k" * 32, TENANT, HANDLE, "audit", "2030-01", "e", b"", datetime(2030, 1, 1, tzinfo=UTC))
+
+
+async def _make(home: Path) -> None:
     url = f"sqlite://{home}/log.db"
     await migrate(url)
     records = open_records(url)
+    await records.transact(lambda tx: tx.add(HOLDER))
+    await records.close()
+    FileLock.create(home / "lock").close()
+
+
+@contextlib.asynccontextmanager
+async def _opened(home: Path, seed: bytes, witness: HttpWitness | None = None) -> AsyncIterator[Book]:
+    records = open_records(f"sqlite://{home}/log.db")
+    await records.check_schema()
     clock = SystemClock()
-    signers = (Signer(ORIGIN, os.urandom(32)), Signer(ORIGIN, os.urandom(32), "ml-dsa-44"))
+    signers = _signers(seed)
     ledger = Ledger(clock, {TENANT: ORIGIN})
-    holder = SubjectKey("k" * 32, TENANT, HANDLE, "audit", "2030-01", "e", b"", clock.now())
-    await records.transact(lambda tx: tx.add(holder))
-    policy = Policy(tuple(Log(signer.verifier) for signer in signers), (), (), "none")
-    lock = FileLock.create(home / "lock")
+    logs = tuple(Log(signer.verifier) for signer in signers)
+    policy = Policy(logs, (), (), "none")
+    if witness is not None:
+        policy = Policy(logs, (WitnessKey("w", witness.verifier),), (), "w")
+    lock = FileLock(home / "lock")
     try:
         yield Book(
             records,
             ledger,
             Sequence(records, lock, {ORIGIN: signers}, clock),
-            Publish(records, clock, {ORIGIN: policy}),
-            PayloadKey.of(holder, os.urandom(32)),
-            [],
+            Publish(records, clock, {ORIGIN: policy}, (witness,) if witness else ()),
+            PayloadKey.of(HOLDER, os.urandom(32)),
+            {},
         )
     finally:
         lock.close()
         await records.close()
+
+
+@contextlib.asynccontextmanager
+async def _witness(home: Path, seed: bytes) -> AsyncIterator[HttpWitness]:
+    """Run `lethe audit witness` for the log in a process of its own."""
+    trust = home / "trust.txt"
+    trust.write_text("".join(f"{signer.vkey()}\n" for signer in _signers(seed)))
+    command = (sys.executable, "-m", "gateway.main", "audit", "witness", "--dir", str(home / "witness"))
+    keys, _ = await (
+        await asyncio.create_subprocess_exec(*command, "--init", "witness.test/bench", stdout=PIPE)
+    ).communicate()
+    child = await asyncio.create_subprocess_exec(
+        *command, "--log", str(trust), "--listen", "127.0.0.1:0", stdout=PIPE, stderr=DEVNULL
+    )
+    assert child.stdout is not None
+    try:
+        address = (await child.stdout.readline()).decode().split()[1]
+        witness = HttpWitness(f"http://{address}", keys.decode().split()[0])
+        yield witness
+        await witness.close()
+    finally:
+        child.terminate()
+        await child.wait()
+
+
+@contextlib.asynccontextmanager
+async def _large(
+    held: dict[tuple[int, int], bytes], size: int
+) -> AsyncIterator[Callable[[], Awaitable[float]]]:
+    """Yield a side that restarts a log of that size after a writer was killed, in seconds.
+
+    The records hold all tiles of the tree, and of the leaves only those written here:
+    a start reads no leaf that has its place.
+    """
+    seed = os.urandom(32)
+    with tempfile.TemporaryDirectory(prefix="lethe-bench-") as folder:
+        home = Path(folder)
+        await _make(home)
+        async with _opened(home, seed) as book:
+            places = list(held)
+            for at in range(0, len(places), 2048):
+                rows = [Tile(ORIGIN, *place, held[place]) for place in places[at : at + 2048]]
+                await book.records.transact(lambda tx, rows=rows: tx.add(*rows))  # type: ignore[misc]  # bound now
+            root = tree.root_of(size, tiles.reader(lambda level, index: held[level, index]))
+            await book.records.transact(lambda tx: tx.add(LogHead(ORIGIN, size, root, "")))
+            await book.sequence.run()
+
+        async def side() -> float:
+            writer = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.benchmarks.log", folder, seed.hex(), stdout=PIPE
+            )
+            assert writer.stdout is not None
+            await writer.stdout.readline()
+            writer.kill()
+            await writer.wait()
+            begun = time.perf_counter()
+            async with _opened(home, seed) as book:
+                await book.sequence.run()
+                await book.records.transact(lambda tx: book.write(tx, 1))
+                return time.perf_counter() - begun
+
+        yield side
+
+
+async def _write_until_killed(home: Path, seed: bytes) -> None:
+    async with _opened(home, seed) as book:
+        while True:
+            await book.appends(512, 64, 1)
+            print("written", flush=True)
 
 
 def _pymerkle(home: Path, notes: list[str]) -> Callable[[int], object] | None:
@@ -250,15 +350,17 @@ async def _walks(counts: Counts, book: Book) -> list[Table]:
         tree.inclusion_proof(index, counts.tree, reader)
         return time.perf_counter() - begun
 
-    seconds = await take_turns(
-        {
-            SYNC: sync,
-            "an event, written, sequenced, signed, locked, published": book.to_proof,
-            f"an inclusion proof in a tree of {counts.tree:,} leaves, cold": proving,
-            f"a subject with {counts.erased:,} payloads emptied": lambda: book.erase(counts.erased),
-        },
-        counts.rounds,
-    )
+    async with _large(held, counts.tree) as restarting:
+        seconds = await take_turns(
+            {
+                SYNC: sync,
+                "an event, written, sequenced, signed, locked, witnessed, published": book.to_proof,
+                f"an inclusion proof in a tree of {counts.tree:,} leaves, cold": proving,
+                f"a subject with {counts.erased:,} payloads emptied": lambda: book.erase(counts.erased),
+                f"a restart after kill -9 at {counts.tree:,} leaves, to the first event": restarting,
+            },
+            counts.rounds,
+        )
     return [
         table("walk a log", "leaves/s", "SHA-256 of each leaf", rates),
         table("how long it takes", "s", SYNC, seconds),
@@ -289,3 +391,7 @@ def _tree(size: int) -> dict[tuple[int, int], bytes]:
     for at in range(0, size, len(hashes)):
         held.update(tiles.grow(at, hashes[: min(len(hashes), size - at)], edge))
     return held
+
+
+if __name__ == "__main__":
+    asyncio.run(_write_until_killed(Path(sys.argv[1]), bytes.fromhex(sys.argv[2])))

@@ -23,7 +23,7 @@ import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Boolean, Connection, LargeBinary, event
 
@@ -1331,6 +1331,67 @@ async def test_one_of_a_group_that_fails_takes_nothing_of_the_others_with_it(sql
         kinds_of = [type(outcome) for outcome in outcomes]
         assert kinds_of == [LookupError, Duplicate, int] * 10
         assert {found.index for found in await all_of(records, Tile)} == set(range(2, 30, 3))
+    finally:
+        await records.close()
+
+
+STEPS = st.one_of(
+    st.tuples(st.sampled_from(["leaf", "tile", "read_leaf", "take_leaf"]), st.integers(0, 5)),
+    st.tuples(st.sampled_from(["leaves", "tiles", "fail"]), st.just(0)),
+)
+
+
+def _script(tx: Transaction, steps: list[tuple[str, int]]) -> list[Any]:
+    seen: list[Any] = []
+    for verb, number in steps:
+        if verb == "leaf":
+            tx.add(replace(sample(Leaf), event_id=str(number), log=str(number), seq=None))
+        elif verb == "tile":
+            tx.add(node(number))
+        elif verb == "read_leaf":
+            seen.append(tx.get(Leaf, str(number)) is not None)
+        elif verb == "take_leaf":
+            found = tx.get(Leaf, str(number))
+            if found is not None:
+                tx.remove(found)
+        elif verb == "fail":
+            raise LookupError
+        else:
+            seen.append(tx.count(Leaf if verb == "leaves" else Tile))
+    return seen
+
+
+@given(st.lists(st.lists(STEPS, max_size=6), min_size=2, max_size=6))
+@example([[("leaf", 1)], [("leaves", 0), ("fail", 0)]])
+@example([[("leaf", 1)], [("leaf", 2), ("tile", 1), ("fail", 0)]])
+@example([[("leaf", 1), ("leaf", 1)], [("leaves", 0)]])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_a_group_does_what_its_transactions_do_one_after_the_other(
+    sqlite_url: str, scripts: list[list[tuple[str, int]]]
+) -> None:
+    """Rows that a group inserts late are seen by who reads them, and go with who wrote them."""
+    records, model = open_records(sqlite_url), MemoryRecords()
+    held = threading.Event()
+    try:
+        await records.transact(lambda tx: [tx.discard(kind, equal={}) for kind in (Leaf, Tile)])
+        first = asyncio.create_task(records.transact(lambda _tx: held.wait(10)))
+        await asyncio.sleep(0)
+        tasks = [asyncio.create_task(records.transact(partial(_script, steps=steps))) for steps in scripts]
+        await asyncio.sleep(0)
+        held.set()
+        await first
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for steps, outcome in zip(scripts, outcomes, strict=True):
+            (expected,) = await asyncio.gather(
+                model.transact(partial(_script, steps=steps)), return_exceptions=True
+            )
+            # A duplicate is told at the latest when the transaction ends.
+            failures = {type(expected), type(outcome)}
+            assert expected == outcome or failures <= {LookupError, Duplicate}
+        for kind in (Leaf, Tile):
+            assert {str(one) for one in await all_of(records, kind)} == {
+                str(one) for one in await all_of(model, kind)
+            }
     finally:
         await records.close()
 

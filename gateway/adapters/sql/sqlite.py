@@ -28,6 +28,12 @@ T = TypeVar("T")
 GROUP = 512
 """How many transactions one commit makes durable at most."""
 
+CACHE_KIB = 65_536
+"""Memory for pages: ids are random, so a busy log touches pages all over the file."""
+
+WAL_PAGES = 8192
+"""Pages in the write-ahead log before they are copied back: with fewer, every group of a busy log does so."""
+
 _Waiting: TypeAlias = tuple[Callable[[Transaction], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
 
 
@@ -220,6 +226,8 @@ def _prepare(connection: sqlite3.Connection, busy_timeout_ms: int) -> None:
     connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA temp_store = MEMORY")  # sorting and VACUUM leave no file behind
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
 

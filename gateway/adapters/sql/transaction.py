@@ -6,7 +6,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, TypeVar
+from operator import itemgetter
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -27,9 +28,11 @@ from gateway.adapters.sql.faults import RAISED, TRIES_AFTER_LOSS, Again, transla
 from gateway.adapters.sql.quick import quick
 from gateway.adapters.sql.registry import MAPPED, Mapped
 from gateway.errors import StoreUnavailable
-from gateway.ports.records import Leaf, Missing, R, Record, Transaction
+from gateway.ports.records import Leaf, Missing, R, Record, SealedPayload, Transaction
 
 T = TypeVar("T")
+
+_Row: TypeAlias = tuple[str, list[Any]]
 
 LEAF_AGE_S = 3.0
 """How old a leaf may be when its transaction commits; an export allows five seconds of lag."""
@@ -170,25 +173,44 @@ class SqlTransaction:
         raise self.failure
 
 
-class SqliteTransaction(SqlTransaction):
-    """The same on SQLite, with the plain statements made by the driver itself (`quick`)."""
+LATE: frozenset[type[Record]] = frozenset({Leaf, SealedPayload})
+"""Kinds with random keys that nobody reads back at once: a group inserts its rows of them in one go."""
 
-    def __init__(self, connection: Connection) -> None:
+
+class SqliteTransaction(SqlTransaction):
+    """The same on SQLite, with the plain statements made by the driver itself (`quick`).
+
+    Rows of the kinds in `LATE` wait in `late`, which a group shares, until something
+    might read them, or the group ends (`flush`).
+    """
+
+    def __init__(self, connection: Connection, late: list[_Row] | None = None) -> None:
         super().__init__(connection)
         raw = connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)  # noqa: S101  # tells mypy what SQLite gives
         self._raw = raw
+        self._is_alone = late is None
+        self._late: list[_Row] = [] if late is None else late
+        self._before = len(self._late)
+        self._flushed: list[_Row] = []
+        self._is_marked = False
+        self.is_spoilt = False
 
     def add(self, *records: Record) -> None:
         """Insert the records, in order."""
         for kind, some in _alike(records):
             plain = quick(kind)
-            self._change(plain.insert, map(plain.row, some))
+            if kind in LATE:
+                self._check()
+                self._late.extend((plain.insert, row) for row in self._bound(map(plain.row, some)))
+            else:
+                self._change(plain.insert, map(plain.row, some))
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
         """Return the record with that primary key, or None."""
         plain = quick(kind)
         self._check()
+        self._settle(kind)
         try:
             row = self._raw.execute(plain.select, plain.bound(key)).fetchone()
         except sqlite3.Error as error:
@@ -200,6 +222,7 @@ class SqliteTransaction(SqlTransaction):
         """Replace the records that have the same keys."""
         for kind, some in _alike(records):
             plain = quick(kind)
+            self._settle(kind)
             changed = self._change(plain.update, (plain.row(r) + plain.key_of(r) for r in some))
             if changed != len(some):
                 raise Missing(MAPPED[kind].table.name)
@@ -208,22 +231,78 @@ class SqliteTransaction(SqlTransaction):
         """Delete the records by key."""
         for kind, some in _alike(records):
             plain = quick(kind)
+            self._settle(kind)
             self._change(plain.delete, map(plain.key_of, some))
 
-    def mark(self, statement: str) -> None:
-        """Set or release a savepoint."""
-        self._raw.execute(statement)
+    def end(self) -> None:
+        """Let nothing more be done; what is late is inserted now, where no group does it."""
+        if self._is_alone and self.failure is None:
+            self.flush()
+        super().end()
+
+    def flush(self) -> None:
+        """Insert what is late."""
+        if not self._late:
+            return
+        self._mark()
+        self._flushed += self._late[: self._before]
+        self.is_spoilt = self._before > 0  # until they are in: the fault may be another's
+        rows, self._late[:], self._before = list(self._late), [], 0
+        rows.sort(key=itemgetter(0))  # stable: the rows of a kind stay in order
+        for statement, some in groupby(rows, key=itemgetter(0)):
+            self._change(statement, (row for _, row in some))
+        self.is_spoilt = False
+
+    def undo(self) -> None:
+        """Take back what this transaction did in its group."""
+        del self._late[self._before :]
+        if self._is_marked:
+            self._raw.execute("ROLLBACK TO one")
+            self._raw.execute("RELEASE one")
+            self._late[:0] = self._flushed
+
+    def keep(self) -> None:
+        """Let the group have what this transaction did."""
+        if self._is_marked:
+            self._raw.execute("RELEASE one")
+
+    def _mark(self) -> None:
+        """Set the savepoint that `undo` goes back to, before the first change."""
+        if not self._is_alone and not self._is_marked:
+            self._raw.execute("SAVEPOINT one")
+            self._is_marked = True
+
+    def _settle(self, kind: type[Record]) -> None:
+        if kind in LATE:
+            self.flush()
+
+    def _do(self, statement: Executable, values: dict[str, Any] | list[dict[str, Any]]) -> int:
+        self._check()
+        self.flush()
+        self._mark()
+        return super()._do(statement, values)
+
+    def _rows(self, statement: Select[Any], values: dict[str, Any] | None = None) -> Sequence[Row[Any]]:
+        self._check()
+        self.flush()
+        return super()._rows(statement, values)
 
     def _change(self, statement: str, rows: Iterable[list[Any]]) -> int:
         """Execute a change once for each row and return how many rows it met."""
         self._check()
+        bound = self._bound(rows)
         try:
-            return self._raw.executemany(statement, list(rows)).rowcount
-        except (ValueError, TypeError) as error:
-            self.failure = error  # one of our column types refused the value
-            raise
+            self._mark()
+            return self._raw.executemany(statement, bound).rowcount
         except sqlite3.Error as error:
             self._fail(error)
+            raise
+
+    def _bound(self, rows: Iterable[list[Any]]) -> list[list[Any]]:
+        try:
+            return list(rows)
+        except (ValueError, TypeError) as error:
+            self.failure = error  # one of our column types refused the value
             raise
 
 
@@ -283,8 +362,10 @@ def attempt_all(
         failure = translate(error)
         return [(None, failure)] * len(works)
     done: list[tuple[Any, BaseException | None]] = []
+    late: list[_Row] = []
     try:
-        done.extend(_behind_savepoint(connection, work) for work in works)
+        done.extend(_in_group(connection, late, work) for work in works)
+        _insert_late(connection, late)
         outer.commit()
     except _Spoilt:
         _roll_back(connection, outer, None)
@@ -303,22 +384,26 @@ class _Spoilt(Exception):
     """The database failed within a group: nothing of it is kept."""
 
 
-def _behind_savepoint(
-    connection: Connection, work: Callable[[Transaction], Any]
+def _insert_late(connection: Connection, late: list[_Row]) -> None:
+    _, error = _in_group(connection, late, SqliteTransaction.flush)
+    if error is not None:
+        raise _Spoilt from error
+
+
+def _in_group(
+    connection: Connection, late: list[_Row], work: Callable[[SqliteTransaction], Any]
 ) -> tuple[Any, BaseException | None]:
-    tx = SqliteTransaction(connection)
+    tx = SqliteTransaction(connection, late)
     try:
-        connection.exec_driver_sql("SAVEPOINT one")
         try:
             result = _run(work, tx)
             tx.end()
         except Exception as error:  # the caller's, who gets it once the group is durable
-            if isinstance(tx.failure, (StoreUnavailable, Again)):
+            if tx.is_spoilt or isinstance(tx.failure, (StoreUnavailable, Again)):
                 raise _Spoilt from error
-            tx.mark("ROLLBACK TO one")
-            tx.mark("RELEASE one")
+            tx.undo()
             return None, error
-        tx.mark("RELEASE one")
+        tx.keep()
     except RAISED as error:
         raise _Spoilt from error
     return result, None
@@ -331,7 +416,7 @@ def _outcome(run: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-def _run(work: Callable[[Transaction], T], tx: SqlTransaction) -> T:
+def _run(work: Callable[[Any], T], tx: SqlTransaction) -> T:
     try:
         return work(tx)
     except StopIteration as error:

@@ -32,6 +32,8 @@ class Words(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
         """Return the text if both databases can hold it."""
+        if type(value) is str and value.isascii() and "\0" not in value:  # most are
+            return value
         if value is None:
             return None
         if not isinstance(value, str):
