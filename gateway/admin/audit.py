@@ -50,6 +50,8 @@ def list_(
     kind: Annotated[
         str, typer.Option("--type", help="Only events of this type, for example consent.recorded.")
     ] = "",
+    since: Annotated[datetime | None, typer.Option(help="Only events from this instant (UTC) on.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only events before this instant (UTC).")] = None,
     after: Annotated[str, typer.Option(help="Begin behind this page token.")] = "",
     limit: options.Limit = 100,
     profile: options.As = None,
@@ -61,12 +63,17 @@ def list_(
     """
     from lethe.v1 import audit_pb2 as pb
 
+    def asked(size: int, token: str) -> pb.ListEventsRequest:
+        request = pb.ListEventsRequest(type=kind, page_size=size, page_token=token)
+        for name, at in (("start_time", since), ("end_time", until)):
+            if at is not None:
+                getattr(request, name).FromDatetime(at)
+        return request
+
     answer = talk(
         profile,
         lambda client: pages(
-            lambda size, token: client.call(
-                client.audit.ListEvents, pb.ListEventsRequest(type=kind, page_size=size, page_token=token)
-            ),
+            lambda size, token: client.call(client.audit.ListEvents, asked(size, token)),
             "events",
             limit,
             after,

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 
@@ -32,9 +33,11 @@ from gateway.ports.records import (
     Transaction,
 )
 from gateway.vault.custody import Custody
+from gateway.vault.errors import SealBroken
 from gateway.vault.payload import PayloadKey
 
 EXPORT_BATCH = 2000
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +84,26 @@ class Audit:
     custody: Custody
     _exporting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
-    async def events(self, caller: Caller, ty: str, size: int, token: str) -> Page[Leaf]:
+    async def events(
+        self,
+        caller: Caller,
+        ty: str,
+        size: int,
+        token: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Page[Leaf]:
         """Return a page of sequenced leaves, oldest first, of one event type where `ty` is given.
 
-        All pages are of the log as it was at the first.
+        `since` is the first instant, `until` the one after the last.  All pages are
+        of the log as it was at the first.
         """
         origin = self.ledger.origins[caller.tenant]
         limit = min(size or DEFAULT_SIZE, MAX_SIZE)
-        query = ("events", origin, ty)
+        query = ("events", origin, ty, str(since or ""), str(until or ""))
+        early = {"queued_at": since - _TICK} if since is not None else {}
+        late = {"queued_at": until - _TICK} if until is not None else {}
         try:
             after, end = map(int, (open_token(token, query) or "-1:-1").split(":"))
         except ValueError as error:
@@ -102,8 +117,8 @@ class Audit:
             rows = tx.find(
                 Leaf,
                 equal=equal,
-                above={"seq": after},
-                below={"seq": last - 1},
+                above={"seq": after, **early},
+                below={"seq": last - 1, **late},
                 order_by=("seq",),
                 limit=limit + 1,
             )
@@ -303,7 +318,11 @@ class Audit:
             raise StateConflict(
                 "a payload was erased while it was exported; ask again", detail="erased_meanwhile"
             )
-        return PayloadKey.of(holder, await self.custody.open(holder)).open(origin, entry, row.blob)
+        key = PayloadKey.of(holder, await self.custody.open(holder))
+        try:
+            return key.open(origin, entry, row.blob)
+        except SealBroken as error:
+            raise AuditUnavailable("a payload is damaged", detail="payload_damaged") from error
 
     def _log_export(
         self,

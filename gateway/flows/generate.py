@@ -252,7 +252,10 @@ class Generate:
         stored = await self.records.transact(locate)
         case = await self._case(job)
         image = await self.safe.open(stored)
-        await self.records.transact(lambda tx: self._dispatch(tx, job, case))
+        key: PayloadKey | None = None
+        with contextlib.suppress(SubjectBlocked):  # the dispatch itself finds the same, and stops the job
+            key = await self.people.payload_key(job.tenant, job.handle)
+        await self.records.transact(lambda tx: self._dispatch(tx, job, case, key))
         return image, stored.image_type
 
     async def _case(self, job: Job) -> Case:
@@ -273,10 +276,13 @@ class Generate:
             template_extracted=facts.template_extracted,
         )
 
-    def _dispatch(self, tx: Transaction, job: Job, case: Case) -> None:
-        """Permit and log the dispatch; from here the backend owes us that it forgets."""
+    def _dispatch(self, tx: Transaction, job: Job, case: Case, key: PayloadKey | None) -> None:
+        """Permit the dispatch, log that and why; from here the backend owes us that it forgets."""
         standing = self._standing(tx, job)
-        self._permitted(tx, job, case)
+        verdict = self._permitted(tx, job, case)
+        subject = tx.get(Subject, job.tenant, job.handle)
+        if subject is not None:
+            self.judge.record(tx, None, subject, verdict, key, job.job_id)
         tx.put(replace(standing, is_forget_owed=True))
         self.ledger.record(
             tx, job.tenant, "job.dispatched", None, job=job.job_id, bak=backend_id(job.backend)

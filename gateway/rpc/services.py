@@ -303,7 +303,14 @@ class AuditService:
         self, request: audit_pb2.ListEventsRequest, _context: object
     ) -> audit_pb2.ListEventsResponse:
         """List events."""
-        page = await self.audit.events(caller(), request.type, request.page_size, request.page_token)
+        page = await self.audit.events(
+            caller(),
+            request.type,
+            request.page_size,
+            request.page_token,
+            since=convert.maybe_instant(request, "start_time"),
+            until=convert.maybe_instant(request, "end_time"),
+        )
         return audit_pb2.ListEventsResponse(
             events=[convert.event(leaf) for leaf in page.items], next_page_token=page.next_token
         )

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lethe/v1/audit.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\x05\x45vent\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04leaf\x18\x05 \x01(\x0c\x12\x11\n\tleaf_hash\x18\x06 \x01(\x0c\"{\n\x11ListEventsRequest\x12)\n\x04type\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^([a-z]+\\.[a-z_]+)?$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"N\n\x12ListEventsResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.lethe.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetCheckpointRequest\":\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\r\n\x05vkeys\x18\x02 \x03(\t\"o\n\x18GetInclusionProofRequest\x12)\n\x08\x65vent_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$H\x00\x12\x18\n\x05index\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x42\x0e\n\x05which\x12\x05\xbaH\x02\x08\x01\"u\n\x19GetInclusionProofResponse\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x11\n\ttree_size\x18\x02 \x01(\x03\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\t\x12\x12\n\ntlog_proof\x18\x05 \x01(\t\"W\n\x1aGetConsistencyProofRequest\x12\x1b\n\nfirst_size\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1c\n\x0bsecond_size\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\"-\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"\xfa\x03\n\rExportRequest\x12\x1b\n\nfrom_index\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x19\n\x08to_index\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12 \n\x0f\x63heckpoint_size\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1e\n\rprevious_size\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12.\n\x05types\x18\x05 \x03(\tB\x1f\xbaH\x1c\x92\x01\x19\x10@\"\x15r\x13\x32\x11^[a-z]+\\.[a-z_]+$\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63omplete\x18\x08 \x01(\x08\x12\x36\n\x11\x64isclosed_classes\x18\t \x03(\tB\x1b\xbaH\x18\x92\x01\x15\x10\x05\"\x11r\x0f\x32\r^[a-z]{1,15}$\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\trecipient\x18\x0b \x01(\tB \xbaH\x1dr\x1b\x32\x19^([a-z][a-z0-9_]{0,31})?$\x12\x31\n\x07purpose\x18\x0c \x01(\tB \xbaH\x1dr\x1b\x32\x19^([a-z][a-z0-9_]{0,31})?$\"9\n\x0e\x45xportResponse\x12\x0e\n\x04\x66ile\x18\x01 \x01(\tH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part2\xaa\x03\n\x0c\x41uditService\x12G\n\nListEvents\x12\x1b.lethe.v1.ListEventsRequest\x1a\x1c.lethe.v1.ListEventsResponse\x12P\n\rGetCheckpoint\x12\x1e.lethe.v1.GetCheckpointRequest\x1a\x1f.lethe.v1.GetCheckpointResponse\x12\\\n\x11GetInclusionProof\x12\".lethe.v1.GetInclusionProofRequest\x1a#.lethe.v1.GetInclusionProofResponse\x12\x62\n\x13GetConsistencyProof\x12$.lethe.v1.GetConsistencyProofRequest\x1a%.lethe.v1.GetConsistencyProofResponse\x12=\n\x06\x45xport\x12\x17.lethe.v1.ExportRequest\x1a\x18.lethe.v1.ExportResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lethe/v1/audit.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\x05\x45vent\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04leaf\x18\x05 \x01(\x0c\x12\x11\n\tleaf_hash\x18\x06 \x01(\x0c\"\xd9\x01\n\x11ListEventsRequest\x12)\n\x04type\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^([a-z]+\\.[a-z_]+)?$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x12ListEventsResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.lethe.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetCheckpointRequest\":\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\r\n\x05vkeys\x18\x02 \x03(\t\"o\n\x18GetInclusionProofRequest\x12)\n\x08\x65vent_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$H\x00\x12\x18\n\x05index\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x42\x0e\n\x05which\x12\x05\xbaH\x02\x08\x01\"u\n\x19GetInclusionProofResponse\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x11\n\ttree_size\x18\x02 \x01(\x03\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\t\x12\x12\n\ntlog_proof\x18\x05 \x01(\t\"W\n\x1aGetConsistencyProofRequest\x12\x1b\n\nfirst_size\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1c\n\x0bsecond_size\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\"-\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"\xfa\x03\n\rExportRequest\x12\x1b\n\nfrom_index\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x19\n\x08to_index\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12 \n\x0f\x63heckpoint_size\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1e\n\rprevious_size\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12.\n\x05types\x18\x05 \x03(\tB\x1f\xbaH\x1c\x92\x01\x19\x10@\"\x15r\x13\x32\x11^[a-z]+\\.[a-z_]+$\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63omplete\x18\x08 \x01(\x08\x12\x36\n\x11\x64isclosed_classes\x18\t \x03(\tB\x1b\xbaH\x18\x92\x01\x15\x10\x05\"\x11r\x0f\x32\r^[a-z]{1,15}$\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\trecipient\x18\x0b \x01(\tB \xbaH\x1dr\x1b\x32\x19^([a-z][a-z0-9_]{0,31})?$\x12\x31\n\x07purpose\x18\x0c \x01(\tB \xbaH\x1dr\x1b\x32\x19^([a-z][a-z0-9_]{0,31})?$\"9\n\x0e\x45xportResponse\x12\x0e\n\x04\x66ile\x18\x01 \x01(\tH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part2\xaa\x03\n\x0c\x41uditService\x12G\n\nListEvents\x12\x1b.lethe.v1.ListEventsRequest\x1a\x1c.lethe.v1.ListEventsResponse\x12P\n\rGetCheckpoint\x12\x1e.lethe.v1.GetCheckpointRequest\x1a\x1f.lethe.v1.GetCheckpointResponse\x12\\\n\x11GetInclusionProof\x12\".lethe.v1.GetInclusionProofRequest\x1a#.lethe.v1.GetInclusionProofResponse\x12\x62\n\x13GetConsistencyProof\x12$.lethe.v1.GetConsistencyProofRequest\x1a%.lethe.v1.GetConsistencyProofResponse\x12=\n\x06\x45xport\x12\x17.lethe.v1.ExportRequest\x1a\x18.lethe.v1.ExportResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,26 +67,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTREQUEST'].fields_by_name['purpose']._serialized_options = b'\272H\035r\0332\031^([a-z][a-z0-9_]{0,31})?$'
   _globals['_EVENT']._serialized_start=97
   _globals['_EVENT']._serialized_end=232
-  _globals['_LISTEVENTSREQUEST']._serialized_start=234
-  _globals['_LISTEVENTSREQUEST']._serialized_end=357
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=359
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=437
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=439
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=461
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=463
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=521
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=523
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=634
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=636
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=753
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=755
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=842
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=844
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=889
-  _globals['_EXPORTREQUEST']._serialized_start=892
-  _globals['_EXPORTREQUEST']._serialized_end=1398
-  _globals['_EXPORTRESPONSE']._serialized_start=1400
-  _globals['_EXPORTRESPONSE']._serialized_end=1457
-  _globals['_AUDITSERVICE']._serialized_start=1460
-  _globals['_AUDITSERVICE']._serialized_end=1886
+  _globals['_LISTEVENTSREQUEST']._serialized_start=235
+  _globals['_LISTEVENTSREQUEST']._serialized_end=452
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=454
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=532
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=534
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=556
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=558
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=616
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=618
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=729
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=731
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=848
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=850
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=937
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=939
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=984
+  _globals['_EXPORTREQUEST']._serialized_start=987
+  _globals['_EXPORTREQUEST']._serialized_end=1493
+  _globals['_EXPORTRESPONSE']._serialized_start=1495
+  _globals['_EXPORTRESPONSE']._serialized_end=1552
+  _globals['_AUDITSERVICE']._serialized_start=1555
+  _globals['_AUDITSERVICE']._serialized_end=1981
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from audit.proof import verify
 from audit.quorum import Policy
 from audit.tree import verify_consistency
 from gateway.adapters.log_folder import LogFolder
-from gateway.errors import AuditUnavailable, SubjectBlocked
+from gateway.errors import AuditUnavailable, MessageInvalid, SubjectBlocked
 from gateway.flows.publish import Publish
 from gateway.ports.records import Checkpoint, Leaf, LogHead, SealedPayload, SubjectKey
 from gateway.ports.witness import Witness, WitnessConflict, WitnessRefused, WitnessUnavailable
@@ -202,6 +202,42 @@ async def test_a_published_file_that_would_change_is_refused(w: World, tmp_path:
     with pytest.raises(AuditUnavailable) as refused:
         await publish.run()
     assert refused.value.detail == "log_changed"
+
+
+async def test_events_are_listed_by_type_and_time(w: World) -> None:
+    await w.flows.sequence.run()
+    w.clock.advance(timedelta(minutes=5))
+    start = w.clock.now()
+    await w.publish("train")
+    w.clock.advance(timedelta(minutes=5))
+    end = w.clock.now()
+    await w.publish("analytics")
+    await w.flows.sequence.run()
+
+    async def listed(**chosen: datetime) -> list[str]:
+        page = await w.flows.audit.events(OFFICER, "notice.published", 10, "", **chosen)
+        return [leaf.event_id for leaf in page.items]
+
+    ids = [leaf["id"] for leaf in w.events("notice.published")]
+    assert await listed(since=start, until=end) == ids[-2:-1]
+    assert await listed(since=start) == ids[-2:]
+    assert await listed(until=start) == ids[:-2]
+    assert await listed(since=end, until=end) == []
+
+
+async def test_a_page_of_other_times_is_another_page(w: World) -> None:
+    await w.flows.sequence.run()
+    page = await w.flows.audit.events(OFFICER, "", 1, "")
+    assert page.next_token
+    with pytest.raises(MessageInvalid):
+        await w.flows.audit.events(OFFICER, "", 1, page.next_token, since=w.clock.now())
+
+
+async def test_an_event_is_decided_on_again_when_the_picture_is_sent(w: World) -> None:
+    job = await w.portrait("ann")
+    accepted, sent = w.events("decision.made")
+    assert {accepted["job"], sent["job"]} == {job.job_id}
+    assert (sent["dec"], sent["base"]) == ("allow", accepted["base"])
 
 
 # --- payloads -------------------------------------------------------------------------------

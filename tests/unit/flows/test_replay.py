@@ -53,7 +53,7 @@ async def test_a_picture_from_consent_to_the_end_of_its_term() -> None:
     await w.settle()
     report = await replayed(w)
     assert report.violations == ()
-    assert (report.verdict, report.coded, report.not_replayable) == ("kept", 2, 0)
+    assert (report.verdict, report.coded, report.not_replayable) == ("kept", 3, 0)
     assert report.promises["destroyed_in_time"] == Tally(kept=2)
     assert report.promises["released_with_permission"] == Tally(kept=1)
     forwarded = report.promises["forwarded_with_consent"]
@@ -86,7 +86,7 @@ async def test_a_withdrawal_a_restriction_and_an_erasure() -> None:
     await w.settle()
     report = await replayed(w)
     assert report.violations == ()
-    assert (report.verdict, report.coded) == ("kept", 5)
+    assert (report.verdict, report.coded) == ("kept", 7)
     assert report.promises["erased_on_approval"] == Tally(kept=1)
 
 
