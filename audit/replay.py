@@ -33,8 +33,8 @@ CLOSE_MS = 100
 SWEEP_GRACE_MS = 3_600_000
 """How late after `exp` an object may be destroyed: the sweeper comes each minute, and may have been down."""
 
-HOLDS: Mapping[str, str] = MappingProxyType({})
-"""Event type that places a hold on an object (`obj`) to the type that releases it; none is built yet."""
+HOLDS: Mapping[str, str] = MappingProxyType({"object.held": "object.freed"})
+"""Event type that stops the destruction of an object (`obj`) to the type that lets it go on."""
 
 _CODE = re.compile(r"[a-z0-9_]{1,63}", re.ASCII)
 _ENDS = ("job.cancelled", "job.failed", "job.succeeded")
@@ -279,7 +279,7 @@ def _log(
     return log, placed
 
 
-_THINGS = frozenset({"con", "dsr", "job", "ntc", "obj"})
+_THINGS = frozenset({"con", "dsr", "hld", "job", "ntc", "obj"})
 _ALLOWED, _DENIED = "decision.made/allow", "decision.made/deny"
 
 
@@ -602,6 +602,20 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "export.created": Rule("what was exported is within the log of that time", (_within_size,)),
+        "hold.placed": Rule(
+            "a hold is placed once, for a request only if that was received",
+            (
+                once("hld", "hold.placed", rule="hold_twice"),
+                needs("dsr", "dsr.received", rule="request_unknown"),
+            ),
+        ),
+        "hold.released": Rule(
+            "a hold is released once, after it was placed",
+            (
+                needs("hld", "hold.placed", rule="hold_unknown"),
+                once("hld", "hold.released", rule="released_twice"),
+            ),
+        ),
         "image.scrubbed": Rule(
             "a picture is scrubbed once, before it is sealed",
             (
@@ -681,6 +695,22 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             (
                 needs("obj", "object.sealed", rule="object_unknown", cat="cat"),
                 once("obj", "object.destroyed", rule="destroyed_twice"),
+            ),
+        ),
+        "object.freed": Rule(
+            "an object is freed after it was held, and not once it was destroyed",
+            (
+                needs("obj", "object.held", rule="not_held"),
+                never("obj", "object.destroyed", rule="freed_destroyed"),
+            ),
+        ),
+        "object.held": Rule(
+            "an object is held by a hold that was placed and not released, and not once it was destroyed",
+            (
+                needs("obj", "object.sealed", rule="object_unknown", cat="cat"),
+                needs("hld", "hold.placed", rule="hold_unknown"),
+                never("hld", "hold.released", rule="hold_over"),
+                never("obj", "object.destroyed", rule="held_destroyed"),
             ),
         ),
         "object.sealed": Rule(

@@ -317,6 +317,11 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             # `man`: SHA-256 of the manifest; `prev`: size of the export before it; `open`: classes disclosed.
             {"man": HEX32, "prev": SIZE, "open": listed(CLASS), "filt": one_of("all", "type", "time")},
         ),
+        # A legal hold on what is held of one subject; `dsr` where an open request asks for it.
+        "hold.placed": Fields(
+            {"hld": HEX16, "cls": listed(CLASS), "rule": RULE}, {"until": MS, "dsr": HEX16}
+        ),
+        "hold.released": Fields({"hld": HEX16, "why": one_of("released", "ended")}),
         "image.scrubbed": Fields({"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)}),
         "job.cancelled": Fields({"job": HEX16, "why": WHY}),
         "job.created": Fields({"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}),
@@ -331,6 +336,9 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "log.rekeyed": Fields({"old": listed(KEY_ID), "new": listed(KEY_ID)}),
         "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}),
         "object.destroyed": Fields({"obj": HEX16, "cat": KIND, "why": WHY}),
+        # A hold stops the destruction of an object (`why` it was due); no hold does any more.
+        "object.held": Fields({"obj": HEX16, "cat": KIND, "hld": HEX16, "why": WHY}),
+        "object.freed": Fields({"obj": HEX16, "cat": KIND}),
         "object.sealed": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
         # The keys and bytes of `nseal` payloads were destroyed: by an erasure, or because their term ended.
         "payload.erased": Fields({"nseal": COUNT}),

@@ -40,6 +40,7 @@ from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
 from gateway.flows.publish import Publish
 from gateway.flows.release import Release
+from gateway.flows.retention import Retention
 from gateway.flows.sequence import Sequence
 from gateway.flows.subject import Subjects
 from gateway.flows.sweep import Sweep
@@ -70,6 +71,7 @@ from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
 from gateway.vault.safe import Safe
 from policy.pack import Pack, load_packs
+from policy.retention import Line
 
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
@@ -102,6 +104,7 @@ class Flows:
     generate: Generate
     jobs: Jobs
     release: Release
+    retention: Retention
     subjects: Subjects
     notices: Notices
     consents: Consents
@@ -221,6 +224,7 @@ def flows(
         ),
         jobs=Jobs(records, people, ledger, objects, clock, poll_s, bell),
         release=Release(records, people, judge, ledger, safe, clock),
+        retention=Retention(records, people, packs, _terms(settings), ledger, idempotency, clock),
         subjects=Subjects(records, people, ledger, idempotency, holdings, objects, clock),
         notices=Notices(records, ledger, idempotency, clock),
         consents=Consents(records, people, judge, ledger, idempotency, objects, clock),
@@ -270,6 +274,17 @@ def flows(
     )
 
 
+def _terms(settings: Settings) -> tuple[Line, ...]:
+    """Return the terms that this deployment is told, as lines of the retention schedule."""
+    hours = {"original": settings.jobs.original_ttl_h, "output": settings.jobs.output_ttl_h}
+    told = {kind: f"PT{length:g}H" for kind, length in hours.items()}
+    told["audit"] = f"P{settings.audit.payload_term_days}D"
+    return tuple(
+        Line("deployment", "house", kind, None, length, "", ("This gateway's configuration",))
+        for kind, length in told.items()
+    )
+
+
 def services(wired: Flows) -> Services:
     """Put each flow behind its service of the contract; what is missing here answers METHOD_NOT_BUILT."""
     origins = wired.ledger.origins
@@ -281,6 +296,7 @@ def services(wired: Flows) -> Services:
             "lethe.v1.NoticeService": rpc.NoticeService(wired.notices),
             "lethe.v1.ConsentService": rpc.ConsentService(wired.consents, wired.upload.people),
             "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.audit),
+            "lethe.v1.RetentionService": rpc.RetentionService(wired.retention, wired.upload.people),
             "lethe.v1.AuditService": rpc.AuditService(wired.audit),
             "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
+from gateway.holds import end_hold, standing
 from gateway.ledger import Ledger
 from gateway.ports.records import (
     Consent,
     Dsr,
+    Hold,
     Job,
     Record,
     SealedPayload,
@@ -91,8 +93,16 @@ class VaultHolding:
     kinds: tuple[type[Record], ...] = (StoredObject, SubjectKey)
 
     def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
-        """List the sealed objects."""
-        rows = tx.find(StoredObject, equal={**_of(tenant, handle), "state": "live"}, order_by=("created_at",))
+        """List the sealed objects, also those that a legal hold keeps."""
+        rows = tx.find(
+            StoredObject,
+            equal=_of(tenant, handle),
+            among={"state": ["live", "held"]},
+            order_by=("created_at",),
+        )
+        holds = standing(tx, tenant, handle, self.ledger.clock.now(), KeyClass.CONTENT)
+        rule = holds[0].rule if holds else "GDPR Art. 5(1)(e)"
+        until = [hold.until for hold in holds]
         return [
             Held(
                 f"objects/{o.object_id}",
@@ -100,8 +110,8 @@ class VaultHolding:
                 o.kind,
                 o.purpose,
                 o.size_bytes,
-                o.expires_at,
-                "GDPR Art. 5(1)(e)",
+                None if None in until else max([o.expires_at, *(end for end in until if end)]),
+                rule,
             )
             for o in rows
         ]
@@ -120,9 +130,11 @@ class VaultHolding:
                 destroyed += 1
             else:
                 tx.put(replace(key, handle=None))
-        live = [stored for stored in objects if stored.state == "live"]
+        live = [stored for stored in objects if stored.state in {"live", "held"}]
         for stored in live:
             # All leaves last: what takes long must not make them old before the commit.
+            if stored.state == "held":  # by a hold that has ended, or the erasure would not be here
+                self.ledger.record(tx, tenant, "object.freed", None, obj=stored.object_id, cat=stored.kind)
             self.ledger.record(
                 tx, tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why="erasure"
             )
@@ -206,6 +218,27 @@ class DsrHolding:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldHolding:
+    """Legal holds: none stands when a subject is erased, so only ended ones are left to go."""
+
+    ledger: Ledger
+    kinds: tuple[type[Record], ...] = (Hold,)
+
+    def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
+        """List the holds."""
+        return [
+            Held(f"holds/{hold.hold_id}", "dsr", "hold", "", 0, hold.until, hold.rule)
+            for hold in tx.find(Hold, equal=_of(tenant, handle), order_by=("placed_at",))
+        ]
+
+    def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:  # noqa: ARG002 - likewise
+        """Remove the holds, and say in the log that they are over."""
+        for hold in tx.find(Hold, equal=_of(tenant, handle)):
+            end_hold(tx, self.ledger, hold, "ended")
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
 class PayloadHolding:
     """What audit events fix about the subject: the log stays, what it says of anyone goes."""
 
@@ -261,6 +294,7 @@ def in_order(ledger: Ledger) -> Holdings:
             ConsentHolding(),
             SubjectHolding(),
             DsrHolding(),
+            HoldHolding(ledger),
             PayloadHolding(ledger),
         )
     )

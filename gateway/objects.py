@@ -6,26 +6,39 @@ import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from gateway.caller import Caller
 from gateway.errors import BackendRetentionTooLong, LetheError
+from gateway.holds import standing
 from gateway.ledger import Ledger, Receipt
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Job, Records, StoredObject, Transaction
+from policy.terms import KeyClass
 
 
 def destroy_object(
     tx: Transaction, ledger: Ledger, stored: StoredObject, why: str, by: Caller | None = None
 ) -> Receipt | None:
-    """Destroy an object's key inside `tx` and log it; return None where it was destroyed before.
+    """Destroy an object's key inside `tx` and log it; return None where it was destroyed before, or is held.
 
     From the commit on nothing opens the bytes; whoever called removes them next,
-    and the sweeper does if that fails.
+    and the sweeper does if that fails.  A legal hold stops that: the object is kept
+    and not used any more, until the sweeper finds no hold on it.
     """
-    if stored.state != "live":
+    if stored.state not in {"live", "held"}:
         return None
+    said: dict[str, Any] = {"obj": stored.object_id, "cat": stored.kind}
+    holds = standing(tx, stored.tenant, stored.handle, ledger.clock.now(), KeyClass.CONTENT)
+    if holds:
+        if stored.state == "live":
+            tx.put(replace(stored, state="held"))
+            ledger.record(tx, stored.tenant, "object.held", by, **said, hld=holds[0].hold_id, why=why)
+        return None
+    if stored.state == "held":
+        ledger.record(tx, stored.tenant, "object.freed", by, **said)
     tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
     return ledger.record(
         tx, stored.tenant, "object.destroyed", by, obj=stored.object_id, cat=stored.kind, why=why
@@ -113,5 +126,8 @@ def end_queued(
 async def reap(records: Records, objects: ObjectStore, object_id: str) -> None:
     """Remove the bytes and the row of a destroyed object; what fails is left to the sweeper."""
     with contextlib.suppress(LetheError):
+        stored = await records.transact(lambda tx: tx.get(StoredObject, object_id))
+        if stored is not None and stored.state != "destroyed":
+            return  # held, or not destroyed after all
         await objects.delete(object_id)
         await records.transact(lambda tx: drop_row(tx, object_id))

@@ -21,6 +21,8 @@ _HOUSE_TERMS: Mapping[str, str] = {
 }
 """What the house keeps where no pack that applies says anything."""
 
+_FLOOR = ("House floor: nothing is kept longer than the service needs it",)
+
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
@@ -71,6 +73,42 @@ def expires_at(
     return max([shortest, *floors], key=_when)
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a retention schedule; `at_most` and `at_least` are ISO 8601 durations or empty."""
+
+    pack: str
+    layer: Literal["legal", "house"]
+    kind: str
+    purpose: Purpose | None
+    at_most: str
+    at_least: str
+    citations: tuple[str, ...]
+
+
+def schedule(packs: Iterable[Pack]) -> tuple[Line, ...]:
+    """Return all terms of the packs, and those of the house, as a schedule to publish.
+
+    Rule:
+        GDPR Art. 5(1)(e), 13(2)(a), 30(1)(f); Cal. Civ. Code 1798.100(a)(3); PIPEDA Sch. 1 cl. 4.5.2.
+    """
+    lines = [
+        Line(
+            pack.id,
+            term.layer,
+            term.kind,
+            term.purpose,
+            term.at_most or "",
+            term.at_least or "",
+            pack.cited(term.cite),
+        )
+        for pack in packs
+        for term in pack.rules.retention
+    ]
+    floors = [Line("house", "house", kind, None, length, "", _FLOOR) for kind, length in _HOUSE_TERMS.items()]
+    return tuple(sorted([*lines, *floors], key=lambda line: (line.kind, line.pack, line.purpose or "")))
+
+
 def retention_month(expires_at: datetime) -> str:
     """Return the UTC month, `YYYY-MM`, whose epoch key may end with the last thing that expires in it."""
     if expires_at.tzinfo is None:
@@ -94,7 +132,7 @@ def _ends(pack: Pack, term: Term, start: datetime, length: str) -> Expiry:
 def _by_house(kind: str, start: datetime) -> Expiry:
     length = _HOUSE_TERMS.get(kind)
     end = start if length is None else parse_span(length).after(start)
-    return Expiry(end, "house", "house", ("House floor: nothing is kept longer than the service needs it",))
+    return Expiry(end, "house", "house", _FLOOR)
 
 
 def _when(expiry: Expiry) -> datetime:

@@ -19,6 +19,7 @@ SUMMED = ("nseal", "nobj", "nkey", "nowed")
 
 BARS = 30
 DAY_MS = 86_400_000
+GRACE_MS = 3_600_000
 ANSWER_DAYS = (10, 30, 45, 90)
 """Bounds of the answer times: 11 CCR 7021 confirms in 10 business days; PIPEDA s. 8(3) and GDPR Art. 12(3)
 answer in 30 days or a month; 1798.130 in 45 days, at most 90."""
@@ -68,9 +69,14 @@ def _deletions(rows: Sequence[Row]) -> Counter[str]:
 
     `overdue` was to be destroyed by now and was not within these events; `before`
     was destroyed here and stored before the first of them, so that its term is not known.
+    `held` would be gone, were it not for a legal hold; what a hold let go is due `GRACE_MS` later.
     """
     found: Counter[str] = Counter()
     terms = {row.event["obj"]: row.event["exp"] for row in rows if row.event["ty"] == "object.sealed"}
+    for row in rows:
+        if row.event["ty"] == "object.freed" and row.event["obj"] in terms:
+            terms[row.event["obj"]] = max(terms[row.event["obj"]], row.event["t"] + GRACE_MS)
+    held = held_objects(rows)
     gone = {row.event["obj"]: row for row in rows if row.event["ty"] == "object.destroyed"}
     now = last_ms([row.event for row in rows])
     for name, row in gone.items():
@@ -82,7 +88,19 @@ def _deletions(rows: Sequence[Row]) -> Counter[str]:
             found["objects.late"] += 1
             found[f"late/{row.index}"] = row.event["t"] - terms[name]
     for name in terms.keys() - gone.keys():
-        found["objects.overdue" if terms[name] < now else "objects.standing"] += 1
+        state = "held" if name in held else "overdue" if terms[name] < now else "standing"
+        found[f"objects.{state}"] += 1
+    return found
+
+
+def held_objects(rows: Sequence[Row]) -> set[str]:
+    """Return the objects whose destruction a legal hold stops."""
+    found: set[str] = set()
+    for row in rows:
+        if row.event["ty"] == "object.held":
+            found.add(row.event["obj"])
+        elif row.event["ty"] == "object.freed":
+            found.discard(row.event["obj"])
     return found
 
 

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   // The words that let this page turn amber or green are sealed under its own SHA-256.
-  const DAY = 86400000, BARS = 30, BOUNDS = [10, 30, 45, 90];
+  const DAY = 86400000, GRACE = 3600000, BARS = 30, BOUNDS = [10, 30, 45, 90];
   const COUNTED = ["pur", "cat", "dec", "rc", "form", "dkind", "reg", "why", "meth", "mthd", "bak"];
   const SUMMED = ["nseal", "nobj", "nkey", "nowed"];
   const TEXT = {
@@ -131,6 +131,7 @@
     const first = Math.floor(times.reduce((a, b) => Math.min(a, b), times.length ? Infinity : 0) / DAY) * DAY;
     const width = Math.max(1, Math.ceil((now - first + 1) / (DAY * BARS))) * DAY;
     const [terms, gone, kinds, answers, withdrawn] = [new Map(), new Map(), new Map(), new Map(), new Set()];
+    const held = new Set();
     for (const row of rows) {
       const { event } = row;
       add("events");
@@ -140,6 +141,11 @@
       for (const name of SUMMED) if (name in event) add(`${event.ty}/${name}`, event[name]);
       add(`bar/${Math.floor((event.t - first) / width)}`);
       if (event.ty === "object.sealed") terms.set(event.obj, event.exp);
+      if (event.ty === "object.held") held.add(event.obj);
+      if (event.ty === "object.freed") {
+        held.delete(event.obj);
+        if (terms.has(event.obj)) terms.set(event.obj, Math.max(terms.get(event.obj), event.t + GRACE));
+      }
       if (event.ty === "object.destroyed") gone.set(event.obj, row);
       if (event.ty === "dsr.received") kinds.set(event.dsr, event.dkind);
       if (event.ty === "consent.withdrawn") withdrawn.add(event.con);
@@ -152,7 +158,7 @@
         add(`late/${index}`, event.t - terms.get(name));
       }
     }
-    for (const [name, term] of terms) if (!gone.has(name)) add(term < now ? "objects.overdue" : "objects.standing");
+    for (const [name, term] of terms) if (!gone.has(name)) add(held.has(name) ? "objects.held" : term < now ? "objects.overdue" : "objects.standing");
     for (const { event } of rows) {
       const done = kinds.get(event.dsr) === "erasure" ? "subject.erased" : "dsr.approved";
       if (kinds.has(event.dsr) && [done, "dsr.refused", "dsr.cancelled"].includes(event.ty) && !answers.has(event.dsr)) answers.set(event.dsr, event.t);

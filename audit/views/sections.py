@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from audit.views import figures as counted
 from audit.views.controls import CONTROLS, SAID, Control
-from audit.views.figures import ANSWER_DAYS, DAY_MS
+from audit.views.figures import ANSWER_DAYS, DAY_MS, held_objects
 from audit.views.markup import bars, duration, number, plain, table, text, timeline
 from audit.views.rows import Context, Row, instant
 
@@ -208,6 +208,7 @@ def _deletions(told: Told) -> str:
         ("destroyed in time", "objects.on_time"),
         ("destroyed late", "objects.late"),
         ("past its term and not destroyed here", "objects.overdue"),
+        ("past its term, kept by a legal hold", "objects.held"),
         ("kept, its term not reached", "objects.standing"),
         ("destroyed, and stored before these entries", "objects.before"),
     ]
@@ -231,7 +232,7 @@ def _late(told: Told) -> str:
         )
         for row in late[:MAX_LISTED]
     ]
-    gone = {row.event["obj"] for row in told.of("object.destroyed")}
+    gone = {row.event["obj"] for row in told.of("object.destroyed")} | held_objects(told.rows)
     overdue = [
         row
         for row in told.of("object.sealed")

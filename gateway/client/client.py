@@ -22,6 +22,7 @@ from lethe.v1 import (
     key_pb2_grpc,
     notice_pb2_grpc,
     policy_pb2_grpc,
+    retention_pb2_grpc,
     subject_pb2_grpc,
     tenant_pb2_grpc,
 )
@@ -74,6 +75,7 @@ class Client:
         self.notices = notice_pb2_grpc.NoticeServiceStub(self.channel)
         self.consents = consent_pb2_grpc.ConsentServiceStub(self.channel)
         self.dsrs = dsr_pb2_grpc.DsrServiceStub(self.channel)
+        self.retention = retention_pb2_grpc.RetentionServiceStub(self.channel)
         self.audit = audit_pb2_grpc.AuditServiceStub(self.channel)
         self.policy = policy_pb2_grpc.PolicyServiceStub(self.channel)
         self.backends = backend_pb2_grpc.BackendServiceStub(self.channel)

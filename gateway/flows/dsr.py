@@ -21,6 +21,7 @@ from gateway.errors import (
     SubjectBlocked,
 )
 from gateway.holdings import Held, Holdings
+from gateway.holds import refuse_held, standing
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger, Receipt
@@ -200,7 +201,10 @@ class Dsrs:
         return self.judge.laws(dsr.tenant, profile, dsr.regime, self.clock.now())
 
     def _preview(self, tx: Transaction, dsr: Dsr, laws: tuple[Pack, ...]) -> Preview:
-        plan = erasure.plan(laws, HELD_CLASSES, self.clock.now())
+        now = self.clock.now()
+        holds = standing(tx, dsr.tenant, dsr.handle, now)
+        duties = [erasure.Hold(h.rule, tuple(map(KeyClass, h.classes)), h.until) for h in holds]
+        plan = erasure.plan(laws, HELD_CLASSES, now, duties)
         held = tuple(self.holdings.locate(tx, dsr.tenant, dsr.handle)) if dsr.handle else ()
         digest = hashlib.sha256(json.dumps([dsr.regime, sorted(h.name for h in held)]).encode()).hexdigest()
         return Preview(plan, held, digest[:32])
@@ -213,6 +217,7 @@ class Dsrs:
         Raises:
             SecondPersonRequired: The opener may not approve their own request.
             PreviewStale: What is held has changed since the preview with `etag`.
+            HoldActive: A legal hold forbids the erasure while it stands.
             StateConflict: The request is refused, cancelled or done.
         """
         laws = await self._laws(await self.get(caller, dsr_id))
@@ -223,6 +228,7 @@ class Dsrs:
                 return dsr, None
             if self.two_person and dsr.opened_by == caller.name:
                 raise SecondPersonRequired
+            refuse_held(tx, caller.tenant, dsr.handle, self.clock.now())
             if etag and etag != self._preview(tx, dsr, laws).etag:
                 raise PreviewStale
             changed = self._moved(dsr, "approve", approved_by=caller.name)

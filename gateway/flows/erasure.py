@@ -15,6 +15,7 @@ from typing import Any
 from audit.seal import commit_opening
 from gateway.errors import StateConflict, StoreUnavailable
 from gateway.holdings import Holdings
+from gateway.holds import refuse_held
 from gateway.judge import Judge
 from gateway.ledger import Ledger
 from gateway.objects import ask_to_stop, drop_row
@@ -53,6 +54,7 @@ class Erasure:
             then wait until no worker has a picture open.
         (2) Destroy: in one commit every key and row that the plan erases; from here
             nothing is readable (T1).  Kept classes lose the subject's handle.
+            A legal hold stops this step until it is released or ends.
         (3) Bytes: the ciphertext of every destroyed object is removed.
         (4) Reach the backups: survivors are re-wrapped under new epoch keys, the
             old epoch keys destroyed (T2), deleted rows scoured from the database's files.
@@ -207,6 +209,7 @@ class Erasure:
         def destroy(tx: Transaction) -> None:
             standing = self._own(tx, dsr)
             handle = standing.handle or NOBODY
+            refuse_held(tx, dsr.tenant, handle, self.clock.now())
             same = {"tenant": dsr.tenant, "handle": handle}
             epochs = sorted({key.epoch for key in tx.find(SubjectKey, equal=same)})
             objects = [stored.object_id for stored in tx.find(StoredObject, equal=same)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from gateway.bell import Bell
 from gateway.caller import Caller
 from gateway.errors import NotFound, StateConflict
+from gateway.holds import refuse_held
 from gateway.ledger import Ledger, Receipt
 from gateway.objects import ask_to_stop, destroy_object, end_queued, reap
 from gateway.paging import Page, page
@@ -15,6 +16,7 @@ from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Job, Records, StoredObject, Transaction
+from policy.terms import KeyClass
 
 ENDED = frozenset({"succeeded", "failed", "cancelled", "expired"})
 
@@ -86,6 +88,7 @@ class Jobs:
 
         Raises:
             StateConflict: The job still runs; cancel it first.
+            HoldActive: A legal hold keeps its objects.
         """
 
         def commit(tx: Transaction) -> tuple[Receipt, list[str]]:
@@ -95,12 +98,14 @@ class Jobs:
             if job.is_forget_owed:
                 # Its row is what we know the backend's copy by.
                 raise StateConflict("the backend has not confirmed that it forgot", detail="forget_owed")
-            held = tx.find(StoredObject, equal={"tenant": caller.tenant, "job_id": job_id})
-            for stored in held:
+            objects = tx.find(StoredObject, equal={"tenant": caller.tenant, "job_id": job_id})
+            if any(stored.state != "destroyed" for stored in objects):
+                refuse_held(tx, caller.tenant, job.handle, self.clock.now(), KeyClass.CONTENT)
+            for stored in objects:
                 destroy_object(tx, self.ledger, stored, "deleted", caller)
             tx.remove(job)
             receipt = self.ledger.record(tx, caller.tenant, "job.deleted", caller, job=job_id)
-            return receipt, [stored.object_id for stored in held]
+            return receipt, [stored.object_id for stored in objects]
 
         receipt, doomed = await self.records.transact(commit)
         for object_id in doomed:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from gateway.caller import Caller
 from gateway.errors import NotFound, SubjectBlocked, SubjectUnknown
 from gateway.holdings import Held, Holdings
+from gateway.holds import refuse_held
 from gateway.idempotency import Idempotency
 from gateway.ledger import Ledger, Receipt
 from gateway.objects import destroy_object, reap
@@ -14,7 +15,7 @@ from gateway.people import People, Person, Profile
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Records, StoredObject, Subject, SubjectKey, Transaction
-from policy.terms import age_band
+from policy.terms import KeyClass, age_band
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,14 @@ class Subjects:
 
         Raises:
             NotFound: There is none in the caller's tenant.
+            HoldActive: A legal hold keeps it.
         """
 
         def commit(tx: Transaction) -> Receipt:
             stored = tx.get(StoredObject, object_id)
-            if stored is None or stored.tenant != caller.tenant:
+            if stored is None or stored.tenant != caller.tenant or stored.state == "destroyed":
                 raise NotFound
+            refuse_held(tx, caller.tenant, stored.handle, self.clock.now(), KeyClass.CONTENT)
             destroyed = destroy_object(tx, self.ledger, stored, "deleted", caller)
             if destroyed is None:
                 raise NotFound

@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 
 from gateway.errors import LetheError
+from gateway.holds import end_hold, standing
 from gateway.ledger import Ledger
 from gateway.objects import destroy_object, end_queued, reap
 from gateway.ports.clock import Clock
@@ -17,6 +18,7 @@ from gateway.ports.records import (
     ClosedEpoch,
     Consent,
     Dsr,
+    Hold,
     Job,
     Records,
     Remembered,
@@ -58,7 +60,14 @@ class Sweep:
             LetheError: What the first failing step said, once all have had their turn.
         """
         counts, faults = [], []
-        steps = (self._expire, self._reap_destroyed, self._reap_orphans, self._forget_all, self._end_payloads)
+        steps = (
+            self._expire,
+            self._end_holds,
+            self._reap_destroyed,
+            self._reap_orphans,
+            self._forget_all,
+            self._end_payloads,
+        )
         for step in steps:
             try:
                 counts.append(await step())
@@ -67,7 +76,8 @@ class Sweep:
                 faults.append(fault)
         if faults:
             raise faults[0]
-        return Swept(*counts[:3])
+        expired, freed, reaped, orphans = counts[:4]
+        return Swept(expired + freed, reaped, orphans)
 
     async def _expire(self) -> int:
         """Destroy the keys of objects whose term is over (GDPR Art. 5(1)(e))."""
@@ -97,11 +107,36 @@ class Sweep:
                 tx.put(replace(job, state="expired", updated_at=now))
         return len(due)
 
+    async def _end_holds(self) -> int:
+        """End the holds whose time is over, and destroy what no hold keeps any more."""
+        while True:
+            ended = await self.records.transact(self._end_some_holds)
+            if ended < BATCH:
+                break
+        total, after = 0, ""
+        while True:
+            held = await self.records.transact(partial(_in_state, state="held", after=after))
+            if not held:
+                return total
+            after = held[-1].object_id
+            total += await self.records.transact(partial(self._free, object_ids=[o.object_id for o in held]))
+
+    def _end_some_holds(self, tx: Transaction) -> int:
+        over = tx.find(Hold, below={"until": self.clock.now()}, limit=BATCH)
+        for hold in over:
+            end_hold(tx, self.ledger, hold, "ended")
+        return len(over)
+
+    def _free(self, tx: Transaction, object_ids: list[str]) -> int:
+        rows = [tx.get(StoredObject, object_id) for object_id in object_ids]
+        freed = [row for row in rows if row is not None and row.state == "held"]
+        return sum(destroy_object(tx, self.ledger, row, "expired") is not None for row in freed)
+
     async def _reap_destroyed(self) -> int:
         """Remove the bytes of objects whose key is gone."""
         total, after = 0, ""
         while True:
-            doomed = await self.records.transact(partial(_destroyed, after=after))
+            doomed = await self.records.transact(partial(_in_state, state="destroyed", after=after))
             for stored in doomed:
                 await reap(self.records, self.objects, stored.object_id)
             total += len(doomed)
@@ -149,14 +184,28 @@ class Sweep:
             )
         ]
         certificates = tx.find(Certificate, below={"keep_until": now}, limit=BATCH)
-        requests = tx.find(Dsr, below={"keep_until": now}, limit=BATCH)
-        consents = tx.find(Consent, below={"keep_until": now}, limit=BATCH)
+        requests = [
+            row for row in tx.find(Dsr, below={"keep_until": now}, limit=BATCH) if not self._is_held(tx, row)
+        ]
+        consents = [
+            row
+            for row in tx.find(Consent, below={"keep_until": now}, limit=BATCH)
+            if not self._is_held(tx, row)
+        ]
         tx.remove(*answers, *over, *certificates, *requests)
         for request in requests:
             self.ledger.record(tx, request.tenant, "record.expired", None, dsr=request.dsr_id)
         for consent in consents:
             self._end_proof(tx, consent)
         return max(len(answers), len(over), len(certificates), len(requests), len(consents))
+
+    def _is_held(self, tx: Transaction, row: Consent | Dsr) -> bool:
+        """Put off the end of what a hold keeps, and look again a day later."""
+        cls = KeyClass.EVIDENCE if isinstance(row, Consent) else KeyClass.DSR
+        if not standing(tx, row.tenant, row.handle, self.clock.now(), cls):
+            return False
+        tx.put(replace(row, keep_until=self.clock.now() + timedelta(days=1)))
+        return True
 
     def _end_proof(self, tx: Transaction, consent: Consent) -> None:
         """Remove a consent past its keeping; its key goes with the last one of a person who is gone."""
@@ -192,10 +241,10 @@ class Sweep:
         return number
 
 
-def _destroyed(tx: Transaction, after: str) -> list[StoredObject]:
+def _in_state(tx: Transaction, state: str, after: str) -> list[StoredObject]:
     return tx.find(
         StoredObject,
-        equal={"state": "destroyed"},
+        equal={"state": state},
         above={"object_id": after},
         order_by=("object_id",),
         limit=BATCH,

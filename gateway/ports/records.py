@@ -142,7 +142,8 @@ class Signal(Record):
 class StoredObject(Record):
     """A sealed object.  `wrapped_dek` is empty once its key is destroyed; the bytes follow.
 
-    `state` is `live` or `destroyed` (key gone, bytes still to be reaped).
+    `state` is `live`, `held` (its term is over, or it was to go, and a legal hold
+    stops that: it is kept and not used) or `destroyed` (key gone, bytes still to be reaped).
     """
 
     object_id: str
@@ -228,6 +229,22 @@ class Dsr(Record):
     created_at: datetime
     updated_at: datetime
     keep_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold(Record):
+    """A duty to keep what is held of a subject; it stands while its row is there, up to `until`.
+
+    `rule` is the citation that demands it, `classes` the key classes it covers.
+    """
+
+    hold_id: str
+    tenant: str
+    handle: str
+    rule: str
+    classes: tuple[str, ...]
+    until: datetime | None
+    placed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,6 +448,7 @@ SUBJECT_TABLES: tuple[type[Record], ...] = (
     StoredObject,
     Job,
     Dsr,
+    Hold,
     SealedPayload,
 )
 """Every record kind with a `handle`; a test compares this with the fields themselves."""

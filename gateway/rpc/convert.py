@@ -13,6 +13,7 @@ from lethe.v1 import (
     dsr_pb2,
     generation_pb2,
     notice_pb2,
+    retention_pb2,
     subject_pb2,
 )
 
@@ -20,13 +21,15 @@ from gateway.errors import MessageInvalid
 from gateway.flows.audit import Wish
 from gateway.flows.consent import ConsentDraft
 from gateway.flows.notice import NoticeDraft
+from gateway.flows.retention import Due
 from gateway.flows.upload import JobOrder
 from gateway.holdings import Held
 from gateway.ledger import Receipt
 from gateway.people import Guardian, Profile
 from gateway.ports.inference import BackendFacts
-from gateway.ports.records import Consent, Dsr, Job, Leaf, Notice, StoredObject, Subject
+from gateway.ports.records import Consent, Dsr, Hold, Job, Leaf, Notice, StoredObject, Subject
 from policy.consent import Decision
+from policy.retention import Line
 
 _BANDS = {
     subject_pb2.AGE_BAND_UNDER_13: "lt13",
@@ -182,6 +185,45 @@ def stored_data(held: Held) -> subject_pb2.StoredData:
         size_bytes=held.size_bytes,
         expire_time=stamp(held.expires_at) if held.expires_at else None,
         rule=held.rule,
+    )
+
+
+def term(line: Line) -> retention_pb2.RetentionRule:
+    """Return one line of the retention schedule."""
+    made = retention_pb2.RetentionRule(
+        term=line.at_most,
+        rule="; ".join(line.citations),
+        regime=line.pack.upper(),
+        item=line.kind,
+        at_least=line.at_least,
+    )
+    kind = common_pb2.DataKind.DESCRIPTOR.values_by_name.get(f"DATA_KIND_{line.kind.upper()}")
+    if kind is not None:
+        made.kind = kind.number  # type: ignore[assignment]  # a value of the enum, by its name
+    if line.purpose is not None:
+        made.purpose = purpose_value(line.purpose.value)
+    return made
+
+
+def due(found: Due) -> retention_pb2.DueItem:
+    """Return something that is due."""
+    return retention_pb2.DueItem(
+        object=f"objects/{found.stored.object_id}",
+        kind=common_pb2.DataKind.Value(f"DATA_KIND_{found.stored.kind.upper()}"),
+        expire_time=stamp(found.stored.expires_at),
+        hold=f"holds/{found.hold_id}" if found.hold_id else "",
+    )
+
+
+def hold(record: Hold, subject_id: str) -> retention_pb2.Hold:
+    """Return a hold, with its subject's name where there still is one."""
+    return retention_pb2.Hold(
+        name=f"holds/{record.hold_id}",
+        subject=f"subjects/{subject_id}" if subject_id else "",
+        rule=record.rule,
+        create_time=stamp(record.placed_at),
+        retain_until_time=stamp(record.until) if record.until else None,
+        key_classes=record.classes,
     )
 
 

@@ -15,6 +15,7 @@ from lethe.v1 import (
     key_pb2,
     notice_pb2,
     policy_pb2,
+    retention_pb2,
     subject_pb2,
     tenant_pb2,
 )
@@ -24,6 +25,7 @@ from gateway.flows.audit import Audit
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import DsrDraft, Dsrs
 from gateway.flows.notice import Notices
+from gateway.flows.retention import HoldDraft, Retention
 from gateway.flows.subject import Subjects
 from gateway.judge import ControllerFacts
 from gateway.people import People
@@ -290,6 +292,68 @@ class DsrService:
         )
         return dsr_pb2.GetCertificateResponse(
             name=request.name, tlog_proof=proof.tlog_proof, opening=found.opening
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionService:
+    """Terms and legal holds on the wire."""
+
+    retention: Retention
+    people: People
+
+    async def GetSchedule(
+        self, _request: retention_pb2.GetScheduleRequest, _context: object
+    ) -> retention_pb2.GetScheduleResponse:
+        """Return the schedule."""
+        lines = self.retention.schedule()
+        return retention_pb2.GetScheduleResponse(rules=[convert.term(line) for line in lines])
+
+    async def ListDue(
+        self, request: retention_pb2.ListDueRequest, _context: object
+    ) -> retention_pb2.ListDueResponse:
+        """List what is due."""
+        page = await self.retention.due(
+            caller(), convert.maybe_instant(request, "before_time"), request.page_size, request.page_token
+        )
+        items = [convert.due(due) for due in page.items]
+        return retention_pb2.ListDueResponse(
+            objects=[item.object for item in items], items=items, next_page_token=page.next_token
+        )
+
+    async def PlaceHold(
+        self, request: retention_pb2.PlaceHoldRequest, _context: object
+    ) -> retention_pb2.PlaceHoldResponse:
+        """Place a hold."""
+        subject = convert.bare(request.hold.subject)
+        draft = HoldDraft(
+            subject_id=subject,
+            rule=request.hold.rule,
+            classes=tuple(request.hold.key_classes),
+            until=convert.maybe_instant(request.hold, "retain_until_time"),
+            request_id=request.request_id,
+        )
+        hold, receipt = await self.retention.place(caller(), draft)
+        return retention_pb2.PlaceHoldResponse(
+            hold=convert.hold(hold, subject), receipt=convert.receipt(receipt)
+        )
+
+    async def ReleaseHold(
+        self, request: retention_pb2.ReleaseHoldRequest, _context: object
+    ) -> retention_pb2.ReleaseHoldResponse:
+        """Release a hold."""
+        receipt = await self.retention.release(caller(), convert.bare(request.name))
+        return retention_pb2.ReleaseHoldResponse(receipt=convert.receipt(receipt))
+
+    async def ListHolds(
+        self, request: retention_pb2.ListHoldsRequest, _context: object
+    ) -> retention_pb2.ListHoldsResponse:
+        """List the holds that stand."""
+        page = await self.retention.holds(caller(), request.page_size, request.page_token)
+        names = await self.people.subject_ids(caller().tenant, {hold.handle for hold in page.items})
+        return retention_pb2.ListHoldsResponse(
+            holds=[convert.hold(hold, names.get(hold.handle, "")) for hold in page.items],
+            next_page_token=page.next_token,
         )
 
 

@@ -163,6 +163,47 @@ async def test_a_portrait_and_its_erasure_from_the_command_line(gateway, shell) 
     assert SUBJECT not in again.err
 
 
+async def test_a_hold_is_placed_stops_a_deletion_and_is_released(shell) -> None:
+    id_file = shell.folder / "id.txt"
+    made = await shell.as_(
+        "app",
+        "generate --notice portraits --style studio_grey -o json --subject-file",
+        id_file,
+        "--out",
+        shell.folder / "headshot.jpg",
+        PORTRAIT,
+    )
+    assert made.code == 0, made.err
+    rule = ("--rule", "GDPR Art. 17(3)(e)", "--subject-file", id_file)
+    placed = (await shell.as_("officer", "hold place --class content -o json", *rule)).json["hold"]
+    assert placed["subject"] == f"subjects/{SUBJECT}"
+    due = (await shell.as_("officer", "retention due -o json --before 2099-01-01T00:00:00Z")).json["items"]
+    assert [item["hold"] for item in due] == [placed["name"]]
+    kept = await shell.as_("officer", "subject delete-object --reason test --apply", due[0]["object"])
+    assert kept.code == 3
+    assert "HOLD_ACTIVE" in kept.err
+    assert (await shell.as_("app", "hold list")).code == 3
+    held = (await shell.as_("officer", "hold list -o json")).json["holds"]
+    assert [hold["name"] for hold in held] == [placed["name"]]
+    rehearsed = await shell.as_("officer", "hold release --reason closed -o json", placed["name"])
+    assert rehearsed.json["rehearsal"] is True
+    released = await shell.as_("officer", "hold release --reason closed --apply", placed["name"])
+    assert released.code == 0, released.err
+    gone = await shell.as_("officer", "subject delete-object --reason test --apply", due[0]["object"])
+    assert gone.code == 0, gone.err
+
+
+async def test_the_retention_schedule_is_published(shell) -> None:
+    rules = (await shell.as_("auditor", "retention schedule -o json")).json["rules"]
+    assert {"GDPR", "CCPA", "PIPEDA", "HOUSE", "DEPLOYMENT"} <= {rule["regime"] for rule in rules}
+    page = await shell.as_("auditor", "retention schedule --publish markdown")
+    assert "## GDPR" in page.out
+    assert page.out.count("\n## ") == len({rule["regime"] for rule in rules})
+    page = await shell.as_("auditor", "retention schedule --publish html")
+    assert page.out.startswith("<!doctype html>")
+    assert page.out.count("<tr>") == len(rules) + page.out.count("<table>")
+
+
 async def test_an_export_is_valid_changed_or_not_trusted(shell) -> None:
     export, trust = shell.folder / "export", shell.folder / "trust.txt"
     trust.write_text((await shell.as_("auditor", "audit head --keys")).out)

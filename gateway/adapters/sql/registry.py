@@ -11,6 +11,7 @@ from sqlalchemy import Table as SqlTable
 
 from gateway.adapters.sql.consent import ConsentRow, SignalRow
 from gateway.adapters.sql.dsr import CertificateRow, DsrRow
+from gateway.adapters.sql.holds import HoldRow
 from gateway.adapters.sql.idempotency import RememberedRow
 from gateway.adapters.sql.jobs import JobRow
 from gateway.adapters.sql.keys import ClosedEpochRow, SubjectKeyRow
@@ -42,6 +43,7 @@ ROWS: Mapping[type[Record], type[Table]] = {
     records.Job: JobRow,
     records.Dsr: DsrRow,
     records.Certificate: CertificateRow,
+    records.Hold: HoldRow,
     records.Remembered: RememberedRow,
     records.Leaf: LeafRow,
     records.SealedPayload: SealedPayloadRow,

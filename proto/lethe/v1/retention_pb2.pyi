@@ -29,22 +29,38 @@ class RetentionRule(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
+    REGIME_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     kind: _common_pb2.DataKind.ValueType
     """The kind of data."""
     term: _builtins.str
     """ISO 8601 duration, for example "PT24H"."""
     rule: _builtins.str
     """The provision."""
+    regime: _builtins.str
+    """The regime, for example "GDPR"; "HOUSE" for our own floor, "DEPLOYMENT" for what this gateway is told."""
+    item: _builtins.str
+    """What is kept: a kind of data, or consent_proof, dsr_file, audit."""
+    at_least: _builtins.str
+    """ISO 8601 duration that it must be kept for at least, or empty."""
+    purpose: _common_pb2.Purpose.ValueType
+    """The purpose it is kept for, where that changes the term."""
     def __init__(
         self,
         *,
         kind: _common_pb2.DataKind.ValueType = ...,
         term: _builtins.str = ...,
         rule: _builtins.str = ...,
+        regime: _builtins.str = ...,
+        item: _builtins.str = ...,
+        at_least: _builtins.str = ...,
+        purpose: _common_pb2.Purpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "rule", b"rule", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "item", b"item", "kind", b"kind", "purpose", b"purpose", "regime", b"regime", "rule", b"rule", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -60,15 +76,25 @@ class Hold(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RETAIN_UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    KEY_CLASSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: holds/{hold}."""
     subject: _builtins.str
     """Whose data: subjects/{subject}."""
     rule: _builtins.str
-    """The provision that demands it."""
+    """The provision that demands it, as a citation: "GDPR Art. 17(3)(e)"."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was placed."""
+
+    @_builtins.property
+    def retain_until_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends by itself; absent: when it is released."""
+
+    @_builtins.property
+    def key_classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Key classes it covers: content, profile, evidence, dsr; empty for all of them."""
 
     def __init__(
         self,
@@ -77,14 +103,52 @@ class Hold(_message.Message):
         subject: _builtins.str = ...,
         rule: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        retain_until_time: _timestamp_pb2.Timestamp | None = ...,
+        key_classes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retain_until_time", b"retain_until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "rule", b"rule", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "key_classes", b"key_classes", "name", b"name", "retain_until_time", b"retain_until_time", "rule", b"rule", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+@_typing.final
+class DueItem(_message.Message):
+    """Something that is due for destruction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    object: _builtins.str
+    """Format: objects/{object}."""
+    kind: _common_pb2.DataKind.ValueType
+    """What it is."""
+    hold: _builtins.str
+    """The hold that keeps it beyond: holds/{hold}; empty where none does."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When its term ends, or ended."""
+
+    def __init__(
+        self,
+        *,
+        object: _builtins.str = ...,
+        kind: _common_pb2.DataKind.ValueType = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        hold: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "hold", b"hold", "kind", b"kind", "object", b"object"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DueItem: _TypeAlias = DueItem  # noqa: Y015
 
 @_typing.final
 class GetScheduleRequest(_message.Message):
@@ -167,21 +231,27 @@ class ListDueResponse(_message.Message):
 
     OBJECTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Objects: objects/{object}."""
 
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueItem]:
+        """The same objects, with what is known of each."""
+
     def __init__(
         self,
         *,
         objects: _abc.Iterable[_builtins.str] | None = ...,
         next_page_token: _builtins.str = ...,
+        items: _abc.Iterable[Global___DueItem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "objects", b"objects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "next_page_token", b"next_page_token", "objects", b"objects"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RetentionServiceStub:
-    """Retention schedules and legal holds. Not built yet.
+    """Retention schedules and legal holds.
     """
 
     def __init__(self, channel):
@@ -63,7 +63,7 @@ class RetentionServiceStub:
 
 
 class RetentionServiceServicer:
-    """Retention schedules and legal holds. Not built yet.
+    """Retention schedules and legal holds.
     """
 
     def GetSchedule(self, request, context):
@@ -138,7 +138,7 @@ def add_RetentionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RetentionService:
-    """Retention schedules and legal holds. Not built yet.
+    """Retention schedules and legal holds.
     """
 
     @staticmethod

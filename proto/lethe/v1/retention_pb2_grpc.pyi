@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RetentionServiceStub:
-    """Retention schedules and legal holds. Not built yet."""
+    """Retention schedules and legal holds."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetSchedule: _aio.UnaryUnaryMultiCallable[_retention_pb2.GetScheduleRequest, _retention_pb2.GetScheduleResponse]
@@ -28,7 +28,7 @@ class RetentionServiceStub:
     """Lists legal holds."""
 
 class RetentionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Retention schedules and legal holds. Not built yet."""
+    """Retention schedules and legal holds."""
 
     @_abc_1.abstractmethod
     def GetSchedule(

@@ -171,6 +171,15 @@ class Story:
         self.say("signal.recorded", sig=["gpc", "limit_spi"])
         self.say("subject.restricted")
         self.say("subject.unrestricted")
+        for is_freed in (True, False):
+            obj, hold = self.id(), self.id()
+            self.say("object.sealed", obj=obj, cat="output", exp=self.now + MINUTE, pur="generate")
+            self.say("hold.placed", hld=hold, cls=["content"], rule="GDPR Art. 17(3)(e)")
+            self.say("object.held", self.now + 2 * MINUTE, obj=obj, cat="output", hld=hold, why="expired")
+            if is_freed:
+                self.say("hold.released", self.now + HOUR, hld=hold, why="released")
+                self.say("object.freed", self.now + HOUR, obj=obj, cat="output")
+                self.say("object.destroyed", self.now + HOUR, obj=obj, cat="output", why="expired")
         self.say("record.expired", con=self.id())
         self.say("payload.expired", cls="audit", month="2026-08", nseal=12)
         self.say("log.rekeyed", old=["0a1b2c3d"], new=["4e5f6071"])

@@ -1,0 +1,50 @@
+"""What legal holds stop, in one place: whoever destroys asks here, inside the transaction that would.
+
+A hold reaches the objects, profile, consents and requests of its subject.  It does not
+reach what audit events say of anyone: their keys die by the month, and the entries
+themselves name nobody.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from gateway.caller import Caller
+from gateway.errors import HoldActive
+from gateway.ledger import Ledger, Receipt
+from gateway.ports.records import Hold, Transaction
+from policy.terms import KeyClass
+
+REACHED = (KeyClass.CONTENT, KeyClass.PROFILE, KeyClass.EVIDENCE, KeyClass.DSR)
+"""The key classes that a hold may cover."""
+
+
+def standing(
+    tx: Transaction, tenant: str, handle: str | None, at: datetime, cls: KeyClass | None = None
+) -> list[Hold]:
+    """Return the holds that stand on a subject at that instant, on one class where `cls` is given."""
+    if not handle:
+        return []
+    rows = tx.find(Hold, equal={"tenant": tenant, "handle": handle}, order_by=("placed_at", "hold_id"))
+    return [
+        row for row in rows if (row.until is None or row.until > at) and (cls is None or cls in row.classes)
+    ]
+
+
+def refuse_held(
+    tx: Transaction, tenant: str, handle: str | None, at: datetime, cls: KeyClass | None = None
+) -> None:
+    """Return if no hold stands in the way.
+
+    Raises:
+        HoldActive: One does; it is named in the metadata, by its id and rule.
+    """
+    holds = standing(tx, tenant, handle, at, cls)
+    if holds:
+        raise HoldActive(hold=f"holds/{holds[0].hold_id}", rule=holds[0].rule)
+
+
+def end_hold(tx: Transaction, ledger: Ledger, hold: Hold, why: str, by: Caller | None = None) -> Receipt:
+    """Remove a hold and log it; what it kept is found by the sweeper."""
+    tx.remove(hold)
+    return ledger.record(tx, hold.tenant, "hold.released", by, hld=hold.hold_id, why=why)
