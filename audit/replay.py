@@ -684,6 +684,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("job", *_ENDS, "job.deleted", rule="job_over"),
             ),
         ),
+        "key.rotated": Rule("nothing to replay: keys are not in the log; that they were rotated is"),
         "log.pruned": Rule("only entries before it are gone", (_pruned_behind,)),
         "log.rekeyed": Rule("nothing to replay: the checkpoints' signatures show which keys signed"),
         "notice.published": Rule(

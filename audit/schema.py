@@ -331,6 +331,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "job.stopping": Fields({"job": HEX16}),
         "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32}),
         # Entries below `to` are not kept any more; their hashes are.
+        # Subject keys were wrapped anew, and the epoch keys that wrapped them before destroyed.
+        "key.rotated": Fields({"nkey": COUNT, "nepo": COUNT}),
         "log.pruned": Fields({"to": SIZE}),
         # The keys of the log changed: key ids (C2SP, 8 hex) that signed until here and that sign from here.
         "log.rekeyed": Fields({"old": listed(KEY_ID), "new": listed(KEY_ID)}),

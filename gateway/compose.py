@@ -41,6 +41,7 @@ from gateway.flows.notice import Notices
 from gateway.flows.publish import Publish
 from gateway.flows.release import Release
 from gateway.flows.retention import Retention
+from gateway.flows.rotation import Rotation
 from gateway.flows.sequence import Sequence
 from gateway.flows.subject import Subjects
 from gateway.flows.sweep import Sweep
@@ -105,6 +106,7 @@ class Flows:
     jobs: Jobs
     release: Release
     retention: Retention
+    rotation: Rotation
     subjects: Subjects
     notices: Notices
     consents: Consents
@@ -225,6 +227,9 @@ def flows(
         jobs=Jobs(records, people, ledger, objects, clock, poll_s, bell),
         release=Release(records, people, judge, ledger, safe, clock),
         retention=Retention(records, people, packs, _terms(settings), ledger, idempotency, clock),
+        rotation=Rotation(
+            records, custody, keys, ledger, clock, timedelta(hours=settings.keys.destroy_within_h)
+        ),
         subjects=Subjects(records, people, ledger, idempotency, holdings, objects, clock),
         notices=Notices(records, ledger, idempotency, clock),
         consents=Consents(records, people, judge, ledger, idempotency, objects, clock),
@@ -300,7 +305,7 @@ def services(wired: Flows) -> Services:
             "lethe.v1.AuditService": rpc.AuditService(wired.audit),
             "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
-            "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records),
+            "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records, wired.rotation),
             "lethe.v1.TenantService": rpc.TenantService(wired.controllers, origins),
         }
     )
@@ -522,6 +527,7 @@ def background(
 
     async def sweep() -> None:
         swept = await wired.sweep.run()
+        await wired.rotation.retire()
         watch.queue.set(swept.expired)
         if swept.expired or swept.reaped or swept.orphans:
             structlog.get_logger().info(

@@ -59,9 +59,14 @@ class ObjectsSection(Section):
 
 
 class KeysSection(Section):
-    """The key service: a local keyring directory."""
+    """The key service: a local keyring directory.
+
+    `destroy_within_h` is how long after a subject key was removed by another way than
+    an erasure (which does it at once) the epoch key that wrapped it may live.
+    """
 
     directory: Path
+    destroy_within_h: Annotated[float, Field(gt=0)] = 24.0
 
 
 class WitnessSection(Section):

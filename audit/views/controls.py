@@ -155,7 +155,15 @@ CONTROLS = (
         "Monitoring for anomalies",
         "Watch the system for anomalies that may be malicious acts, disasters or errors: whatever was "
         "refused or failed is an entry.",
-        ("access.refused", "upload.refused", "job.failed", "audit.read", "log.rekeyed", "log.pruned"),
+        (
+            "access.refused",
+            "upload.refused",
+            "job.failed",
+            "audit.read",
+            "key.rotated",
+            "log.rekeyed",
+            "log.pruned",
+        ),
         ("refusals",),
     ),
     Control(
@@ -214,6 +222,7 @@ SAID: Mapping[str, str] = MappingProxyType(
         "job.failed": "A job failed",
         "job.stopping": "A job is being stopped",
         "job.succeeded": "A job succeeded",
+        "key.rotated": "Subject keys were wrapped anew, and the keys that wrapped them destroyed",
         "log.pruned": "Old entries of the log are not kept any more; their hashes are",
         "log.rekeyed": "The log's signing keys changed",
         "notice.published": "A privacy notice was published",

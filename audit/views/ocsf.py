@@ -70,6 +70,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "job.failed": Mapped(ENTITY, _UPDATE, "Generation Job", "job", LOW, FAILURE),
         "job.stopping": Mapped(ENTITY, _SUSPEND, "Generation Job", "job"),
         "job.succeeded": Mapped(ENTITY, _UPDATE, "Generation Job", "job"),
+        "key.rotated": Mapped(ENTITY, _UPDATE, "Epoch Keys"),
         "log.pruned": Mapped(DATASTORE, _REMOVE, "audit log", severity=LOW),
         "log.rekeyed": Mapped(ENTITY, _UPDATE, "Audit Log Keys", severity=LOW),
         "notice.published": Mapped(ENTITY, _CREATE, "Privacy Notice", "ntc"),

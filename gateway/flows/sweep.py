@@ -215,6 +215,9 @@ class Sweep:
             key = tx.get(SubjectKey, consent.key_id)
             if key is not None:
                 tx.remove(key)
+                if tx.get(ClosedEpoch, key.epoch) is None:
+                    # Its bytes linger: the epoch is rolled, and its key destroyed (`flows/rotation.py`).
+                    tx.add(ClosedEpoch(epoch=key.epoch, closed_at=self.clock.now()))
 
     async def _end_payloads(self) -> int:
         """End what audit events say of anyone, a month at a time: its epoch key dies with the month."""

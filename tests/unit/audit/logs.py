@@ -88,6 +88,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "job.failed": {"job": ID, "bak": ID, "rc": "BACKEND_UNAVAILABLE", "det": "bad_digest"},
     "job.stopping": {"job": ID},
     "job.succeeded": {"job": ID, "bak": ID, "obj": ID, "dig": HASH},
+    "key.rotated": {"nkey": 3, "nepo": 2},
     "notice.published": {"ntc": ID, "pur": ["generate", "retain_output"]},
     "object.destroyed": {"obj": ID, "cat": "original", "why": "job_done"},
     "object.held": {"obj": ID, "cat": "output", "hld": ID, "why": "expired"},

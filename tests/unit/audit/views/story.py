@@ -40,7 +40,7 @@ class Story:
         return self.chance.randbytes(16).hex()
 
     def say(self, ty: str, at_ms: int | None = None, **fields: Any) -> None:
-        by = "sys:lethe" if ty.startswith(("object.", "payload.", "log.")) else "svc:webshop"
+        by = "sys:lethe" if ty.startswith(("object.", "payload.", "log.", "key.")) else "svc:webshop"
         actor = f"tok:{self.id()}" if ty.startswith(("dsr.a", "dsr.ref", "audit.", "export.")) else by
         event = leaf.new_event(
             ty, at_ms=at_ms or self.now, actor=actor, random=self.chance.randbytes, **fields
@@ -182,6 +182,7 @@ class Story:
                 self.say("object.destroyed", self.now + HOUR, obj=obj, cat="output", why="expired")
         self.say("record.expired", con=self.id())
         self.say("payload.expired", cls="audit", month="2026-08", nseal=12)
+        self.say("key.rotated", nkey=40, nepo=5)
         self.say("log.rekeyed", old=["0a1b2c3d"], new=["4e5f6071"])
         self.say("log.pruned", to=4096)
         self.say("audit.read", mthd="AuditService/ListEvents", nrow=50)
