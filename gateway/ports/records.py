@@ -311,6 +311,14 @@ class LogHead(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class LogKeys(Record):
+    """All keys that a log ever signed with and the sizes that each may sign: a `keys.txt` (`audit.keys`)."""
+
+    log: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint(Record):
     """A published checkpoint of a log (C2SP signed note), with the witnesses' cosignatures.
 
