@@ -11,7 +11,9 @@ from audit import note, tiles, tree
 from audit.checkpoint import parse
 from audit.errors import AuditError, QuorumNotMet
 from audit.quorum import Policy
+from audit.trust import Trust
 from gateway.errors import AuditUnavailable
+from gateway.logkeys import key_book
 from gateway.logs import leaves, newest_checkpoint, tile_reader
 from gateway.ports.clock import Clock
 from gateway.ports.files import LogFiles
@@ -27,7 +29,8 @@ class Publish:
     """The publisher of all tenants' logs.
 
     A head that does not get its quorum is not published: proofs then lead to the one
-    before, while events are durable as ever.  `on_fork` hears of the origin where a
+    before, while events are durable as ever.  `policies` name the witnesses; the log's own
+    keys are those of its book.  `on_fork` hears of the origin where a
     witness knows more of a log than we do: it fell back, or somebody forked it.
     """
 
@@ -80,13 +83,13 @@ class Publish:
         Raises:
             AuditUnavailable: They do not make the quorum.
         """
-        policy = self.policies[origin]
+        book = await self.records.transact(partial(key_book, origin=origin))
         asked = [self._ask(origin, witness, text, size) for witness in self.witnesses]
         for lines in await asyncio.gather(*asked):
             if lines:
                 text = note.add_signatures(text, lines)
         try:
-            policy.check(text)
+            Trust(book, self.policies[origin]).open(text)
         except QuorumNotMet as error:
             raise AuditUnavailable("too few witnesses have cosigned", detail="quorum_not_met") from error
         except AuditError as error:
