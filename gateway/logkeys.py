@@ -21,21 +21,29 @@ def key_book(tx: Transaction, origin: str) -> KeyBook:
     Raises:
         AuditUnavailable: They are gone, or no keys (detail `log_changed`).
     """
-    found = find_book(tx, origin)
+    return read_book(log_keys(tx, origin))
+
+
+def log_keys(tx: Transaction, origin: str) -> LogKeys:
+    """Return the record of the keys of a log that was signed at least once.
+
+    Raises:
+        AuditUnavailable: It is gone (detail `log_changed`).
+    """
+    found = tx.get(LogKeys, origin)
     if found is None:
         raise AuditUnavailable("the keys of a log are gone", detail="log_changed")
     return found
 
 
-def find_book(tx: Transaction, origin: str) -> KeyBook | None:
-    """Return the keys of a log, or None before it was signed for the first time.
+def read_book(keys: LogKeys) -> KeyBook:
+    """Return the keys that a record holds.
 
     Raises:
-        AuditUnavailable: What is kept is no keys (detail `log_changed`).
+        AuditUnavailable: They are no keys (detail `log_changed`).
     """
-    row = tx.get(LogKeys, origin)
     try:
-        return KeyBook.parse(row.text) if row is not None else None
+        return KeyBook.parse(keys.text)
     except TrustInvalid as error:
         raise AuditUnavailable("the keys of a log are damaged", detail="log_changed") from error
 

@@ -16,11 +16,11 @@ from audit.note import Signer
 from gateway.errors import AuditUnavailable
 from gateway.ledger import Ledger
 from gateway.logkeys import (
-    find_book,
     first_book,
     is_rekeyed,
-    key_book,
+    log_keys,
     opened,
+    read_book,
     rekeyed,
     signers_at,
     turn,
@@ -35,22 +35,21 @@ BATCH = 4096
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What one transaction saw of a log: its head, its keys, and the head that the lock holds."""
+    """What one transaction saw of a log: its head, its keys, and the head that the lock holds.
+
+    INVARIANT: until the head at which the keys changed is signed and kept (`is_handed_over`),
+    the log does not grow; so it is signed, and everybody who publishes finds it.
+    """
 
     head: LogHead
     book: KeyBook
+    is_handed_over: bool
     locked: Checkpoint | None
 
     @property
     def is_locked(self) -> bool:
         """Whether the lock holds a head of this size."""
         return self.locked is not None and self.locked.size >= self.head.size
-
-    @property
-    def is_handed_over(self) -> bool:
-        """Whether the head at which the keys changed last is locked; nothing grows before it is."""
-        size = self.locked.size if self.locked is not None else 0
-        return not size < turn(self.book) == self.head.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,8 @@ class Sequence:
     Keys change in (1) where `signers` are new to the log and `retiring` are those that
     stand: one transaction writes `log.rekeyed`, gives it its place, and ends the old keys
     and begins the new ones at the size S that this makes.  The head of size S is new
-    to everybody, says itself that the keys change, and is signed by all of them before
-    the log grows on.  From that transaction on a process with the old keys signs nothing.
+    to everybody, says itself that the keys change, and is signed by all of them and kept
+    before the log grows on.  From that transaction on a process with the old keys signs nothing.
     """
 
     records: Records
@@ -126,14 +125,16 @@ class Sequence:
                 raise AuditUnavailable("the head of a log is gone", detail="log_changed")
             head = LogHead(origin, 0, tree.EMPTY_ROOT, "")
             tx.add(head)
-        book = find_book(tx, origin)
-        if book is None:
+        keys = tx.get(LogKeys, origin)
+        if keys is None:
             notes = [text for text in (note, head.note) if text]
-            book = first_book(origin, *self._keys(origin), notes)
-            tx.add(LogKeys(origin, book.text()))
+            keys = LogKeys(origin, first_book(origin, *self._keys(origin), notes).text())
+            tx.add(keys)
+        book = read_book(keys)
         locked = opened(book, origin, note) if note is not None else None
         refuse_fork(head, locked, tile_reader(tx, origin))
-        return Standing(head, book, locked), is_rekeyed(book, *self._keys(origin))
+        is_handed_over = bool(keys.handover) or not 0 < turn(book) == head.size
+        return Standing(head, book, is_handed_over, locked), is_rekeyed(book, *self._keys(origin))
 
     def _keys(self, origin: str) -> tuple[tuple[Signer, ...], tuple[Signer, ...]]:
         """Return the keys that we sign with, and those that they take over from."""
@@ -153,7 +154,7 @@ class Sequence:
         head, _ = self._move(tx, origin, standing.head)
         book = rekeyed(standing.book, signing, retiring, head.size)
         tx.put(LogKeys(origin, book.text()))
-        return replace(standing, head=head, book=book)
+        return replace(standing, head=head, book=book, is_handed_over=False)
 
     def _move(self, tx: Transaction, origin: str, head: LogHead) -> tuple[LogHead, int]:
         """Give the leaves that wait their places, and return the head and how many there were."""
@@ -209,11 +210,14 @@ class Sequence:
 
     @staticmethod
     def _keep(tx: Transaction, origin: str, note: str) -> None:
-        head, book = _head(tx, origin), key_book(tx, origin)
+        head, keys = _head(tx, origin), log_keys(tx, origin)
+        book = read_book(keys)
         signed = opened(book, origin, note)
         standing = opened(book, origin, head.note) if head.note else None
         if standing is None or standing.size <= signed.size:
             tx.put(replace(head, note=note))
+        if not keys.handover and signed.size == turn(book) > 0:
+            tx.put(replace(keys, handover=note))
 
 
 def _head(tx: Transaction, origin: str) -> LogHead:

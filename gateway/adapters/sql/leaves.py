@@ -86,6 +86,7 @@ class LogKeysRow(Table, table=True):
 
     log: str = words(key=True)
     text: str = words()
+    handover: str = words()
 
 
 class CheckpointRow(Table, table=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit import note
-from audit.checkpoint import open_checkpoint, sign
+from audit.checkpoint import open_checkpoint, parse, sign
 from audit.errors import KeyRefused
 from audit.keys import KeyBook
 from audit.note import Signer
@@ -25,7 +26,7 @@ from gateway import compose
 from gateway.errors import AuditUnavailable, LetheError, StateConflict
 from gateway.flows.audit import Wish
 from gateway.flows.publish import Publish
-from gateway.ports.records import Checkpoint, Leaf, LogHead, LogKeys
+from gateway.ports.records import Checkpoint, Leaf, LogHead, LogKeys, Transaction
 from gateway.settings import ConfigInvalid
 from tests.doors import When
 from tests.fakes.witness import FakeWitness
@@ -271,8 +272,11 @@ async def test_a_book_that_fell_back_is_noticed(w: World) -> None:
 
 
 async def revoke(w: World, key: note.Verifier, size: int) -> None:
-    made = book(w).revoked(key, size)
-    await w.records.transact(lambda tx: tx.put(LogKeys(ORIGIN, made.text())))
+    def write(tx: Transaction) -> None:
+        (row,) = tx.find(LogKeys, equal={"log": ORIGIN})
+        tx.put(replace(row, text=book(w).revoked(key, size).text()))
+
+    await w.records.transact(write)
 
 
 async def test_a_revoked_key_signs_nothing_more(w: World) -> None:
@@ -386,6 +390,46 @@ async def test_witnesses_cosign_the_head_at_which_the_keys_change(w: World) -> N
     assert await publish.run() == 1
     assert book(w).check_handover(published(w).note) == witness.known[ORIGIN]
     assert read_trust(f"log {w.signers[ORIGIN][0].vkey()}\n{asked.text()}").open(published(w).note).size > 0
+
+
+async def test_a_witness_that_was_away_during_the_rotation_sees_that_head_first(w: World) -> None:
+    """It knows the old keys alone, and would refuse every later head."""
+    witness, sizes = FakeWitness(), []
+    asked = Policy.parse(f"witness w {witness.vkey()}\nquorum w\n")
+    publish = Publish(w.records, w.clock, {ORIGIN: asked}, (witness,))
+    w.rekey(7)
+    witness.faults.is_down = True
+    await w.flows.sequence.run()
+    handover = head(w)
+    await w.know("bob")
+    await w.flows.sequence.run()
+    with pytest.raises(AuditUnavailable):
+        await publish.run()
+    witness.faults.is_down = False
+    cosign = witness.add_checkpoint
+
+    async def noting(old: int, proof: Sequence[bytes], text: str) -> tuple[str, ...]:
+        sizes.append(parse(note.parse(text)[0]).size)
+        return await cosign(old, proof, text)
+
+    witness.add_checkpoint = noting  # type: ignore[method-assign]  # and cosigns
+    assert await publish.run() == 1
+    assert sizes == [handover.size, head(w).size]
+    kept = next(row for row in w.records.all(Checkpoint) if (row.log, row.size) == (ORIGIN, handover.size))
+    assert kept.is_kept
+    assert book(w).check_handover(kept.note).size == handover.size
+
+
+async def test_a_handover_by_a_key_that_was_revoked_since_holds_nothing_up(w: World) -> None:
+    w.rekey(7)
+    await w.flows.sequence.run()
+    handover = head(w).size
+    await revoke(w, keys(w)[0], handover)
+    mldsa, ed25519 = w.signers[ORIGIN][1:], Signer(ORIGIN, bytes([8]) * 32)
+    w.retiring, w.signers = {**w.signers, ORIGIN: mldsa}, {**w.signers, ORIGIN: (ed25519,)}
+    w.flows = w.process()
+    await w.log()
+    assert published(w).size == head(w).size > handover
 
 
 # --- crashes --------------------------------------------------------------------------------

@@ -21,5 +21,6 @@ def upgrade() -> None:
         "log_keys",
         sa.Column("log", TEXT, nullable=False),
         sa.Column("text", TEXT, nullable=False),
+        sa.Column("handover", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("log", name="pk_log_keys"),
     )
