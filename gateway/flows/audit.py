@@ -259,7 +259,7 @@ class Audit:
             )
             # Read last: no note above can be by a key that is newer than this.
             book = await self.records.transact(partial(key_book, origin=origin))
-            is_rekeyed(book, self.signers[origin])
+            is_rekeyed(book, self.signers[origin])  # raises unless our keys are those that stand
             sizes = [parse(note.parse(text)[0]).size for text in (head.note, later) if text]
             try:
                 files = await asyncio.to_thread(

@@ -108,12 +108,12 @@ class Sequence:
     # (1)
     def _advance(self, tx: Transaction, origin: str, note: str | None) -> tuple[Standing, int]:
         """Give the next leaves their places, and return what stands then and how many there were."""
-        standing, is_rekeyed = self._look(tx, origin, note)
+        standing, is_due = self._look(tx, origin, note)
         if not standing.is_handed_over:
             return standing, 0
         head, moved = self._move(tx, origin, standing.head)
         standing = replace(standing, head=head)
-        if is_rekeyed and moved < BATCH:
+        if is_due and moved < BATCH:
             return self._rekey(tx, origin, standing), moved + 1
         return standing, moved
 
