@@ -118,6 +118,11 @@ class KeyBook:
         """All keys, retired and revoked ones too."""
         return tuple(key.verifier for key in self.keys)
 
+    @property
+    def standing(self) -> tuple[Verifier, ...]:
+        """The keys that sign today: neither retired nor revoked."""
+        return tuple(key.verifier for key in self.keys if key.last is None and key.revoked is None)
+
     def verifiers_at(self, size: int) -> tuple[Verifier, ...]:
         """Return the keys that may sign a checkpoint of this size."""
         return tuple(key.verifier for key in self.keys if key.signs(size))

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from audit.errors import NoteInvalid, TrustInvalid
 from audit.note import Algorithm, Signer
-from audit.quorum import Log, Policy
+from audit.quorum import Policy
 from gateway.adapters import telemetry
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.inference_grpc import GrpcInference
@@ -148,6 +148,7 @@ def flows(
     outside: Outside,
     signers: Mapping[str, tuple[Signer, ...]],
     alarm: Callable[[str], None] = lambda _name: None,
+    retiring: Mapping[str, tuple[Signer, ...]] | None = None,
 ) -> Flows:
     """Hand each flow the doors it needs and no others; `alarm` hears of what a person must look at."""
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
@@ -164,7 +165,7 @@ def flows(
         for name, t in settings.tenants.items()
     }
     packs = load_packs()
-    policies = read_policies(settings, signers)
+    policies = read_policies(settings)
     ledger = Ledger(clock, origins)
     custody = Custody(
         records,
@@ -260,7 +261,7 @@ def flows(
             poll_s=poll_s,
         ),
         audit=Audit(records, ledger, signers, policies, custody),
-        sequence=Sequence(records, outside.lock, signers, clock),
+        sequence=Sequence(records, outside.lock, signers, clock, ledger, retiring or {}),
         publish=Publish(
             records,
             clock,
@@ -326,12 +327,31 @@ def records_url(settings: Settings) -> str:
 
 
 def read_signers(settings: Settings) -> dict[str, tuple[Signer, ...]]:
-    """Return the signers of each tenant's log, Ed25519 first; the keys' name is the log's origin."""
+    """Return the signers of each tenant's log, Ed25519 first; the keys' name is the log's origin.
+
+    Raises:
+        ConfigInvalid: A seed cannot be read.
+    """
     section = settings.audit
-    files: dict[Algorithm, Path | None] = {
-        "ed25519": section.signing_key,
-        "ml-dsa-44": section.signing_key_mldsa,
-    }
+    return _signers(settings, "signing_key", section.signing_key, section.signing_key_mldsa)
+
+
+def read_retiring(settings: Settings) -> dict[str, tuple[Signer, ...]]:
+    """Return the signers of each tenant's log that hand over to those of `read_signers`, if there are any.
+
+    Raises:
+        ConfigInvalid: A seed cannot be read.
+    """
+    section = settings.audit
+    return _signers(
+        settings, "retiring_signing_key", section.retiring_signing_key, section.retiring_signing_key_mldsa
+    )
+
+
+def _signers(
+    settings: Settings, name: str, ed25519: Path | None, mldsa: Path | None
+) -> dict[str, tuple[Signer, ...]]:
+    files: dict[Algorithm, Path | None] = {"ed25519": ed25519, "ml-dsa-44": mldsa}
     try:
         seeds = {name: bytes.fromhex(path.read_text().strip()) for name, path in files.items() if path}
         return {
@@ -339,11 +359,11 @@ def read_signers(settings: Settings) -> dict[str, tuple[Signer, ...]]:
             for tenant in settings.tenants.values()
         }
     except (OSError, ValueError, NoteInvalid) as error:
-        raise ConfigInvalid("audit.signing_key cannot be read") from error
+        raise ConfigInvalid(f"audit.{name} cannot be read") from error
 
 
-def read_policies(settings: Settings, signers: Mapping[str, tuple[Signer, ...]]) -> dict[str, Policy]:
-    """Return what each log needs to be published: its own signature, and the configured quorum.
+def read_policies(settings: Settings) -> dict[str, Policy]:
+    """Return what each log needs to be published beside its own signatures: the configured quorum.
 
     Raises:
         ConfigInvalid: The policy file is none.
@@ -354,10 +374,7 @@ def read_policies(settings: Settings, signers: Mapping[str, tuple[Signer, ...]])
             asked = Policy.parse(settings.audit.policy.read_bytes())
         except (OSError, TrustInvalid) as error:
             raise ConfigInvalid("audit.policy is no tlog-policy") from error
-    return {
-        origin: replace(asked, logs=tuple(Log(signer.verifier) for signer in keys))
-        for origin, keys in signers.items()
-    }
+    return {tenant.log_origin: replace(asked, logs=()) for tenant in settings.tenants.values()}
 
 
 def witness(section: WitnessSection) -> HttpWitness:
@@ -462,10 +479,10 @@ async def serve(
     watch = Watch(registry)
     provider = telemetry.set_up_traces(settings.telemetry.otlp_endpoint)
     sight = Sight(telemetry.tracer(provider), registry)
-    signers = read_signers(settings)
+    signers, retiring = read_signers(settings), read_retiring(settings)
     async with open_outside(settings) as opened:
         outside = wrap(opened)
-        wired = flows(settings, outside, signers, watch.alarm)
+        wired = flows(settings, outside, signers, watch.alarm, retiring)
         await refuse_past(wired)
         await keep_packs(wired)
         await refuse_rollback(wired)
@@ -608,7 +625,8 @@ async def refuse_rollback(wired: Flows) -> None:
     """Sequence what waits, and refuse to start where the log lacks what was signed (R12).
 
     Raises:
-        ConfigInvalid: The database is older than the checkpoint lock, or holds another past.
+        ConfigInvalid: The database is older than the checkpoint lock, or holds another past;
+            or the configured keys are neither the log's nor take over from them.
     """
     try:
         await wired.sequence.run()
@@ -616,6 +634,10 @@ async def refuse_rollback(wired: Flows) -> None:
         if error.detail in {"log_rolled_back", "log_changed"}:
             raise ConfigInvalid(
                 f"{error.detail}: the database and the checkpoint lock do not agree; nothing is signed"
+            ) from error
+        if error.detail in {"log_key_retired", "log_key_missing", "log_key_unknown"}:
+            raise ConfigInvalid(
+                f"{error.detail}: audit.signing_key and the keys of the log do not agree; nothing is signed"
             ) from error
         raise
 

@@ -81,6 +81,9 @@ class WitnessSection(Section):
 class AuditSection(Section):
     """The logs: keys that sign (32-byte seeds in hex), where heads are locked, who witnesses, how fast.
 
+    `retiring_signing_key` and its like are what signed before: a start with them and new
+    keys rotates the logs' keys.  They may go once that start was ready.
+
     `lock` is a directory that no backup of the database is restored with; without it,
     the one beside the keyring, which backups leave out, too.  `policy`
     is a C2SP tlog-policy file whose quorum a head needs to be published; without
@@ -89,6 +92,8 @@ class AuditSection(Section):
 
     signing_key: Path
     signing_key_mldsa: Path | None = None
+    retiring_signing_key: Path | None = None
+    retiring_signing_key_mldsa: Path | None = None
     lock: Path | None = None
     policy: Path | None = None
     witnesses: tuple[WitnessSection, ...] = ()

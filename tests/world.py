@@ -149,11 +149,23 @@ class World:
             tenant.log_origin: (Signer(tenant.log_origin, bytes([number]) * 32),)
             for number, tenant in enumerate(self.settings.tenants.values())
         }
+        self.retiring: dict[str, tuple[Signer, ...]] = {}
+        self.flows = self.process()
+
+    def rekey(self, number: int) -> None:
+        """Configure new keys of every log, and the present ones as those that retire; start a new process."""
+        self.retiring = self.signers
+        self.signers = {
+            origin: (Signer(origin, bytes([number]) * 32), Signer(origin, bytes([number]) * 32, "ml-dsa-44"))
+            for origin in self.signers
+        }
         self.flows = self.process()
 
     def process(self) -> compose.Flows:
         """Return the flows of another process over the same outside: it shares no memory with the first."""
-        wired = compose.flows(self.settings, around(self.outside, self.trip), self.signers)
+        wired = compose.flows(
+            self.settings, around(self.outside, self.trip), self.signers, retiring=self.retiring
+        )
         wired.backends.known["studio"] = self.backend.facts
         return wired
 

@@ -24,7 +24,9 @@ app.command()(fsck)
 
 @app.command()
 def head(
-    keys: Annotated[bool, typer.Option("--keys", help="Print only the log's vkeys: a trust file.")] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Print only the log's keys, with validity: a trust file.")
+    ] = False,
     profile: options.As = None,
     output: options.Output = Form.TABLE,
 ) -> None:

@@ -10,15 +10,17 @@ from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 
-from audit import export, payloads, proof, tiles, tree
+from audit import export, note, payloads, proof, tiles, tree
 from audit import leaf as leaf_codec
 from audit.derive import derive
-from audit.errors import ExportInvalid
+from audit.errors import ExportInvalid, KeyRefused
+from audit.head import parse
 from audit.note import Signer
 from audit.quorum import Policy
 from gateway.caller import Caller
 from gateway.errors import AuditUnavailable, MessageInvalid, NotFound, RateLimited, StateConflict
 from gateway.ledger import Ledger
+from gateway.logkeys import is_rekeyed, key_book, policy_at
 from gateway.logs import leaves, newest_checkpoint, tile_reader
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, seal_token
 from gateway.ports.records import (
@@ -139,9 +141,15 @@ class Audit:
         origin = self.ledger.origins[caller.tenant]
         return await self.records.transact(lambda tx: _checkpoint(tx, origin))
 
-    def vkeys(self, caller: Caller) -> tuple[str, ...]:
-        """Return the log's verifier keys (C2SP vkeys)."""
-        return tuple(signer.vkey() for signer in self.signers[self.ledger.origins[caller.tenant]])
+    async def keys(self, caller: Caller) -> tuple[str, ...]:
+        """Return the lines of the log's `keys.txt`: verifier keys, with the sizes that they may sign.
+
+        Raises:
+            AuditUnavailable: The log was never signed, or its keys are gone.
+        """
+        origin = self.ledger.origins[caller.tenant]
+        book = await self.records.transact(partial(key_book, origin=origin))
+        return tuple(key.line() for key in book.keys)
 
     def _log_read(self, tx: Transaction, caller: Caller, method: str, shown: Sequence[Leaf]) -> None:
         """Write that leaves were shown, and from where to where: who reads the log is in the log."""
@@ -221,6 +229,8 @@ class Audit:
             NotFound: No checkpoint of that size is kept.
             MessageInvalid: The wish contradicts itself or the log.
             KeyServiceUnavailable: Payloads are to be disclosed and cannot be opened now.
+            AuditUnavailable: Our keys are not those of the log today (detail `log_key_retired`, ...).
+            StateConflict: A key that signed the checkpoint is revoked at its size (detail `key_revoked`).
         """
         if self._exporting.locked():
             raise RateLimited("another export is being made")
@@ -262,13 +272,17 @@ class Audit:
                     is_needed=kind != "range" or not is_whole,
                 )
             )
+            # Read last: no note above can be by a key that is newer than this.
+            book = await self.records.transact(partial(key_book, origin=origin))
+            is_rekeyed(book, self.signers[origin])  # raises unless our keys are those that stand
+            sizes = [parse(note.parse(text)[0]).size for text in (head.note, later) if text]
             try:
                 files = await asyncio.to_thread(
                     export.build,
                     origin=origin,
                     checkpoint=head.note,
-                    keys="".join(f"{key.vkey()}\n" for key in self.signers[origin]),
-                    policy=self.policies[origin].text(),
+                    keys=book.text(),
+                    policy=policy_at(self.policies[origin], book, *sizes).text(),
                     start=wish.start,
                     end=end,
                     entries=entries,
@@ -286,6 +300,8 @@ class Audit:
                 )
             except ExportInvalid as error:
                 raise MessageInvalid("export", violations=(("export", f"export.{error.code}"),)) from error
+            except KeyRefused as error:
+                raise StateConflict("a revoked key has signed that checkpoint", detail=error.code) from error
             await self.records.transact(
                 partial(self._log_export, caller=caller, head=head, wish=wish, end=end, files=files)
             )

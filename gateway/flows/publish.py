@@ -9,13 +9,17 @@ from functools import partial
 
 from audit import note, tiles, tree
 from audit.checkpoint import parse
-from audit.errors import AuditError, QuorumNotMet
+from audit.errors import AuditError, KeyRefused, QuorumNotMet
+from audit.head import Checkpoint as Head
+from audit.keys import KeyBook
 from audit.quorum import Policy
+from audit.trust import Trust
 from gateway.errors import AuditUnavailable
+from gateway.logkeys import read_book, turn
 from gateway.logs import leaves, newest_checkpoint, tile_reader
 from gateway.ports.clock import Clock
 from gateway.ports.files import LogFiles
-from gateway.ports.records import Checkpoint, LogHead, Records, Tile, Transaction, WitnessedSize
+from gateway.ports.records import Checkpoint, LogHead, LogKeys, Records, Tile, Transaction, WitnessedSize
 from gateway.ports.witness import Witness, WitnessConflict, WitnessRefused, WitnessUnavailable
 
 STEP = 64 * tiles.WIDTH
@@ -27,7 +31,10 @@ class Publish:
     """The publisher of all tenants' logs.
 
     A head that does not get its quorum is not published: proofs then lead to the one
-    before, while events are durable as ever.  `on_fork` hears of the origin where a
+    before, while events are durable as ever.  The head at which the log's keys changed is
+    published before any later one, however long that takes: a witness or monitor that
+    knows the old keys alone sees it.  `policies` name the witnesses; the log's own
+    keys are those of its book.  `on_fork` hears of the origin where a
     witness knows more of a log than we do: it fell back, or somebody forked it.
     """
 
@@ -57,36 +64,41 @@ class Publish:
         return moved
 
     async def _publish(self, origin: str) -> int:
-        head, newest = await self.records.transact(partial(_standing, origin=origin))
-        if head is None or not head.note:
+        head, keys, newest = await self.records.transact(partial(_standing, origin=origin))
+        if head is None or keys is None or not head.note:
             return 0
-        signed = parse(note.parse(head.note)[0])
-        moved = 0
-        if newest is None or newest.size < signed.size:
-            text = await self._cosigned(origin, head.note, signed.size)
-            at = self.clock.now()
-            newest = Checkpoint(origin, signed.size, signed.root, text, at)
-            await self.records.transact(partial(_keep, newest=newest))
-            moved = 1
-        if self.files is not None:
-            await self._lay_out(self.files, newest)
+        book, moved = read_book(keys), 0
+        is_first = (newest.size if newest is not None else 0) < turn(book) and _is_believed(
+            book, keys.handover
+        )
+        for text in (keys.handover, head.note) if is_first else (head.note,):
+            signed = parse(note.parse(text)[0])
+            if newest is None or newest.size < signed.size:
+                cosigned = await self._cosigned(book, text, signed)
+                is_kept = text == keys.handover
+                newest = Checkpoint(
+                    origin, signed.size, signed.root, cosigned, self.clock.now(), is_kept=is_kept
+                )
+                await self.records.transact(partial(_keep, newest=newest))
+                moved = 1
+            if self.files is not None:
+                await self._lay_out(self.files, newest)
         return moved
 
     # Witnesses.
 
-    async def _cosigned(self, origin: str, text: str, size: int) -> str:
+    async def _cosigned(self, book: KeyBook, text: str, head: Head) -> str:
         """Return the note with the witnesses' cosignatures.
 
         Raises:
             AuditUnavailable: They do not make the quorum.
         """
-        policy = self.policies[origin]
-        asked = [self._ask(origin, witness, text, size) for witness in self.witnesses]
+        asked = [self._ask(head.origin, witness, text, head.size) for witness in self.witnesses]
         for lines in await asyncio.gather(*asked):
             if lines:
                 text = note.add_signatures(text, lines)
         try:
-            policy.check(text)
+            Trust(book, self.policies[head.origin]).open(text)
         except QuorumNotMet as error:
             raise AuditUnavailable("too few witnesses have cosigned", detail="quorum_not_met") from error
         except AuditError as error:
@@ -115,7 +127,7 @@ class Publish:
         return ()
 
     async def _is_beyond(self, origin: str, size: int) -> bool:
-        head, _ = await self.records.transact(partial(_standing, origin=origin))
+        head, *_ = await self.records.transact(partial(_standing, origin=origin))
         return head is None or size > head.size
 
     # Files.
@@ -133,8 +145,16 @@ class Publish:
         await files.show(newest.log, newest.note)
 
 
-def _standing(tx: Transaction, origin: str) -> tuple[LogHead | None, Checkpoint | None]:
-    return tx.get(LogHead, origin), newest_checkpoint(tx, origin)
+def _standing(tx: Transaction, origin: str) -> tuple[LogHead | None, LogKeys | None, Checkpoint | None]:
+    return tx.get(LogHead, origin), tx.get(LogKeys, origin), newest_checkpoint(tx, origin)
+
+
+def _is_believed(book: KeyBook, handover: str) -> bool:
+    """Return whether there is a handover that no key has signed which was revoked since."""
+    try:
+        return bool(handover) and book.open(handover).size > 0
+    except KeyRefused:
+        return False
 
 
 def _keep(tx: Transaction, newest: Checkpoint) -> None:

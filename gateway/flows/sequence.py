@@ -4,20 +4,52 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from audit import checkpoint, tiles, tree
 from audit.errors import AuditError
+from audit.head import Checkpoint
+from audit.keys import KeyBook
 from audit.leaf import leaf_hash
 from audit.note import Signer
 from gateway.errors import AuditUnavailable
+from gateway.ledger import Ledger
+from gateway.logkeys import (
+    first_book,
+    is_rekeyed,
+    log_keys,
+    opened,
+    read_book,
+    rekeyed,
+    signers_at,
+    turn,
+)
 from gateway.logs import tile, tile_reader
 from gateway.ports.clock import Clock
 from gateway.ports.lock import CheckpointLock
-from gateway.ports.records import Leaf, LogHead, Records, Tile, Transaction
+from gateway.ports.records import Leaf, LogHead, LogKeys, Records, Tile, Transaction
 
 BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one transaction saw of a log: its head, its keys, and the head that the lock holds.
+
+    INVARIANT: until the head at which the keys changed is signed and kept (`is_handed_over`),
+    the log does not grow; so it is signed, and everybody who publishes finds it.
+    """
+
+    head: LogHead
+    book: KeyBook
+    is_handed_over: bool
+    locked: Checkpoint | None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the lock holds a head of this size."""
+        return self.locked is not None and self.locked.size >= self.head.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +65,27 @@ class Sequence:
 
     What the lock holds must be a past of what the database holds (R12): a database
     that was restored from a backup, or rewritten, gets nothing signed.
+
+    Keys change in (1) where `signers` are new to the log and `retiring` are those that
+    stand: one transaction writes `log.rekeyed`, gives it its place, and ends the old keys
+    and begins the new ones at the size S that this makes.  The head of size S is new
+    to everybody, says itself that the keys change, and is signed by all of them and kept
+    before the log grows on.  From that transaction on a process with the old keys signs nothing.
     """
 
     records: Records
     lock: CheckpointLock
     signers: Mapping[str, tuple[Signer, ...]]
     clock: Clock
+    ledger: Ledger
+    retiring: Mapping[str, tuple[Signer, ...]] = field(default_factory=dict)
 
     async def run(self) -> int:
         """Sequence everything that waits and return how many leaves there were.
 
         Raises:
-            AuditUnavailable: Detail `log_rolled_back`, `log_changed`, or why the lock does not answer.
+            AuditUnavailable: Detail `log_rolled_back`, `log_changed`, `log_key_retired`,
+                `log_key_missing`, `log_key_unknown`, or why the lock does not answer.
         """
         total = 0
         for origin in self.signers:
@@ -53,29 +94,70 @@ class Sequence:
 
     async def _sequence(self, origin: str) -> int:
         note = await self.lock.load(origin)
-        locked = self._opened(origin, note)
         total, moved = 0, BATCH
         while moved == BATCH:
-            head, moved = await self.records.transact(partial(self._advance, origin=origin, locked=locked))
+            standing, moved = await self.records.transact(partial(self._advance, origin=origin, note=note))
             total += moved
         # The lock may hold a head that a crash kept us from noting.
-        if locked is None or locked.size < head.size or head.note != note:
-            await self._sign(origin, head, note, locked)
+        if not standing.is_locked or standing.head.note != note:
+            await self._sign(origin, standing, note)
+        if not standing.is_handed_over:
+            total += await self._sequence(origin)  # now it is, and what waited meanwhile may follow
         return total
 
     # (1)
-    def _advance(
-        self, tx: Transaction, origin: str, locked: checkpoint.Checkpoint | None
-    ) -> tuple[LogHead, int]:
-        """Give the next leaves their places, and return the head and how many there were."""
-        standing = tx.get(LogHead, origin)
-        head = standing or LogHead(origin, 0, tree.EMPTY_ROOT, "")
-        if standing is None:
+    def _advance(self, tx: Transaction, origin: str, note: str | None) -> tuple[Standing, int]:
+        """Give the next leaves their places, and return what stands then and how many there were."""
+        standing, is_due = self._look(tx, origin, note)
+        if not standing.is_handed_over:
+            return standing, 0
+        head, moved = self._move(tx, origin, standing.head)
+        standing = replace(standing, head=head)
+        if is_due and moved < BATCH:
+            return self._rekey(tx, origin, standing), moved + 1
+        return standing, moved
+
+    def _look(self, tx: Transaction, origin: str, note: str | None) -> tuple[Standing, bool]:
+        """Return what stands, and whether our keys are to take over; make what a new log lacks."""
+        head = tx.get(LogHead, origin)
+        if head is None:
             if tx.find(Leaf, equal={"log": origin}, above={"seq": -1}, limit=1):
                 raise AuditUnavailable("the head of a log is gone", detail="log_changed")
+            head = LogHead(origin, 0, tree.EMPTY_ROOT, "")
             tx.add(head)
-        read = tile_reader(tx, origin)
-        refuse_fork(head, locked, read)
+        keys = tx.get(LogKeys, origin)
+        if keys is None:
+            notes = [text for text in (note, head.note) if text]
+            keys = LogKeys(origin, first_book(origin, *self._keys(origin), notes).text())
+            tx.add(keys)
+        book = read_book(keys)
+        locked = opened(book, origin, note) if note is not None else None
+        refuse_fork(head, locked, tile_reader(tx, origin))
+        is_handed_over = bool(keys.handover) or not 0 < turn(book) == head.size
+        return Standing(head, book, is_handed_over, locked), is_rekeyed(book, *self._keys(origin))
+
+    def _keys(self, origin: str) -> tuple[tuple[Signer, ...], tuple[Signer, ...]]:
+        """Return the keys that we sign with, and those that they take over from."""
+        return self.signers[origin], self.retiring.get(origin, ())
+
+    def _rekey(self, tx: Transaction, origin: str, standing: Standing) -> Standing:
+        """Write that the keys change as the log's next leaf, and let them change there."""
+        signing, retiring = self._keys(origin)
+        self.ledger.record(
+            tx,
+            next(tenant for tenant, its in self.ledger.origins.items() if its == origin),
+            "log.rekeyed",
+            None,
+            old=[key.key_id.hex() for key in standing.book.standing],
+            new=[signer.verifier.key_id.hex() for signer in signing],
+        )
+        head, _ = self._move(tx, origin, standing.head)
+        book = rekeyed(standing.book, signing, retiring, head.size)
+        tx.put(LogKeys(origin, book.text()))
+        return replace(standing, head=head, book=book, is_handed_over=False)
+
+    def _move(self, tx: Transaction, origin: str, head: LogHead) -> tuple[LogHead, int]:
+        """Give the leaves that wait their places, and return the head and how many there were."""
         waiting = tx.find(
             Leaf, equal={"log": origin, "seq": None}, order_by=("queued_at", "event_id"), limit=BATCH
         )
@@ -112,42 +194,30 @@ class Sequence:
         return replace(head, size=size, root=tree.root_of(size, read))
 
     # (2), (3)
-    async def _sign(
-        self, origin: str, head: LogHead, note: str | None, locked: checkpoint.Checkpoint | None
-    ) -> None:
+    async def _sign(self, origin: str, standing: Standing, note: str | None) -> None:
         """Sign the head, unless another process has locked a later one."""
-        while locked is None or locked.size < head.size:
-            at_s = int(self.clock.now().timestamp())
-            signed = await asyncio.to_thread(
-                checkpoint.sign, origin, head.size, head.root, self.signers[origin], at_s=at_s
-            )
+        held = [signer for keys in self._keys(origin) for signer in keys]
+        while not standing.is_locked:
+            head, at_s = standing.head, int(self.clock.now().timestamp())
+            keys = signers_at(standing.book, head.size, held)
+            signed = await asyncio.to_thread(checkpoint.sign, origin, head.size, head.root, keys, at_s=at_s)
             if await self.lock.swap(origin, note, signed):
                 note = signed
                 break
             note = await self.lock.load(origin)
-            locked = self._opened(origin, note)
-            head = await self.records.transact(partial(self._check, origin=origin, locked=locked))
+            standing, _ = await self.records.transact(partial(self._look, origin=origin, note=note))
         await self.records.transact(partial(self._keep, origin=origin, note=note or ""))
 
     @staticmethod
-    def _check(tx: Transaction, origin: str, locked: checkpoint.Checkpoint | None) -> LogHead:
-        head = _head(tx, origin)
-        refuse_fork(head, locked, tile_reader(tx, origin))
-        return head
-
-    def _keep(self, tx: Transaction, origin: str, note: str) -> None:
-        head = _head(tx, origin)
-        standing, signed = self._opened(origin, head.note or None), self._opened(origin, note)
-        if signed is not None and (standing is None or standing.size <= signed.size):
+    def _keep(tx: Transaction, origin: str, note: str) -> None:
+        head, keys = _head(tx, origin), log_keys(tx, origin)
+        book = read_book(keys)
+        signed = opened(book, origin, note)
+        standing = opened(book, origin, head.note) if head.note else None
+        if standing is None or standing.size <= signed.size:
             tx.put(replace(head, note=note))
-
-    def _opened(self, origin: str, note: str | None) -> checkpoint.Checkpoint | None:
-        if note is None:
-            return None
-        try:
-            return checkpoint.open_checkpoint(note, [signer.verifier for signer in self.signers[origin]])
-        except AuditError as error:
-            raise AuditUnavailable("a head of the log is not signed by us", detail="log_changed") from error
+        if not keys.handover and signed.size == turn(book) > 0:
+            tx.put(replace(keys, handover=note))
 
 
 def _head(tx: Transaction, origin: str) -> LogHead:
@@ -157,7 +227,7 @@ def _head(tx: Transaction, origin: str) -> LogHead:
     return head
 
 
-def refuse_fork(head: LogHead, locked: checkpoint.Checkpoint | None, read: tree.NodeReader) -> None:
+def refuse_fork(head: LogHead, locked: Checkpoint | None, read: tree.NodeReader) -> None:
     """Return if the tree of `locked` is a past of the tree that the database holds.
 
     Raises:

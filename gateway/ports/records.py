@@ -328,6 +328,19 @@ class LogHead(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class LogKeys(Record):
+    """All keys that a log ever signed with and the sizes that each may sign: a `keys.txt` (`audit.keys`).
+
+    `handover` is the checkpoint of the newest rotation, signed by the old and the new keys; empty
+    before there was one, and until it is signed.
+    """
+
+    log: str
+    text: str
+    handover: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint(Record):
     """A published checkpoint of a log (C2SP signed note), with the witnesses' cosignatures.
 

@@ -385,7 +385,7 @@ class AuditService:
     ) -> audit_pb2.GetCheckpointResponse:
         """Return the newest checkpoint."""
         head = await self.audit.checkpoint(caller())
-        return audit_pb2.GetCheckpointResponse(checkpoint=head.note, vkeys=self.audit.vkeys(caller()))
+        return audit_pb2.GetCheckpointResponse(checkpoint=head.note, vkeys=await self.audit.keys(caller()))
 
     async def GetInclusionProof(
         self, request: audit_pb2.GetInclusionProofRequest, _context: object

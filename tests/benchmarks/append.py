@@ -204,8 +204,8 @@ async def _open(url: str) -> AsyncIterator[Book]:
     records, clock = open_records(url), SystemClock()
     try:
         signers = {ORIGIN: (Signer(ORIGIN, os.urandom(32)),)}
-        sequence = Sequence(records, FakeLock(), signers, clock)
-        yield Book(records, Ledger(clock, {TENANT: ORIGIN}), sequence)
+        ledger = Ledger(clock, {TENANT: ORIGIN})
+        yield Book(records, ledger, Sequence(records, FakeLock(), signers, clock, ledger))
     finally:
         await records.close()
 

@@ -207,7 +207,7 @@ async def _opened(home: Path, seed: bytes, witness: HttpWitness | None = None) -
         yield Book(
             records,
             ledger,
-            Sequence(records, lock, {ORIGIN: signers}, clock),
+            Sequence(records, lock, {ORIGIN: signers}, clock, ledger),
             Publish(records, clock, {ORIGIN: policy}, (witness,) if witness else ()),
             PayloadKey.of(HOLDER, os.urandom(32)),
             {},

@@ -37,6 +37,7 @@ KEYS: Mapping[type[Record], tuple[str, ...]] = {
     port.SealedPayload: ("event_id", "slot"),
     port.Tile: ("log", "level", "index"),
     port.LogHead: ("log",),
+    port.LogKeys: ("log",),
     port.Checkpoint: ("log", "size"),
     port.WitnessedSize: ("log", "witness"),
 }

@@ -120,6 +120,7 @@ ERASURE_READS = (
     "records.transact/leaves",
     "records.transact/_sealed",
     "records.transact/_nodes",
+    "records.transact/key_book",
     "records.transact/_of_epoch",
     f"lock.load{CERTIFIED}",
     f"records.transact/_standing{CERTIFIED}",

@@ -74,6 +74,21 @@ def test_a_seed_that_is_none_is_refused_without_being_quoted(tmp_path: Path, tex
     assert "audit.signing_key" in str(fault.value)
 
 
+def test_keys_that_retire_are_read_like_those_that_sign(tmp_path: Path) -> None:
+    (tmp_path / "seed").write_text(SEED.hex())
+    made = with_seed(tmp_path / "seed")
+    assert compose.read_retiring(made) == {ORIGIN: (), "lethe.test/0b": ()}
+    both = {
+        "retiring_signing_key": tmp_path / "seed",
+        "retiring_signing_key_mldsa": tmp_path / "seed",
+    }
+    made = made.model_copy(update={"audit": made.audit.model_copy(update=both)})
+    assert [key.algorithm for key in compose.read_retiring(made)[ORIGIN]] == ["ed25519", "ml-dsa-44"]
+    (tmp_path / "seed").unlink()
+    with pytest.raises(ConfigInvalid, match=r"audit\.retiring_signing_key"):
+        compose.read_retiring(made)
+
+
 async def test_a_backend_that_does_not_answer_is_off_the_board_until_it_does() -> None:
     w = World()
     board = w.flows.backends

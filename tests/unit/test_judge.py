@@ -181,7 +181,7 @@ async def test_every_decision_of_the_gateway_is_replayed_from_its_leaf_alone() -
     with pytest.raises(PolicyDenied):
         await w.upload("ann")
     decisions = w.events("decision.made")
-    assert [event["dec"] for event in decisions] == ["allow", "deny", "allow", "deny", "deny"]
+    assert [event["dec"] for event in decisions] == ["allow", "allow", "deny", "allow", "deny", "deny"]
     assert {event["rc"] for event in decisions} >= {"DENY_NO_EXPLICIT_CONSENT", "DENY_RESTRICTED"}
     for event in decisions:
         replayed = coded.recompute(event, None, SOURCES)

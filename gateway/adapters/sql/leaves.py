@@ -1,4 +1,4 @@
-"""The audit leaves, what their seals fix, the tiles of the tree and its checkpoints."""
+"""The audit leaves, what their seals fix, the tiles of the tree, its checkpoints and the log's keys."""
 
 from datetime import datetime
 
@@ -77,6 +77,16 @@ class LogHeadRow(Table, table=True):
     root: bytes = blob()
     note: str = words()
     min_index: int = whole()
+
+
+class LogKeysRow(Table, table=True):
+    """Table of `LogKeys`."""
+
+    __tablename__ = "log_keys"
+
+    log: str = words(key=True)
+    text: str = words()
+    handover: str = words()
 
 
 class CheckpointRow(Table, table=True):

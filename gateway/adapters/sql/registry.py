@@ -19,6 +19,7 @@ from gateway.adapters.sql.leaves import (
     CheckpointRow,
     LeafRow,
     LogHeadRow,
+    LogKeysRow,
     SealedPayloadRow,
     TileRow,
     WitnessedSizeRow,
@@ -49,6 +50,7 @@ ROWS: Mapping[type[Record], type[Table]] = {
     records.SealedPayload: SealedPayloadRow,
     records.Tile: TileRow,
     records.LogHead: LogHeadRow,
+    records.LogKeys: LogKeysRow,
     records.Checkpoint: CheckpointRow,
     records.WitnessedSize: WitnessedSizeRow,
 }

@@ -162,7 +162,9 @@ class GetCheckpointResponse(_message.Message):
     """The checkpoint, a C2SP signed note."""
     @_builtins.property
     def vkeys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Verifier keys of the log (C2SP vkeys). Trust them only as far as you trust this connection."""
+        """Keys of the log, each a line of keys.txt: a C2SP vkey, followed by from=, until= or revoked= and a size
+        once keys were rotated. Trust them only as far as you trust this connection.
+        """
 
     def __init__(
         self,

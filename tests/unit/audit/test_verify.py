@@ -702,6 +702,8 @@ def test_an_old_checkpoint_may_be_exported_under_the_key_of_today() -> None:
     assert verify_export(files, keys).fault == ""
     revoked = f"{SIGNER.vkey()}\n{new.vkey()} from=10 revoked=0\n"
     assert fault(files, revoked) == "key_revoked"
+    stolen = f"{SIGNER.vkey()} until=10\n{new.vkey()} from=10 revoked=20\n"
+    assert fault(files, stolen) == "key_not_begun"
 
 
 def test_a_quorum_of_witnesses_is_asked_for_by_trust_and_every_signature_counts() -> None:

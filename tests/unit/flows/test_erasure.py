@@ -94,7 +94,7 @@ async def test_the_certificate_says_what_the_leaf_says_and_names_nobody(w: World
         assert needle not in certificate.opening
     await w.log()
     proof = await w.flows.audit.inclusion(OFFICER, certificate.event_id)
-    trust = "\n".join(w.flows.audit.vkeys(OFFICER))
+    trust = "\n".join(await w.flows.audit.keys(OFFICER))
     assert verify_certificate(proof.tlog_proof, certificate.opening, trust).verdict == "valid"
 
 
