@@ -38,6 +38,7 @@ from gateway.flows.erasure import Erasure
 from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
+from gateway.flows.prune import Prune
 from gateway.flows.publish import Publish
 from gateway.flows.release import Release
 from gateway.flows.sequence import Sequence
@@ -110,6 +111,7 @@ class Flows:
     audit: Audit
     sequence: Sequence
     publish: Publish
+    prune: Prune
     sweep: Sweep
     ledger: Ledger
     packs: Mapping[str, Pack]
@@ -260,6 +262,7 @@ def flows(
             outside.log_files,
             lambda _origin: alarm("log_forked"),
         ),
+        prune=Prune(records, ledger, clock, _days(settings.audit.entry_term_days), outside.log_files),
         sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys),
         ledger=ledger,
         packs=packs,
@@ -268,6 +271,10 @@ def flows(
         records=records,
         backends=board,
     )
+
+
+def _days(number: int | None) -> timedelta | None:
+    return None if number is None else timedelta(days=number)
 
 
 def services(wired: Flows) -> Services:
@@ -521,6 +528,7 @@ def background(
         ("sequence_failing", settings.audit.sequence_interval_ms / 1000, wired.sequence.run),
         ("publish_failing", settings.audit.sequence_interval_ms / 1000, wired.publish.run),
         ("sweep_failing", settings.sweep.interval_s, sweep),
+        ("prune_failing", settings.sweep.interval_s, wired.prune.run),
         ("door_watch_failing", settings.listen.reload_s, watch_door),
         ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),
         ("key_cache_failing", KEY_CACHE_TTL.total_seconds() / 10, forget_keys),
@@ -600,6 +608,8 @@ async def refuse_rollback(wired: Flows) -> None:
 
 async def refuse_past(wired: Flows) -> None:
     """Refuse to start while the clock is behind the log by more than the declared skew.
+
+    A log whose last leaf is pruned has none that tells: that leaf was older than the term.
 
     Raises:
         ConfigInvalid: It is; a leaf written now would lie in the past of the log.

@@ -79,7 +79,8 @@ class AuditSection(Section):
     `lock` is a directory that no backup of the database is restored with; without it,
     the one beside the keyring, which backups leave out, too.  `policy`
     is a C2SP tlog-policy file whose quorum a head needs to be published; without
-    one, none.  `published` is a folder in which the logs lie as static files.
+    one, none.  `published` is a folder in which the logs lie as static files.  Entries older
+    than `entry_term_days` are let go in bundles of 256, their hashes stay; without it, none.
     """
 
     signing_key: Path
@@ -90,6 +91,7 @@ class AuditSection(Section):
     published: Path | None = None
     sequence_interval_ms: Annotated[int, Field(ge=1)] = 200
     payload_term_days: Annotated[int, Field(gt=0)] = 731
+    entry_term_days: Annotated[int, Field(gt=0)] | None = None
 
 
 class ControllerSection(Section):

@@ -78,7 +78,9 @@ def list_(
 @app.command()
 def export(
     out: Annotated[Path, typer.Option(help="A new or empty folder.")],
-    start: Annotated[int, typer.Option("--from", min=0, help="Index of the first leaf.")] = 0,
+    start: Annotated[
+        int, typer.Option("--from", min=0, help="Index of the first leaf; 0: the oldest kept.")
+    ] = 0,
     end: Annotated[int, typer.Option("--to", min=0, help="Index after the last; 0: all.")] = 0,
     size: Annotated[int, typer.Option(min=0, help="Size of a stored checkpoint; 0: the newest.")] = 0,
     previous: Annotated[
