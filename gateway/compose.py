@@ -14,8 +14,11 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from audit.errors import NoteInvalid, TrustInvalid
+from audit.fsck import FsckReport, Step
+from audit.keys import KeyBook
 from audit.note import Algorithm, Signer
 from audit.quorum import Log, Policy
+from audit.trust import Trust
 from gateway.adapters import telemetry
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.inference_grpc import GrpcInference
@@ -35,6 +38,7 @@ from gateway.flows.audit import Audit
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import HELD_CLASSES, Dsrs
 from gateway.flows.erasure import Erasure
+from gateway.flows.fsck import Fsck
 from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
@@ -665,6 +669,33 @@ def metrics_port(settings: Settings, registry: CollectorRegistry) -> Callable[[]
         thread.join()
 
     return close
+
+
+async def fsck_database(
+    settings: Settings, trust: Trust | None, *, deep: bool, step: Step
+) -> list[FsckReport]:
+    """Return what each log in the database was found to be; no server and no other door is needed.
+
+    Without `trust` the configured keys count, and the configured policy's quorum.
+
+    Raises:
+        SchemaMismatch: The database wants `lethe migrate`, or a newer Lethe.
+        ConfigInvalid: A file that the configuration names cannot be read.
+        StoreUnavailable: The database does not answer.
+    """
+    signers = read_signers(settings)
+    policies = read_policies(settings, signers)
+    own = {
+        origin: Trust(KeyBook.of(signer.verifier for signer in keys), policies[origin])
+        for origin, keys in signers.items()
+    }
+    records = open_records(records_url(settings))
+    try:
+        await records.check_schema()
+        check = Fsck(records, {origin: trust or own[origin] for origin in own})
+        return [await check.run(origin, deep=deep, step=step) for origin in own]
+    finally:
+        await records.close()
 
 
 def lock_directory(settings: Settings) -> Path:

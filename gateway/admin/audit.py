@@ -13,13 +13,11 @@ from gateway.admin import options
 from gateway.admin.exits import FAILED, USAGE, VERDICTS
 from gateway.admin.export import fetch
 from gateway.admin.files import refuse_existing, write_whole
-from gateway.admin.fsck import fsck
 from gateway.admin.output import Form, emit, fail, show
 from gateway.admin.replay import judge_completeness, judge_violations, replayed, shown
 from gateway.admin.session import pages, talk
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The audit log.")
-app.command()(fsck)
 
 
 @app.command()

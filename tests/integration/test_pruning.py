@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,61 +10,21 @@ from pathlib import Path
 import pytest
 
 from audit import checkpoint, fsck, proof, tree
-from audit.note import Verifier
 from audit.verify import verify_export
-from gateway import compose
-from gateway.adapters.log_folder import LogFolder
-from gateway.adapters.sql.records import open_records
-from gateway.adapters.sql.schema import migrate
 from gateway.flows.audit import Wish
-from gateway.ports.records import Leaf, Records, Transaction
-from tests.world import OFFICER, ORIGIN, TENANT, World
+from gateway.ports.records import Leaf
+from tests.ground import Ground, open_ground
+from tests.world import OFFICER
 
 TERM = timedelta(days=30)
 EVENTS = 1_500
 
 
-@dataclass
-class Ground:
-    """The flows over a real database and a real folder."""
-
-    world: World
-    records: Records
-    flows: compose.Flows
-    published: Path
-
-    @property
-    def verifiers(self) -> list[Verifier]:
-        return [signer.verifier for signer in self.world.signers[ORIGIN]]
-
-    async def grow(self, number: int) -> str:
-        """Write so many events, sequence and publish them; return the checkpoint."""
-
-        def write(tx: Transaction) -> None:
-            for _ in range(number):
-                self.flows.ledger.record(tx, TENANT, "signal.recorded", None, sig=["gpc"])
-
-        await self.records.transact(write)
-        return await self.log()
-
-    async def log(self) -> str:
-        await self.flows.sequence.run()
-        await self.flows.publish.run()
-        return (await self.flows.audit.checkpoint(OFFICER)).note
-
-
 @pytest.fixture
 async def ground(tmp_path: Path, records_url: str) -> AsyncIterator[Ground]:
     url = records_url or f"sqlite://{tmp_path}/lethe.db"
-    await migrate(url)
-    records = open_records(url)
-    (tmp_path / "log").mkdir()
-    world = World()
-    outside = replace(world.outside, records=records, log_files=LogFolder(tmp_path / "log"))
-    audit = world.settings.audit.model_copy(update={"entry_term_days": TERM.days})
-    settings = world.settings.model_copy(update={"audit": audit})
-    yield Ground(world, records, compose.flows(settings, outside, world.signers), tmp_path / "log" / ORIGIN)
-    await records.close()
+    async with open_ground(tmp_path, url, entry_term_days=TERM.days) as opened:
+        yield opened
 
 
 async def test_everything_handed_out_before_verifies_after_the_log_is_pruned(ground: Ground) -> None:
