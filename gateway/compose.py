@@ -27,6 +27,7 @@ from gateway.adapters.lock_file import FileLock
 from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.objects_local import FileObjects
 from gateway.adapters.sql.records import is_sqlite, open_records, sqlite_path
+from gateway.adapters.timestamp import HttpTimestamps
 from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
 from gateway.caller import Caller
@@ -46,6 +47,7 @@ from gateway.flows.prune import Prune
 from gateway.flows.publish import Publish
 from gateway.flows.release import Release
 from gateway.flows.sequence import Sequence
+from gateway.flows.stamp import Stamp
 from gateway.flows.subject import Subjects
 from gateway.flows.sweep import Sweep
 from gateway.flows.upload import QUEUE, Upload, UploadLimits
@@ -61,6 +63,7 @@ from gateway.ports.keys import KeyService
 from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Leaf, LogHead, PackText, Records, Transaction
+from gateway.ports.timestamp import TimestampInvalid, Timestamps
 from gateway.ports.witness import Witness
 from gateway.rpc import services as rpc
 from gateway.rpc.certificates import CertificateFiles, Reloader
@@ -70,7 +73,13 @@ from gateway.rpc.identity import Directory
 from gateway.rpc.interceptors import Guard
 from gateway.rpc.server import Services, make_server
 from gateway.rpc.sight import Sight
-from gateway.settings import BackendSection, ConfigInvalid, Settings, WitnessSection
+from gateway.settings import (
+    BackendSection,
+    ConfigInvalid,
+    Settings,
+    TimestampsSection,
+    WitnessSection,
+)
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
 from gateway.vault.safe import Safe
@@ -79,6 +88,8 @@ from policy.pack import Pack, load_packs
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
+STAMP_LOOK_S = 30.0
+"""How often a checkpoint that is due is looked for, and an authority that failed is asked again."""
 SKEW = timedelta(seconds=5)
 """By how much a leaf's time may lag behind the log (the export verifier allows the same)."""
 
@@ -97,6 +108,7 @@ class Outside:
     lock: CheckpointLock
     witnesses: tuple[Witness, ...] = ()
     log_files: LogFiles | None = None
+    timestamps: Timestamps | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,7 @@ class Flows:
     audit: Audit
     sequence: Sequence
     publish: Publish
+    stamp: Stamp
     prune: Prune
     sweep: Sweep
     ledger: Ledger
@@ -266,6 +279,14 @@ def flows(
             outside.log_files,
             lambda _origin: alarm("log_forked"),
         ),
+        stamp=Stamp(
+            records,
+            clock,
+            origins,
+            outside.timestamps,
+            timedelta(seconds=stamping.interval_s if (stamping := settings.audit.timestamps) else 0),
+            outside.log_files,
+        ),
         prune=Prune(records, ledger, clock, _days(settings.audit.entry_term_days), outside.log_files),
         sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys),
         ledger=ledger,
@@ -358,6 +379,20 @@ def witness(section: WitnessSection) -> HttpWitness:
         raise ConfigInvalid("audit.witnesses: a key or a certificate cannot be read") from error
 
 
+def timestamps(section: TimestampsSection) -> HttpTimestamps:
+    """Return the door to the timestamping authority.
+
+    Raises:
+        ConfigInvalid: Its certificates cannot be read.
+    """
+    try:
+        return HttpTimestamps(
+            section.url, section.roots.read_bytes(), timeout_s=section.timeout_s, ca=section.ca
+        )
+    except (OSError, TimestampInvalid) as error:
+        raise ConfigInvalid("audit.timestamps: a certificate cannot be read") from error
+
+
 def inference(section: BackendSection) -> Inference:
     """Return the door to one backend."""
     try:
@@ -402,6 +437,9 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         witnesses = tuple(map(witness, settings.audit.witnesses))
         for door in witnesses:
             stack.push_async_callback(door.close)
+        stamping = timestamps(settings.audit.timestamps) if settings.audit.timestamps else None
+        if stamping is not None:
+            stack.push_async_callback(stamping.close)
         yield Outside(
             clock=SystemClock(),
             records=records,
@@ -413,6 +451,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             lock=lock,
             witnesses=witnesses,
             log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
+            timestamps=stamping,
         )
 
 
@@ -532,6 +571,7 @@ def background(
         ("sequence_failing", settings.audit.sequence_interval_ms / 1000, wired.sequence.run),
         ("publish_failing", settings.audit.sequence_interval_ms / 1000, wired.publish.run),
         ("sweep_failing", settings.sweep.interval_s, sweep),
+        ("timestamp_failing", STAMP_LOOK_S, wired.stamp.run),
         ("prune_failing", settings.sweep.interval_s, wired.prune.run),
         ("door_watch_failing", settings.listen.reload_s, watch_door),
         ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),

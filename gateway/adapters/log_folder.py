@@ -1,6 +1,7 @@
 """Published logs in a folder: one folder a log, in the layout of C2SP tlog-tiles.
 
     ORIGIN/checkpoint, ORIGIN/tile/LEVEL/INDEX, ORIGIN/tile/entries/INDEX
+    ORIGIN/checkpoint.stamped, ORIGIN/checkpoint.tsr (where an authority stamps checkpoints)
 
 Serve hash tiles and checkpoints to everybody, entry bundles to whom they concern.
 """
@@ -48,7 +49,12 @@ class LogFolder:
 
     async def show(self, origin: str, checkpoint: str) -> None:
         """Replace the checkpoint."""
-        await asyncio.to_thread(self._show, origin, checkpoint)
+        await asyncio.to_thread(self._show, origin, "checkpoint", checkpoint.encode())
+
+    async def show_stamped(self, origin: str, checkpoint: str, timestamp: bytes) -> None:
+        """Replace the stamped checkpoint and its timestamp."""
+        await asyncio.to_thread(self._show, origin, "checkpoint.stamped", checkpoint.encode())
+        await asyncio.to_thread(self._show, origin, "checkpoint.tsr", timestamp)
 
     def _home(self, origin: str) -> Path:
         parts = origin.split("/")
@@ -91,11 +97,11 @@ class LogFolder:
         except OSError as error:
             raise AuditUnavailable("the published log cannot be pruned", detail="folder") from error
 
-    def _show(self, origin: str, checkpoint: str) -> None:
-        path = self._home(origin) / "checkpoint"
+    def _show(self, origin: str, name: str, content: bytes) -> None:
+        path = self._home(origin) / name
         try:
             _make_folders(path.parent)
-            write_draft(path, checkpoint.encode(), _MODE).replace(path)
+            write_draft(path, content, _MODE).replace(path)
             sync_folder(path.parent)
         except OSError as error:
             raise AuditUnavailable("the checkpoint cannot be shown", detail="folder") from error

@@ -276,6 +276,7 @@ class Audit:
                     found=found,
                     erasures=erasers,
                     later=later,
+                    timestamp=head.timestamp,
                     derive=derive,
                 )
             except ExportInvalid as error:

@@ -27,3 +27,9 @@ class LogFiles(Protocol):
 
     async def show(self, origin: str, checkpoint: str) -> None:
         """Put the checkpoint in the place of the one before, whole or not at all."""
+
+    async def show_stamped(self, origin: str, checkpoint: str, timestamp: bytes) -> None:
+        """Show the newest checkpoint that has a timestamp, and its timestamp, beside `checkpoint`.
+
+        May be repeated; each of the two is replaced whole, one after the other.
+        """
