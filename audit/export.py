@@ -27,6 +27,8 @@ LEFT_EDGE, RIGHT_EDGE = "proofs/left-edge", "proofs/right-edge"
 INDICES, LEAF_HASHES = "proofs/indices", "proofs/leaf-hashes"
 LATER, LATER_CONSISTENCY = "proofs/later-checkpoint", "proofs/later-consistency"
 CONSISTENCY, KEYS, POLICY, GUIDE = "consistency", "keys.txt", "policy.txt", "VERIFY.md"
+TIMESTAMP = "checkpoint.tsr"
+"""An authority's timestamp over the checkpoint, where there is one; it takes its certificates to verify."""
 DERIVED = frozenset(
     {"article30.csv", "article30.json", "events.csv", "events.parquet", "ocsf.jsonl", "report.html"}
 )
@@ -281,6 +283,7 @@ def build(
     found: Sequence[Payload] = (),
     erasures: Mapping[int, bytes] | None = None,
     later: str | None = None,
+    timestamp: bytes | None = None,
     facts: Facts | None = None,
     derive: Derive | None = None,
 ) -> dict[str, bytes]:
@@ -306,6 +309,7 @@ def build(
         found: What became of each payload that an entry seals, by index and slot.
         erasures: Leaves that erased payloads and are not among `entries`, by index; more do no harm.
         later: A signed note of a larger size, where such a leaf lies beyond the checkpoint.
+        timestamp: A response of RFC 3161 over the checkpoint, in DER; nothing here looks into it.
         derive: Makes the derived files; without it there are none.
 
     Raises:
@@ -338,6 +342,8 @@ def build(
         **_policies(reading.packs(), packs),
         **_derived(derive, source, signer),
     }
+    if timestamp:
+        files[TIMESTAMP] = timestamp
     if sum(map(is_proof_path, files)) > MAX_PROOFS:
         raise ExportInvalid("selection_too_large", "too many leaves to prove one by one: use `hashes`")
     files[MANIFEST] = manifest(span, reading, tally, terms, facts, files)

@@ -28,6 +28,8 @@ from audit.tiles import HEIGHT, MAX_BUNDLE_BYTES, MAX_ENTRY_BYTES, WIDTH
 from audit.tree import HASH_BYTES
 
 CHECKPOINT = "checkpoint"
+HEAD = "head"
+"""Where a fault of a head lies that is no published checkpoint."""
 
 Read = Callable[[str], bytes | None]
 """Path below the log's prefix to what is published there; None where nothing is."""
@@ -117,6 +119,7 @@ def compare(
     verifiers: Sequence[Verifier] | None,
     rows: Rows,
     *,
+    head: Checkpoint | None = None,
     min_index: int = 0,
     deep: bool = False,
     step: Step = lambda _entries: None,
@@ -130,11 +133,13 @@ def compare(
         read: Reads a resource; an AuditError it raises is a fault of the resource, all else is let through.
         verifiers: Keys of the log; without any trust (None) the verdict is at best `untrusted`.
         rows: Every row from the minimum index on; of those before it any may be gone.
+        head: What is believed in place of a published checkpoint, which is then not read; bundles
+            help, where there are any, to tell which tile is at fault.
         min_index: The log's minimum index.
         deep: Also parse each entry: it must be a leaf of the closed schema.
         step: Is told the progress.
     """
-    log = _Log(read, min_index)
+    log = _Log(read, min_index, known=head)
     return _report(log, verifiers, _rows(log, rows), deep, step)
 
 
@@ -189,6 +194,7 @@ class _Log:
 
     read: Read
     min_index: int
+    known: Checkpoint | None = None
     head: Checkpoint = _NO_HEAD
     entries: int = 0
     pruned: int = 0
@@ -201,6 +207,8 @@ class _Log:
 
     def read_head(self, verifiers: Sequence[Verifier] | None) -> Checkpoint:
         """Return the checkpoint that the log is checked against."""
+        if self.known is not None:
+            return self.known
         content = self.resource(CHECKPOINT)
         if content is None:
             raise _Fault("checkpoint_missing", "there is none", path=CHECKPOINT)
@@ -400,7 +408,8 @@ def _blame(log: _Log, edge: Mapping[int, bytes]) -> _Fault:
     below = {level: _from_below(log, level) or tile for level, tile in edge.items()}
     wrong = [level for level in edge if below[level] != edge[level]]
     if not wrong or _root(log, below) != log.head.root:
-        return _Fault("root_differs", "its root is not that of the tiles", path=CHECKPOINT)
+        where = CHECKPOINT if log.known is None else HEAD
+        return _Fault("root_differs", "its root is not that of the tiles", path=where)
     level = min(wrong)
     index = log.size >> HEIGHT * (level + 1)
     path = tiles.tile_path(level, index, tiles.width(level, index, log.size))

@@ -120,7 +120,8 @@ class Report:
         payloads: Number of payloads by class and state.
         continues: Size of the log from which it is shown to have grown; 0 is nothing.
         expires_ms: When the recipient must have destroyed it, or None.
-        unchecked: Derived files whose content could not be made again here.
+        unchecked: Derived files whose content could not be made again here, and a timestamp, which needs
+            the certificates of its authority.
     """
 
     verdict: Literal["valid", "invalid", "untrusted"]
@@ -212,7 +213,9 @@ def _verify(files: Mapping[str, bytes], trust: Trust, previous: Mapping[str, byt
     source = replace(source, vkeys=export.signing_keys(source.note, keys, signer))
     # (9)
     unchecked = derive.check(files, source, trust.verifiers)
-    allowed |= {*_ALWAYS, *_BY_KIND[span.kind], *export.DERIVED}
+    allowed |= {*_ALWAYS, *_BY_KIND[span.kind], *export.DERIVED, export.TIMESTAMP}
+    if export.TIMESTAMP in files:
+        unchecked = (*unchecked, export.TIMESTAMP)
     if span.kind == "events":
         allowed |= {export.proof_path(index) for index in reading.indices}
     _check_manifest(files, stated, export.manifest(span, reading, tally, terms, source.facts, _listed(files)))

@@ -14,8 +14,11 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from audit.errors import NoteInvalid, TrustInvalid
+from audit.fsck import FsckReport, Step
+from audit.keys import KeyBook
 from audit.note import Algorithm, Signer
 from audit.quorum import Policy
+from audit.trust import Trust
 from gateway.adapters import telemetry
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.inference_grpc import GrpcInference
@@ -24,6 +27,7 @@ from gateway.adapters.lock_file import FileLock
 from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.objects_local import FileObjects
 from gateway.adapters.sql.records import is_sqlite, open_records, sqlite_path
+from gateway.adapters.timestamp import HttpTimestamps
 from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
 from gateway.caller import Caller
@@ -35,14 +39,17 @@ from gateway.flows.audit import Audit
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import HELD_CLASSES, Dsrs
 from gateway.flows.erasure import Erasure
+from gateway.flows.fsck import Fsck
 from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
+from gateway.flows.prune import Prune
 from gateway.flows.publish import Publish
 from gateway.flows.release import Release
 from gateway.flows.retention import Retention
 from gateway.flows.rotation import Rotation
 from gateway.flows.sequence import Sequence
+from gateway.flows.stamp import Stamp
 from gateway.flows.subject import Subjects
 from gateway.flows.sweep import Sweep
 from gateway.flows.upload import QUEUE, Upload, UploadLimits
@@ -50,6 +57,7 @@ from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger
+from gateway.logkeys import read_book
 from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.files import LogFiles
@@ -57,7 +65,8 @@ from gateway.ports.inference import BackendFacts, Inference
 from gateway.ports.keys import KeyService
 from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import Leaf, LogHead, PackText, Records, Transaction
+from gateway.ports.records import Leaf, LogHead, LogKeys, PackText, Records, Transaction
+from gateway.ports.timestamp import TimestampInvalid, Timestamps
 from gateway.ports.witness import Witness
 from gateway.rpc import services as rpc
 from gateway.rpc.certificates import CertificateFiles, Reloader
@@ -67,7 +76,13 @@ from gateway.rpc.identity import Directory
 from gateway.rpc.interceptors import Guard
 from gateway.rpc.server import Services, make_server
 from gateway.rpc.sight import Sight
-from gateway.settings import BackendSection, ConfigInvalid, Settings, WitnessSection
+from gateway.settings import (
+    BackendSection,
+    ConfigInvalid,
+    Settings,
+    TimestampsSection,
+    WitnessSection,
+)
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
 from gateway.vault.safe import Safe
@@ -77,6 +92,8 @@ from policy.retention import Line
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
+STAMP_LOOK_S = 30.0
+"""How often a checkpoint that is due is looked for, and an authority that failed is asked again."""
 SKEW = timedelta(seconds=5)
 """By how much a leaf's time may lag behind the log (the export verifier allows the same)."""
 
@@ -95,6 +112,7 @@ class Outside:
     lock: CheckpointLock
     witnesses: tuple[Witness, ...] = ()
     log_files: LogFiles | None = None
+    timestamps: Timestamps | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +133,8 @@ class Flows:
     audit: Audit
     sequence: Sequence
     publish: Publish
+    stamp: Stamp
+    prune: Prune
     sweep: Sweep
     ledger: Ledger
     packs: Mapping[str, Pack]
@@ -270,6 +290,15 @@ def flows(
             outside.log_files,
             lambda _origin: alarm("log_forked"),
         ),
+        stamp=Stamp(
+            records,
+            clock,
+            origins,
+            outside.timestamps,
+            timedelta(seconds=stamping.interval_s if (stamping := settings.audit.timestamps) else 0),
+            outside.log_files,
+        ),
+        prune=Prune(records, ledger, clock, _days(settings.audit.entry_term_days), outside.log_files),
         sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys),
         ledger=ledger,
         packs=packs,
@@ -289,6 +318,10 @@ def _terms(settings: Settings) -> tuple[Line, ...]:
         Line("deployment", "house", kind, None, length, "", ("This gateway's configuration",))
         for kind, length in told.items()
     )
+
+
+def _days(number: int | None) -> timedelta | None:
+    return None if number is None else timedelta(days=number)
 
 
 def services(wired: Flows) -> Services:
@@ -385,6 +418,20 @@ def witness(section: WitnessSection) -> HttpWitness:
         raise ConfigInvalid("audit.witnesses: a key or a certificate cannot be read") from error
 
 
+def timestamps(section: TimestampsSection) -> HttpTimestamps:
+    """Return the door to the timestamping authority.
+
+    Raises:
+        ConfigInvalid: Its certificates cannot be read.
+    """
+    try:
+        return HttpTimestamps(
+            section.url, section.roots.read_bytes(), timeout_s=section.timeout_s, ca=section.ca
+        )
+    except (OSError, TimestampInvalid) as error:
+        raise ConfigInvalid("audit.timestamps: a certificate cannot be read") from error
+
+
 def inference(section: BackendSection) -> Inference:
     """Return the door to one backend."""
     try:
@@ -429,6 +476,9 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         witnesses = tuple(map(witness, settings.audit.witnesses))
         for door in witnesses:
             stack.push_async_callback(door.close)
+        stamping = timestamps(settings.audit.timestamps) if settings.audit.timestamps else None
+        if stamping is not None:
+            stack.push_async_callback(stamping.close)
         yield Outside(
             clock=SystemClock(),
             records=records,
@@ -440,6 +490,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             lock=lock,
             witnesses=witnesses,
             log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
+            timestamps=stamping,
         )
 
 
@@ -560,6 +611,8 @@ def background(
         ("sequence_failing", settings.audit.sequence_interval_ms / 1000, wired.sequence.run),
         ("publish_failing", settings.audit.sequence_interval_ms / 1000, wired.publish.run),
         ("sweep_failing", settings.sweep.interval_s, sweep),
+        ("timestamp_failing", STAMP_LOOK_S, wired.stamp.run),
+        ("prune_failing", settings.sweep.interval_s, wired.prune.run),
         ("door_watch_failing", settings.listen.reload_s, watch_door),
         ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),
         ("key_cache_failing", KEY_CACHE_TTL.total_seconds() / 10, forget_keys),
@@ -645,6 +698,8 @@ async def refuse_rollback(wired: Flows) -> None:
 async def refuse_past(wired: Flows) -> None:
     """Refuse to start while the clock is behind the log by more than the declared skew.
 
+    A log whose last leaf is pruned has none that tells: that leaf was older than the term.
+
     Raises:
         ConfigInvalid: It is; a leaf written now would lie in the past of the log.
     """
@@ -699,6 +754,35 @@ def metrics_port(settings: Settings, registry: CollectorRegistry) -> Callable[[]
         thread.join()
 
     return close
+
+
+async def fsck_database(
+    settings: Settings, trust: Trust | None, *, deep: bool, step: Step
+) -> list[FsckReport]:
+    """Return what each log in the database was found to be; no server and no other door is needed.
+
+    Without `trust` the configured keys count, and the configured policy's quorum.
+
+    Raises:
+        SchemaMismatch: The database wants `lethe migrate`, or a newer Lethe.
+        ConfigInvalid: A file that the configuration names cannot be read.
+        StoreUnavailable: The database does not answer.
+    """
+    signers, policies = read_signers(settings), read_policies(settings)
+    records = open_records(records_url(settings))
+    try:
+        await records.check_schema()
+        own: dict[str, Trust] = {}
+        for origin, keys in signers.items():
+            kept = await records.transact(lambda tx, origin=origin: tx.get(LogKeys, origin))  # type: ignore[misc]  # bound now
+            book = read_book(kept) if kept else KeyBook.of(signer.verifier for signer in keys)
+            # The book's retired keys signed what stands; that the standing ones are ours is asked first.
+            is_ours = {signer.verifier for signer in keys} <= set(book.verifiers)
+            own[origin] = Trust(book if is_ours else KeyBook.of(s.verifier for s in keys), policies[origin])
+        check = Fsck(records, {origin: trust or own[origin] for origin in own})
+        return [await check.run(origin, deep=deep, step=step) for origin in own]
+    finally:
+        await records.close()
 
 
 def lock_directory(settings: Settings) -> Path:

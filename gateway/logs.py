@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from audit import tiles, tree
-from gateway.errors import AuditUnavailable
-from gateway.ports.records import Checkpoint, Leaf, Tile, Transaction
+from gateway.errors import AuditUnavailable, StateConflict
+from gateway.ports.records import Checkpoint, Leaf, LogHead, Tile, Transaction
 
 
 def tile_reader(tx: Transaction, origin: str) -> tree.NodeReader:
@@ -31,12 +31,30 @@ def newest_checkpoint(tx: Transaction, origin: str) -> Checkpoint | None:
     return next(iter(tx.find(Checkpoint, equal={"log": origin}, order_by=("-size",), limit=1)), None)
 
 
+def refuse_pruned(tx: Transaction, origin: str, index: int) -> None:
+    """Return if the log keeps its leaves from `index` on.
+
+    Raises:
+        StateConflict: It does not (detail `range.pruned`); `min_index` in its metadata says from where on.
+    """
+    head = tx.get(LogHead, origin)
+    if head is not None and index < head.min_index:
+        raise pruned(head.min_index)
+
+
+def pruned(min_index: int) -> StateConflict:
+    """Return the refusal of what lies below the minimum index."""
+    return StateConflict("the event is not kept any more", detail="range.pruned", min_index=str(min_index))
+
+
 def leaves(tx: Transaction, origin: str, start: int, end: int) -> list[Leaf]:
     """Return the leaves [start, end) of a log.
 
     Raises:
+        StateConflict: They begin below the log's minimum index (detail `range.pruned`).
         AuditUnavailable: One is missing: the log has a hole (detail `leaf_missing`).
     """
+    refuse_pruned(tx, origin, start)
     found = tx.find(
         Leaf, equal={"log": origin}, above={"seq": start - 1}, below={"seq": end - 1}, order_by=("seq",)
     )

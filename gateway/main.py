@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from gateway.admin.app import app, audit_app, backend_app, run_cli
-from gateway.admin.options import Output
+from gateway.admin.options import Output, Trust
 from gateway.admin.output import Form, fail
 
 Config = Annotated[
@@ -201,6 +201,60 @@ def audit_witness(
         raise typer.BadParameter("--log is needed; --cert and --key go together")
     address = (host.strip("[]"), int(port))
     sys.exit(witness_server.run(directory=directory, listen=address, logs=log, cert=cert, key=key))
+
+
+@audit_app.command("fsck")
+def audit_fsck(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(exists=True, file_okay=False, help="The log as published: checkpoint and tile/."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Or check every log in the database that this lethe.yaml names."),
+    ] = None,
+    trust: Trust = None,
+    min_index: Annotated[
+        int,
+        typer.Option("--min-index", min=0, help="The log's minimum index: entries before it may be gone."),
+    ] = 0,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read each entry as an event.")] = False,
+    output: Output = Form.TABLE,
+) -> None:
+    """Check a whole log offline: 0 valid, 4 not (the first fault is named), 5 consistent but no trust given.
+
+    With --config leaves, tiles, head and newest checkpoint in the database are compared, no server
+    needed; whose signatures count is what the configuration says, unless --trust says it.
+
+    Example: lethe audit fsck /srv/log --trust trust.txt
+    """
+    from gateway.admin.fsck import believed, check_folder, check_logs, watched
+
+    if (directory is None) == (config is None):
+        raise typer.BadParameter("name a published log, or --config")
+    if directory is not None:
+        check_folder(directory, trust, min_index, deep=deep, output=output)
+        return
+    if min_index:
+        raise typer.BadParameter("the database says itself where it begins", param_hint="--min-index")
+    assert config is not None  # noqa: S101 - tells mypy what was asked above
+
+    from gateway import compose
+    from gateway.adapters.sql.schema import SchemaMismatch
+    from gateway.errors import LetheError
+    from gateway.settings import ConfigInvalid, load
+
+    given = believed(trust)
+    try:
+        settings = load(config)
+        reports = watched(
+            lambda step: asyncio.run(compose.fsck_database(settings, given, deep=deep, step=step))
+        )
+    except (ConfigInvalid, SchemaMismatch) as fault:
+        fail(1, "CONFIG_INVALID", str(fault))
+    except LetheError as refusal:
+        fail(1, refusal.reason, str(refusal), refusal.detail)
+    check_logs(reports, output)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ Secrets are file paths, never values.  Unknown keys are refused.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,6 +79,19 @@ class WitnessSection(Section):
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
 
 
+class TimestampsSection(Section):
+    """An authority that stamps checkpoints (RFC 3161), and whose roots (PEM) its signatures must lead to.
+
+    Needs the extra `timestamp`.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    roots: Path
+    ca: Path | None = None
+    interval_s: Annotated[float, Field(gt=0)] = 3600.0
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+
+
 class AuditSection(Section):
     """The logs: keys that sign (32-byte seeds in hex), where heads are locked, who witnesses, how fast.
 
@@ -87,7 +101,8 @@ class AuditSection(Section):
     `lock` is a directory that no backup of the database is restored with; without it,
     the one beside the keyring, which backups leave out, too.  `policy`
     is a C2SP tlog-policy file whose quorum a head needs to be published; without
-    one, none.  `published` is a folder in which the logs lie as static files.
+    one, none.  `published` is a folder in which the logs lie as static files.  Entries older
+    than `entry_term_days` are let go in bundles of 256, their hashes stay; without it, none.
     """
 
     signing_key: Path
@@ -98,8 +113,10 @@ class AuditSection(Section):
     policy: Path | None = None
     witnesses: tuple[WitnessSection, ...] = ()
     published: Path | None = None
+    timestamps: TimestampsSection | None = None
     sequence_interval_ms: Annotated[int, Field(ge=1)] = 200
     payload_term_days: Annotated[int, Field(gt=0)] = 731
+    entry_term_days: Annotated[int, Field(gt=0)] | None = None
 
 
 class ControllerSection(Section):
@@ -252,6 +269,8 @@ def load(path: Path) -> Settings:
 
 
 def _check(settings: Settings) -> None:
+    if settings.audit.timestamps is not None and find_spec("rfc3161_client") is None:
+        raise ConfigInvalid("audit.timestamps needs the extra `timestamp`: pip install 'lethe[timestamp]'")
     identities = [caller.identity for caller in settings.callers]
     if len(set(identities)) != len(identities):
         raise ConfigInvalid("callers: an identity is listed twice")

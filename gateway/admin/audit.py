@@ -13,13 +13,11 @@ from gateway.admin import options
 from gateway.admin.exits import FAILED, USAGE, VERDICTS
 from gateway.admin.export import fetch
 from gateway.admin.files import refuse_existing, write_whole
-from gateway.admin.fsck import fsck
 from gateway.admin.output import Form, emit, fail, show
 from gateway.admin.replay import judge_completeness, judge_violations, replayed, shown
 from gateway.admin.session import pages, talk
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The audit log.")
-app.command()(fsck)
 
 
 @app.command()
@@ -87,7 +85,9 @@ def list_(
 @app.command()
 def export(
     out: Annotated[Path, typer.Option(help="A new or empty folder.")],
-    start: Annotated[int, typer.Option("--from", min=0, help="Index of the first leaf.")] = 0,
+    start: Annotated[
+        int, typer.Option("--from", min=0, help="Index of the first leaf; 0: the oldest kept.")
+    ] = 0,
     end: Annotated[int, typer.Option("--to", min=0, help="Index after the last; 0: all.")] = 0,
     size: Annotated[int, typer.Option(min=0, help="Size of a stored checkpoint; 0: the newest.")] = 0,
     previous: Annotated[

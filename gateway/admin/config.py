@@ -66,6 +66,11 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
     )
     yield "audit.signing_key", settings.audit.signing_key
     yield "keys.directory", settings.keys.directory
+    stamping = settings.audit.timestamps
+    if stamping is not None:
+        yield "audit.timestamps.roots", stamping.roots
+        if stamping.ca is not None:
+            yield "audit.timestamps.ca", stamping.ca
     if settings.records.password_file is not None:
         yield "records.password_file", settings.records.password_file
     for number, backend in enumerate(settings.backends):

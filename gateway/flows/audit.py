@@ -21,7 +21,7 @@ from gateway.caller import Caller
 from gateway.errors import AuditUnavailable, MessageInvalid, NotFound, RateLimited, StateConflict
 from gateway.ledger import Ledger
 from gateway.logkeys import is_rekeyed, key_book, policy_at
-from gateway.logs import leaves, newest_checkpoint, tile_reader
+from gateway.logs import leaves, newest_checkpoint, pruned, refuse_pruned, tile_reader
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, seal_token
 from gateway.ports.records import (
     Checkpoint,
@@ -98,8 +98,9 @@ class Audit:
     ) -> Page[Leaf]:
         """Return a page of sequenced leaves, oldest first, of one event type where `ty` is given.
 
-        `since` is the first instant, `until` the one after the last.  All pages are
-        of the log as it was at the first.
+        `since` is the first instant, `until` the one after the last.  The first leaf is the
+        oldest that is kept: the log may be pruned.  All pages are of the log as it was
+        at the first.
         """
         origin = self.ledger.origins[caller.tenant]
         limit = min(size or DEFAULT_SIZE, MAX_SIZE)
@@ -172,8 +173,9 @@ class Audit:
         `method` is what was called, for the log: a proof shows its leaf.
 
         Raises:
-            NotFound: No such event in the caller's tenant.
-            StateConflict: The event is durable but not sequenced yet (detail `not_sequenced`).
+            NotFound: No such event in the caller's tenant, or none of that id is kept.
+            StateConflict: The event is durable but not sequenced yet (detail `not_sequenced`), or the one
+                at that place is not kept any more (`range.pruned`).
         """
         origin = self.ledger.origins[caller.tenant]
 
@@ -190,6 +192,7 @@ class Audit:
         if event_id:
             leaf = tx.get(Leaf, event_id)
         else:
+            refuse_pruned(tx, origin, index or 0)
             leaf = next(iter(tx.find(Leaf, equal={"log": origin, "seq": index}, limit=1)), None)
         if leaf is None or leaf.log != origin:
             raise NotFound
@@ -221,6 +224,7 @@ class Audit:
     async def export(self, caller: Caller, wish: Wish) -> dict[str, bytes]:
         """Return the files of an export.
 
+        A wish that begins at 0 means the oldest event that is kept; the export says where it begins.
         The export itself becomes an event, which lies after the exported range.  It
         is read in short transactions and built in a thread: nobody waits for it.
 
@@ -228,6 +232,8 @@ class Audit:
             RateLimited: Another export is being made.
             NotFound: No checkpoint of that size is kept.
             MessageInvalid: The wish contradicts itself or the log.
+            StateConflict: Events are asked for that are not kept any more (detail `range.pruned`), or a
+                payload was erased meanwhile (`erased_meanwhile`).
             KeyServiceUnavailable: Payloads are to be disclosed and cannot be opened now.
             AuditUnavailable: Our keys are not those of the log today (detail `log_key_retired`, ...).
             StateConflict: A key that signed the checkpoint is revoked at its size (detail `key_revoked`).
@@ -236,8 +242,11 @@ class Audit:
             raise RateLimited("another export is being made")
         async with self._exporting:
             origin = self.ledger.origins[caller.tenant]
-            head = await self.records.transact(partial(_keep_head, origin=origin, size=wish.size))
+            head, first = await self.records.transact(partial(_keep_head, origin=origin, size=wish.size))
             end = wish.end or head.size
+            if 0 < end <= first:
+                raise pruned(first)
+            wish = replace(wish, start=wish.start or first)
             if not wish.start <= end <= head.size or not 0 <= (wish.previous or 0) <= head.size:
                 raise MessageInvalid("range", violations=(("to_index", "range.outside"),))
             try:
@@ -296,6 +305,7 @@ class Audit:
                     found=found,
                     erasures=erasers,
                     later=later,
+                    timestamp=head.timestamp,
                     derive=derive,
                 )
             except ExportInvalid as error:
@@ -366,15 +376,19 @@ class Audit:
         )
 
 
-def _keep_head(tx: Transaction, origin: str, size: int) -> Checkpoint:
-    """Return the checkpoint of that size, or the newest, and keep it for good: an export is made of it."""
+def _keep_head(tx: Transaction, origin: str, size: int) -> tuple[Checkpoint, int]:
+    """Return the checkpoint of that size, or the newest, and the log's minimum index.
+
+    The checkpoint is kept for good: an export is made of it.
+    """
     found = tx.get(Checkpoint, origin, size) if size else _checkpoint(tx, origin)
     if found is None:
         raise NotFound
     if not found.is_kept:
         found = replace(found, is_kept=True)
         tx.put(found)
-    return found
+    log = tx.get(LogHead, origin)
+    return found, log.min_index if log is not None else 0
 
 
 def _nodes(

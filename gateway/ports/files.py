@@ -19,5 +19,17 @@ class LogFiles(Protocol):
     async def put(self, origin: str, files: Mapping[str, bytes]) -> None:
         """Make files durable under their tlog-tiles paths; the same bytes may be put again."""
 
+    async def prune(self, origin: str, min_index: int) -> None:
+        """Remove the bundles of entries that end at or before the minimum index; no other file is touched.
+
+        May be repeated: what is gone already is no fault.
+        """
+
     async def show(self, origin: str, checkpoint: str) -> None:
         """Put the checkpoint in the place of the one before, whole or not at all."""
+
+    async def show_stamped(self, origin: str, checkpoint: str, timestamp: bytes) -> None:
+        """Show the newest checkpoint that has a timestamp, and its timestamp, beside `checkpoint`.
+
+        May be repeated; each of the two is replaced whole, one after the other.
+        """

@@ -345,7 +345,8 @@ class Checkpoint(Record):
     """A published checkpoint of a log (C2SP signed note), with the witnesses' cosignatures.
 
     The newest is always there; an older one only while `is_kept`, because an
-    export was made of it.
+    export was made of it or an authority stamped it.  `timestamp` is that
+    authority's response over the note (RFC 3161, DER).
     """
 
     log: str
@@ -354,6 +355,7 @@ class Checkpoint(Record):
     note: str
     signed_at: datetime
     is_kept: bool = False
+    timestamp: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

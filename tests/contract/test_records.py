@@ -1399,25 +1399,33 @@ async def test_a_group_does_what_its_transactions_do_one_after_the_other(
 async def test_a_group_whose_commit_fails_fails_whole(sqlite_url: str) -> None:
     """What one saw of another is no more durable than the other."""
     records = open_records(sqlite_url)
-    held = threading.Event()
+    held, begun = threading.Event(), threading.Event()
+    commits: list[None] = []
+
+    def hold_up(_tx: Transaction) -> None:
+        begun.set()
+        held.wait(10)
+
+    def fail(_connection: Connection) -> None:
+        commits.append(None)
+        if len(commits) == 2:  # that of the group
+            raise OSError("the disk is gone")
+
     try:
         await records.transact(lambda tx: tx.count(Tile))
         connection = records._database._connection  # type: ignore[attr-defined]  # likewise
-        first = asyncio.create_task(records.transact(lambda _tx: held.wait(10)))
-        await asyncio.sleep(0)
+        event.listen(connection, "commit", fail)
+        first = asyncio.create_task(records.transact(hold_up))
+        await asyncio.to_thread(begun.wait, 10)
         tasks = [
             asyncio.create_task(records.transact(lambda tx, number=number: tx.add(node(number))))
             for number in range(5)
         ]
-
-        def fail(_connection: Connection) -> None:
-            raise OSError("the disk is gone")
-
         await asyncio.sleep(0)
-        event.listen(connection, "commit", fail)
         held.set()
-        outcomes = await asyncio.gather(first, *tasks, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes[1:]] == [StoreUnavailable] * 5, outcomes
+        await first
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 5, outcomes
         event.remove(connection, "commit", fail)
         assert await all_of(records, Tile) == []
         await records.transact(lambda tx: tx.add(node(9)))

@@ -137,6 +137,7 @@ INSIDE = (
 BACKGROUND = {
     "inference.describe",
     "objects.list",
+    "records.transact/Prune._prune_some",
     "records.transact/Sweep._expire_some",
     "records.transact/Sweep._forget",
     "records.transact/_claimed",

@@ -11,9 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from audit.verify import verify_export
+from gateway import compose
+from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.timestamp import HttpTimestamps, read_roots, verify
+from gateway.flows.audit import Wish
+from gateway.flows.stamp import Stamp
 from gateway.ports.timestamp import TimestampInvalid, TimestampUnavailable
+from gateway.settings import ConfigInvalid, TimestampsSection
+from tests.ground import open_ground
 from tests.needs import missing, needs
+from tests.world import OFFICER, ORIGIN, TENANT
 
 NOTE = "log.example/7f3a\n1\nroot\n\n\u2014 log.example/7f3a c2ln\n"
 CONFIG = """
@@ -208,3 +216,34 @@ def test_roots_that_are_none_are_refused(pem: bytes):
     with pytest.raises(TimestampInvalid) as refused:
         read_roots(pem)
     assert refused.value.code == "timestamp_roots"
+
+
+async def test_a_gateway_stamps_what_it_publishes_and_openssl_agrees(folder: Path, tmp_path: Path):
+    """The way through: published, stamped, kept, shown, exported, and verified by two programs."""
+    async with (
+        open_ground(tmp_path, f"sqlite://{tmp_path}/lethe.db") as ground,
+        authority(folder, lambda query: stamped(folder, query)) as door,
+    ):
+        await ground.grow(3)
+        stamp = Stamp(
+            ground.records, ground.world.clock, {TENANT: ORIGIN}, door, files=LogFolder(tmp_path / "log")
+        )
+        assert await stamp.run() == 1
+        files = await ground.flows.audit.export(OFFICER, Wish())
+    trust = "".join(f"{key.vkey()}\n" for key in ground.verifiers)
+    assert verify_export(files, trust).verdict == "valid"
+    for name in ("checkpoint", "checkpoint.tsr"):
+        (tmp_path / name).write_bytes(files[name])
+    for data, token in (
+        (tmp_path / "checkpoint", tmp_path / "checkpoint.tsr"),
+        (ground.published / "checkpoint.stamped", ground.published / "checkpoint.tsr"),
+    ):
+        openssl("ts", "-verify", "-data", data, "-in", token, "-CAfile", folder / "root.pem")
+
+
+def test_the_configured_authority_is_read_at_the_start(folder: Path, tmp_path: Path):
+    section = TimestampsSection(url="https://tsa.test/", roots=folder / "root.pem")
+    assert isinstance(compose.timestamps(section), HttpTimestamps)
+    for roots in (tmp_path / "nothing", folder / "serial"):
+        with pytest.raises(ConfigInvalid, match=r"audit\.timestamps"):
+            compose.timestamps(section.model_copy(update={"roots": roots}))

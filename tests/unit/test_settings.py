@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,17 @@ def test_a_tenant_is_named_by_a_code(tmp_path: Path, key: str) -> None:
     content["tenants"] = {key: content["tenants"]["acme"]}
     content["callers"] = []
     refused(write(tmp_path, content))
+
+
+def test_timestamps_without_their_extra_are_refused_with_the_remedy(tmp_path, monkeypatch) -> None:
+    content = tree()
+    content["audit"]["timestamps"] = {"url": "https://tsa.test/", "roots": "roots.pem"}
+    found = load(write(tmp_path, content)).audit.timestamps if _has_extra() else None
+    assert found is None or found.roots == tmp_path / "roots.pem"
+    monkeypatch.setattr("gateway.settings.find_spec", lambda _name: None)
+    with pytest.raises(ConfigInvalid, match=r"audit\.timestamps needs the extra .*lethe\[timestamp\]"):
+        load(write(tmp_path, content))
+
+
+def _has_extra() -> bool:
+    return find_spec("rfc3161_client") is not None

@@ -100,6 +100,7 @@ class CheckpointRow(Table, table=True):
     note: str = words()
     signed_at: datetime = instant()
     is_kept: bool = flag()
+    timestamp: bytes | None = blob()
 
 
 class WitnessedSizeRow(Table, table=True):

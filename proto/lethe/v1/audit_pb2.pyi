@@ -317,7 +317,7 @@ class ExportRequest(_message.Message):
     RECIPIENT_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     from_index: _builtins.int
-    """Index of the first leaf."""
+    """Index of the first leaf; 0 for the oldest that is kept."""
     to_index: _builtins.int
     """Index after the last leaf; 0 for the size of the checkpoint."""
     checkpoint_size: _builtins.int

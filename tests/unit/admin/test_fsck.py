@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from audit import note
+from audit.cosign import Cosigner
 from gateway.admin import fsck
 from tests.unit.audit.logs import ORIGIN, STRANGER, TRUST
 from tests.unit.audit.published import publish
@@ -64,6 +66,49 @@ def test_the_keys_of_another_log_make_it_invalid(lethe, files) -> None:
     result = lethe("audit", "fsck", files / "log", "--trust", files / "other.txt")
     assert result.exit_code == 4
     assert "note_unknown_keys" in result.stderr
+
+
+WITNESS = Cosigner("witness.test/w", bytes(range(32)), "ed25519")
+
+
+def test_a_policy_asks_for_its_quorum(lethe, files) -> None:
+    key = TRUST.splitlines()[-1]
+    (files / "policy.txt").write_text(f"log {key}\nwitness w {WITNESS.vkey()}\nquorum w\n")
+    command = ("audit", "fsck", files / "log", "--trust", files / "policy.txt")
+    result = lethe(*command)
+    assert result.exit_code == 4
+    assert "error: LOG_INVALID: quorum_not_met: checkpoint" in result.stderr
+    checkpoint = files / "log/checkpoint"
+    text = checkpoint.read_text()
+    checkpoint.write_text(note.add_signatures(text, [WITNESS.cosign(text, 1_800_000_000)]))
+    assert lethe(*command).exit_code == 0
+
+
+def test_a_key_signs_the_sizes_that_the_trust_file_gives_it(lethe, files) -> None:
+    for limit, code, word in (
+        ("from=600", 0, ""),
+        ("until=599", 4, "key_retired"),
+        ("from=601", 4, "key_not_begun"),
+        ("revoked=600", 4, "key_revoked"),
+    ):
+        (files / "keys.txt").write_text("".join(f"{line} {limit}\n" for line in TRUST.splitlines()))
+        result = lethe("audit", "fsck", files / "log", "--trust", files / "keys.txt")
+        assert (result.exit_code, word in result.stderr) == (code, True)
+
+
+def test_a_trust_file_in_the_log_itself_is_refused(lethe, files) -> None:
+    (files / "log/keys.txt").write_text(TRUST)
+    result = lethe("audit", "fsck", files / "log", "--trust", files / "log/keys.txt")
+    assert result.exit_code == 2
+    assert "error: TRUST_INVALID: trust_inside" in result.stderr
+
+
+def test_a_folder_or_a_configuration_is_needed_and_not_both(lethe, files) -> None:
+    assert lethe("audit", "fsck").exit_code == 2
+    assert lethe("audit", "fsck", files / "log", "--config", files / "lethe.yaml").exit_code == 2
+    result = lethe("audit", "fsck", "--config", files / "lethe.yaml")
+    assert result.exit_code == 1
+    assert "error: CONFIG_INVALID" in result.stderr
 
 
 def test_what_was_pruned_is_no_fault_below_the_minimum_index(lethe, files) -> None:

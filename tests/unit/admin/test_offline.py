@@ -196,6 +196,17 @@ def test_a_configuration_with_an_unknown_key_or_a_missing_file_fails(layout, let
         assert named in result.stderr
 
 
+def test_the_certificates_of_a_timestamping_authority_are_looked_for(layout, lethe, monkeypatch) -> None:
+    monkeypatch.setenv("LETHE__AUDIT__TIMESTAMPS__URL", "https://tsa.test/")
+    monkeypatch.setenv("LETHE__AUDIT__TIMESTAMPS__ROOTS", "roots.pem")
+    result = lethe("config", "check", "--config", layout.config)
+    assert result.exit_code == 1
+    assert "audit.timestamps.roots" in result.stderr
+    monkeypatch.setattr("gateway.settings.find_spec", lambda _name: None)
+    result = lethe("config", "check", "--config", layout.config)
+    assert "error: CONFIG_INVALID: audit.timestamps needs the extra `timestamp`" in result.stderr
+
+
 def test_a_trust_file_that_lies_in_the_export_vouches_for_nothing(lethe, files) -> None:
     inside = files / "export" / "keys.txt"
     result = lethe("audit", "verify", files / "export", "--trust", inside)
