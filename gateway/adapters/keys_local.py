@@ -265,10 +265,7 @@ def _stem(epoch: Epoch) -> str:
     Raises:
         ValueError: The epoch's text form would read back as another epoch.
     """
-    text = str(epoch)
-    if text.count("/") != 3 or Epoch.parse(text) != epoch:
-        raise ValueError("a part of the epoch's name contains a slash")
-    return quote(text, safe="")
+    return quote(epoch.text(), safe="")
 
 
 def _names(folder: Path) -> set[str]:

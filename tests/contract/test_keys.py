@@ -8,7 +8,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.adapters.keys_local import DESTROYED, EPOCHS, FENCES, ROOT_FILE, LocalKeyring, read_root_key
+from gateway.adapters.keys_pkcs11 import TokenKeys
 from gateway.errors import KeyServiceUnavailable
 from gateway.ports.keys import Epoch, EpochDestroyed, KeyService, UnwrapFailed
 from tests.fakes.keys import BreakableKeys, FakeKeys
+from tests.softhsm import make_softhsm
 
 EPOCH = Epoch("acme", "content", "2027-03", 0)
 OTHERS = [
@@ -34,9 +36,18 @@ KEY = bytes(range(32))
 HANDLE = "ab" * 32
 
 
-@pytest.fixture(params=["local", "fake"])
-def keys(request, tmp_path) -> KeyService:
-    return LocalKeyring.create(tmp_path / "ring") if request.param == "local" else FakeKeys()
+@pytest.fixture(params=["local", "fake", "pkcs11"])
+async def keys(request, tmp_path, monkeypatch) -> AsyncIterator[KeyService]:
+    if request.param == "local":
+        yield LocalKeyring.create(tmp_path / "ring")
+    elif request.param == "fake":
+        yield FakeKeys()
+    else:
+        hsm = make_softhsm(tmp_path / "hsm", monkeypatch)
+        await TokenKeys.create(hsm.place)
+        made = TokenKeys(hsm.place)
+        yield made
+        await made.close()
 
 
 @pytest.fixture
@@ -208,7 +219,7 @@ async def test_a_mac_differs_by_tenant_label_and_data(keys):
 async def test_a_key_service_declares_its_destruction(keys):
     assert keys.destroy_latency == timedelta(0)
     assert keys.copies_outside_our_control is False
-    assert keys.name in {"local", "fake"}
+    assert keys.name in {"local", "fake", "pkcs11"}
 
 
 # --- faults, in front of every key service -------------------------------------------------------
