@@ -5,14 +5,18 @@ Secrets are file paths, never values.  Unknown keys are refused.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.caller import Role
+
+EXTRAS = {"pkcs11": ("pkcs11", "hsm")}
+"""What a kind of key service imports, and the extra of this package that brings it."""
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
@@ -58,10 +62,26 @@ class ObjectsSection(Section):
     reserve_bytes: Annotated[int, Field(ge=0)] = 64 << 20
 
 
-class KeysSection(Section):
-    """The key service: a local keyring directory."""
+class Pkcs11Section(Section):
+    """A token: the vendor's module, the token's label, the file with its user PIN.
 
-    directory: Path
+    `has_copies` is the operator's word that the token is backed up, cloned or clustered.
+    """
+
+    module: Path
+    token: str
+    pin_file: Path
+    serial: str = ""
+    has_copies: bool = False
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class KeysSection(Section):
+    """The key service: a local keyring directory, or what `kind` names, with its own section."""
+
+    kind: Literal["local", "pkcs11"] = "local"
+    directory: Path | None = None
+    pkcs11: Pkcs11Section | None = None
 
 
 class WitnessSection(Section):
@@ -252,6 +272,20 @@ def _check(settings: Settings) -> None:
         raise ConfigInvalid("tenants: two tenants share a log_origin")
     if len({backend.name for backend in settings.backends}) != len(settings.backends):
         raise ConfigInvalid("backends: two backends share a name")
+    _check_keys(settings)
+
+
+def _check_keys(settings: Settings) -> None:
+    keys, kind = settings.keys, settings.keys.kind
+    if kind != "local" and getattr(keys, kind) is None:
+        raise ConfigInvalid(f"keys.{kind}: missing, and keys.kind is {kind}")
+    if kind == "pkcs11" and keys.directory is None and settings.audit.lock is None:
+        raise ConfigInvalid("audit.lock: missing, and there is no keyring directory to lay it beside")
+    if kind != "pkcs11" and keys.directory is None:
+        raise ConfigInvalid("keys.directory: missing")
+    module, extra = EXTRAS.get(kind, ("", ""))
+    if module and find_spec(module) is None:
+        raise ConfigInvalid(f"keys.kind: {kind} is not installed; install lethe[{extra}]")
 
 
 def _anchored(value: Any, root: Path) -> Any:

@@ -143,3 +143,41 @@ def test_a_tenant_is_named_by_a_code(tmp_path: Path, key: str) -> None:
     content["tenants"] = {key: content["tenants"]["acme"]}
     content["callers"] = []
     refused(write(tmp_path, content))
+
+
+TOKEN = {"module": "/usr/lib/m.so", "token": "lethe", "pin_file": "pin"}
+
+
+def with_keys(audit: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
+    made = tree()
+    return made | {"keys": keys, "audit": made["audit"] | (audit or {})}
+
+
+def test_a_token_needs_no_keyring_directory(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, with_keys(audit={"lock": "lock"}, kind="pkcs11", pkcs11=TOKEN)))
+    assert settings.keys.pkcs11 is not None
+    assert settings.keys.pkcs11.pin_file == tmp_path / "pin"
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({}, "keys.directory"),
+        ({"kind": "pkcs11"}, "keys.pkcs11"),
+        ({"kind": "pkcs11", "pkcs11": TOKEN}, "audit.lock"),
+        ({"kind": "paper"}, "keys.kind"),
+        ({"kind": "pkcs11", "pkcs11": {**TOKEN, "pin": CANARY}}, "keys.pkcs11.pin"),
+    ],
+)
+def test_a_key_service_without_what_it_needs_is_refused(
+    tmp_path: Path, keys: dict[str, Any], named: str
+) -> None:
+    assert named in refused(write(tmp_path, with_keys(**keys)))
+
+
+def test_a_key_service_whose_extra_is_missing_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.settings.find_spec", lambda _module: None)
+    content = with_keys(directory="keys", kind="pkcs11", pkcs11=TOKEN)
+    assert "lethe[hsm]" in refused(write(tmp_path, content))
