@@ -21,6 +21,7 @@ from gateway.adapters import telemetry
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.keys_local import LocalKeyring
+from gateway.adapters.keys_split import FarKeys, SplitKeys
 from gateway.adapters.lock_file import FileLock
 from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.objects_local import FileObjects
@@ -394,7 +395,29 @@ def open_keys(settings: Settings, stack: contextlib.AsyncExitStack) -> KeyServic
         token = TokenKeys(token_place(settings), deadline_s=section.timeout_s, has_copies=section.has_copies)
         stack.push_async_callback(token.close)
         return token
-    return LocalKeyring(keyring(settings))
+    near = LocalKeyring(keyring(settings))
+    far = far_keys(settings)
+    if far is None:
+        return near
+    stack.push_async_callback(far.close)
+    return SplitKeys(far, near)
+
+
+def far_keys(settings: Settings) -> FarKeys | None:
+    """Return the service that holds the epoch keys, where it is not the local keyring."""
+    section = settings.keys
+    if section.kind == "aws" and section.aws is not None:
+        from gateway.adapters.keys_aws import AwsKeys
+
+        return AwsKeys.connect(**section.aws.model_dump())
+    if section.kind == "transit" and section.transit is not None:
+        from gateway.adapters.keys_transit import TransitKeys
+
+        try:
+            return TransitKeys.connect(**section.transit.model_dump())
+        except OSError as error:
+            raise ConfigInvalid("keys.transit.ca cannot be read") from error
+    return None
 
 
 async def make_keys(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.caller import Role
 
-EXTRAS = {"pkcs11": ("pkcs11", "hsm")}
+EXTRAS = {"pkcs11": ("pkcs11", "hsm"), "aws": ("boto3", "aws")}
 """What a kind of key service imports, and the extra of this package that brings it."""
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -76,12 +76,43 @@ class Pkcs11Section(Section):
     timeout_s: Annotated[float, Field(gt=0)] = 10.0
 
 
-class KeysSection(Section):
-    """The key service: a local keyring directory, or what `kind` names, with its own section."""
+class AwsSection(Section):
+    """AWS KMS; credentials come from where the AWS SDK looks.  `namespace` keeps two gateways apart."""
 
-    kind: Literal["local", "pkcs11"] = "local"
+    region: str
+    namespace: Code = "default"
+    endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    waiting_days: Annotated[int, Field(ge=7, le=30)] = 7
+    has_copies: bool = False
+    timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
+class TransitSection(Section):
+    """The transit engine of OpenBao or Vault (experimental); the credential (`X-Vault-Token`) is in a file.
+
+    Its storage is usually backed up, so copies are declared unless you say otherwise.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    token_file: Path
+    mount: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "transit"
+    namespace: Code = "default"
+    ca: Path | None = None
+    has_copies: bool = True
+    timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
+class KeysSection(Section):
+    """The key service: a local keyring directory, or what `kind` names, with its own section.
+
+    `aws` and `transit` need `directory`, too: fences and bars rest there.
+    """
+
+    kind: Literal["local", "pkcs11", "aws", "transit"] = "local"
     directory: Path | None = None
     pkcs11: Pkcs11Section | None = None
+    aws: AwsSection | None = None
+    transit: TransitSection | None = None
 
 
 class WitnessSection(Section):

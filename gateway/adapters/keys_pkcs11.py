@@ -23,7 +23,6 @@ import contextlib
 import hmac
 import os
 import re
-import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -57,6 +56,7 @@ from pkcs11.exceptions import (
 )
 
 from gateway.adapters.one_thread import OneThread
+from gateway.adapters.secret_file import read_secret
 from gateway.errors import KeyServiceUnavailable
 from gateway.ports.keys import Epoch, EpochDestroyed, UnwrapFailed
 from gateway.vault.box import KEY_BYTES, NONCE_BYTES, TAG_BYTES, prefixed
@@ -164,6 +164,11 @@ class TokenKeys:
     def name(self) -> str:
         """The adapter's name."""
         return "pkcs11"
+
+    @property
+    def is_experimental(self) -> bool:
+        """No: it is tried against SoftHSM, which is a real module."""
+        return False
 
     @property
     def destroy_latency(self) -> timedelta:
@@ -284,7 +289,7 @@ class _Token:
         if self.session is not None:
             return
         place = self.place
-        pin, version = read_pin(place.pin_file)
+        pin, version = read_secret(place.pin_file, "pin")
         if version == self.refused_pin:
             # Asking again with a PIN that was refused would lock the token.
             raise KeyServiceUnavailable("the token refused the PIN", detail="pin_refused")
@@ -532,31 +537,6 @@ class _Token:
                 Attribute.VALUE: content,
             }
         )
-
-
-def read_pin(path: Path) -> tuple[str, tuple[int, ...]]:
-    """Return the PIN and the version of the file that holds it.
-
-    Raises:
-        KeyServiceUnavailable: The file is not there, not ours alone, or holds no PIN.
-    """
-    try:
-        # O_NONBLOCK: a FIFO in its place must not hang us; it is refused below.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            info = os.fstat(descriptor)
-            if not stat.S_ISREG(info.st_mode):
-                raise KeyServiceUnavailable("the PIN file is not a regular file", detail="pin_kind")
-            if info.st_uid != os.geteuid():
-                raise KeyServiceUnavailable("the PIN file belongs to another user", detail="pin_owner")
-            if stat.S_IMODE(info.st_mode) & 0o077:
-                raise KeyServiceUnavailable("the PIN file is open to other users", detail="pin_mode")
-            pin = file.read(1024).decode().strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeyServiceUnavailable("the PIN file cannot be read", detail="pin_unreadable") from error
-    if not pin:
-        raise KeyServiceUnavailable("the PIN file is empty", detail="pin_unreadable")
-    return pin, (info.st_ino, info.st_mtime_ns, info.st_size)
 
 
 def _aad(epoch: Epoch, binding: bytes) -> bytes:

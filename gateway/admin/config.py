@@ -80,6 +80,10 @@ def _key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     if keys.kind == "pkcs11" and keys.pkcs11 is not None:
         yield "keys.pkcs11.module", keys.pkcs11.module
         yield "keys.pkcs11.pin_file", keys.pkcs11.pin_file
+    if keys.kind == "transit" and keys.transit is not None:
+        yield "keys.transit.token_file", keys.transit.token_file
+        if keys.transit.ca is not None:
+            yield "keys.transit.ca", keys.transit.ca
 
 
 def _without_password(url: str) -> str:

@@ -55,6 +55,10 @@ class KeyService(Protocol):
         """The adapter's name, as shown by `lethe key status`."""
 
     @property
+    def is_experimental(self) -> bool:
+        """Whether the adapter was never tried against the real service."""
+
+    @property
     def destroy_latency(self) -> timedelta:
         """Time from `destroy_epoch` returning until the key is gone for good."""
 

@@ -471,7 +471,7 @@ async def test_work_that_hangs_holds_nobody_longer_than_the_deadline():
 async def test_a_module_that_hangs_is_no_answer(keys, monkeypatch):
     gate = threading.Event()
     keys._thread.deadline_s = 0.2
-    monkeypatch.setattr(keys_pkcs11, "read_pin", lambda _path: gate.wait() and ("", ()))
+    monkeypatch.setattr(keys_pkcs11, "read_secret", lambda *_: gate.wait() and ("", ()))
     assert await detail_of(keys) == "timeout"
     assert await detail_of(keys) == "timeout"
     gate.set()

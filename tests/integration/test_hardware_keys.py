@@ -81,6 +81,7 @@ async def test_a_portrait_is_made_kept_and_erased_under_keys_of_a_token(hsm, lay
             state = await officer.call(officer.keys.GetKeyStatus, key_pb2.GetKeyStatusRequest())
             assert state.adapter == "pkcs11"
             assert not state.copies_outside_our_control
+            assert not state.experimental
             assert sum(epoch.wrapped_keys for epoch in state.epochs) > 0
 
             request = dsr_pb2.GetCertificateRequest(name=found.certificate)

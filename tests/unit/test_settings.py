@@ -181,3 +181,21 @@ def test_a_key_service_whose_extra_is_missing_says_which(
     monkeypatch.setattr("gateway.settings.find_spec", lambda _module: None)
     content = with_keys(directory="keys", kind="pkcs11", pkcs11=TOKEN)
     assert "lethe[hsm]" in refused(write(tmp_path, content))
+
+
+AWS = {"region": "eu-central-1"}
+TRANSIT = {"url": "https://bao.test:8200", "token_file": "credential"}
+
+
+@pytest.mark.parametrize(("kind", "section"), [("aws", AWS), ("transit", TRANSIT)])
+def test_keys_far_away_need_a_register_nearby(tmp_path: Path, kind: str, section: dict[str, Any]) -> None:
+    whole = {"directory": "register", "kind": kind, kind: section}
+    assert load(write(tmp_path, with_keys(**whole))).keys.directory == tmp_path / "register"
+    assert "keys.directory" in refused(write(tmp_path, with_keys(**{**whole, "directory": None})))
+    assert f"keys.{kind}" in refused(write(tmp_path, with_keys(directory="register", kind=kind)))
+
+
+@pytest.mark.parametrize("days", [6, 31])
+def test_a_waiting_period_that_kms_would_refuse_is_refused(tmp_path: Path, days: int) -> None:
+    content = with_keys(directory="register", kind="aws", aws={**AWS, "waiting_days": days})
+    assert "keys.aws.waiting_days" in refused(write(tmp_path, content))
