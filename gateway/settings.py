@@ -19,6 +19,7 @@ EXTRAS = {"pkcs11": ("pkcs11", "hsm"), "aws": ("boto3", "aws")}
 """What a kind of key service imports, and the extra of this package that brings it."""
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Namespace = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
 class ConfigInvalid(Exception):
@@ -80,7 +81,7 @@ class AwsSection(Section):
     """AWS KMS; credentials come from where the AWS SDK looks.  `namespace` keeps two gateways apart."""
 
     region: str
-    namespace: Code = "default"
+    namespace: Namespace = "default"
     endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     waiting_days: Annotated[int, Field(ge=7, le=30)] = 7
     has_copies: bool = False
@@ -96,7 +97,7 @@ class TransitSection(Section):
     url: Annotated[str, Field(pattern=r"^https?://\S+$")]
     token_file: Path
     mount: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "transit"
-    namespace: Code = "default"
+    namespace: Namespace = "default"
     ca: Path | None = None
     has_copies: bool = True
     timeout_s: Annotated[float, Field(gt=0)] = 5.0

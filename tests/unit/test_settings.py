@@ -199,3 +199,8 @@ def test_keys_far_away_need_a_register_nearby(tmp_path: Path, kind: str, section
 def test_a_waiting_period_that_kms_would_refuse_is_refused(tmp_path: Path, days: int) -> None:
     content = with_keys(directory="register", kind="aws", aws={**AWS, "waiting_days": days})
     assert "keys.aws.waiting_days" in refused(write(tmp_path, content))
+
+
+def test_a_namespace_that_no_alias_may_hold_is_refused(tmp_path: Path) -> None:
+    content = with_keys(directory="register", kind="aws", aws={**AWS, "namespace": "eu.prod"})
+    assert "keys.aws.namespace" in refused(write(tmp_path, content))
