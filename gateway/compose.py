@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import structlog
@@ -23,6 +24,7 @@ from gateway.adapters import telemetry
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.keys_local import LocalKeyring
+from gateway.adapters.keys_split import FarKeys, SplitKeys
 from gateway.adapters.lock_file import FileLock
 from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.objects_local import FileObjects
@@ -88,6 +90,9 @@ from gateway.vault.keys import KeyCache
 from gateway.vault.safe import Safe
 from policy.pack import Pack, load_packs
 from policy.retention import Line
+
+if TYPE_CHECKING:
+    from gateway.adapters.keys_pkcs11 import TokenPlace
 
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
@@ -449,6 +454,73 @@ def inference(section: BackendSection) -> Inference:
     )
 
 
+def keyring(settings: Settings) -> Path:
+    """Return the directory of the local keyring; what `load` accepted has one where it needs one."""
+    if settings.keys.directory is None:
+        raise ConfigInvalid("keys.directory: missing")
+    return settings.keys.directory
+
+
+def token_place(settings: Settings) -> TokenPlace:
+    """Return which token of which module is the key service."""
+    from gateway.adapters.keys_pkcs11 import TokenPlace
+
+    section = settings.keys.pkcs11
+    if section is None:
+        raise ConfigInvalid("keys.pkcs11: missing")
+    return TokenPlace(section.module, section.token, section.pin_file, section.serial)
+
+
+def open_keys(settings: Settings, stack: contextlib.AsyncExitStack) -> KeyService:
+    """Return the key service that is configured; what it needs an extra for is imported only here."""
+    if settings.keys.pkcs11 is not None and settings.keys.kind == "pkcs11":
+        from gateway.adapters.keys_pkcs11 import TokenKeys
+
+        section = settings.keys.pkcs11
+        token = TokenKeys(token_place(settings), deadline_s=section.timeout_s, has_copies=section.has_copies)
+        stack.push_async_callback(token.close)
+        return token
+    near = LocalKeyring(keyring(settings))
+    far = far_keys(settings)
+    if far is None:
+        return near
+    stack.push_async_callback(far.close)
+    return SplitKeys(far, near)
+
+
+def far_keys(settings: Settings) -> FarKeys | None:
+    """Return the service that holds the epoch keys, where it is not the local keyring."""
+    section = settings.keys
+    if section.kind == "aws" and section.aws is not None:
+        from gateway.adapters.keys_aws import AwsKeys
+
+        return AwsKeys.connect(**section.aws.model_dump())
+    if section.kind == "transit" and section.transit is not None:
+        from gateway.adapters.keys_transit import TransitKeys
+
+        try:
+            return TransitKeys.connect(**section.transit.model_dump())
+        except OSError as error:
+            raise ConfigInvalid("keys.transit.ca cannot be read") from error
+    return None
+
+
+async def make_keys(settings: Settings) -> None:
+    """Make what the key service hangs on, once.
+
+    Raises:
+        FileExistsError: It is there, or what is left of one.
+        KeyServiceUnavailable: The key service does not answer.
+        OSError: The disk refuses.
+    """
+    if settings.keys.kind == "pkcs11":
+        from gateway.adapters.keys_pkcs11 import TokenKeys
+
+        await TokenKeys.create(token_place(settings))
+    else:
+        LocalKeyring.create(keyring(settings))
+
+
 @contextlib.asynccontextmanager
 async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
     """Open everything that lies outside, and close it again in the opposite order.
@@ -483,7 +555,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             clock=SystemClock(),
             records=records,
             objects=FileObjects(settings.objects.directory, reserve_bytes=settings.objects.reserve_bytes),
-            keys=LocalKeyring(settings.keys.directory),
+            keys=open_keys(settings, stack),
             scrubber=scrubber,
             confinement=scrubber.confinement,
             backends=backends,
@@ -787,8 +859,10 @@ async def fsck_database(
 
 def lock_directory(settings: Settings) -> Path:
     """Return where the heads of the logs are locked."""
-    keys = settings.keys.directory
-    return settings.audit.lock or keys.with_name(f"{keys.name}.lock")
+    if settings.audit.lock is not None:
+        return settings.audit.lock
+    keys = keyring(settings)
+    return keys.with_name(f"{keys.name}.lock")
 
 
 def make_lock(settings: Settings) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.admin.app import app, audit_app, backend_app, run_cli
+from gateway.admin.app import app, audit_app, backend_app, key_app, run_cli
 from gateway.admin.options import Output, Trust
 from gateway.admin.output import Form, fail
 
@@ -143,6 +143,32 @@ def migrate(config: Config = Path("lethe.yaml")) -> None:
         fail(1, "CONFIG_INVALID", str(fault))
     except LetheError as refusal:
         fail(1, refusal.reason, str(refusal))
+
+
+@key_app.command("init")
+def key_init(config: Config = Path("lethe.yaml")) -> None:
+    """Make the root of the key service, once: a keyring directory, or a root key in the token.
+
+    It never replaces one.  Run it on an empty key service only: with another root nothing opens.
+
+    Example: lethe key init --config /etc/lethe/lethe.yaml
+    """
+    from gateway import compose
+    from gateway.errors import LetheError
+    from gateway.settings import ConfigInvalid, load
+
+    try:
+        settings = load(config)
+        asyncio.run(compose.make_keys(settings))
+    except ConfigInvalid as fault:
+        fail(1, "CONFIG_INVALID", str(fault))
+    except LetheError as refusal:
+        fail(1, refusal.reason, str(refusal), refusal.detail)
+    except FileExistsError as fault:
+        fail(1, "KEYS_EXIST", str(fault))
+    except OSError as fault:
+        fail(1, "FILE_UNWRITABLE", f"the keyring: {fault.strerror}")
+    typer.echo(f"{settings.keys.kind}: made")
 
 
 @backend_app.command("serve")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,7 +15,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.caller import Role
 
+EXTRAS = {"pkcs11": ("pkcs11", "hsm"), "aws": ("boto3", "aws")}
+"""What a kind of key service imports, and the extra of this package that brings it."""
+
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Namespace = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
 class ConfigInvalid(Exception):
@@ -59,15 +63,60 @@ class ObjectsSection(Section):
     reserve_bytes: Annotated[int, Field(ge=0)] = 64 << 20
 
 
-class KeysSection(Section):
-    """The key service: a local keyring directory.
+class Pkcs11Section(Section):
+    """A token: the vendor's module, the token's label, the file with its user PIN.
 
+    `has_copies` is the operator's word that the token is backed up, cloned or clustered.
+    """
+
+    module: Path
+    token: str
+    pin_file: Path
+    serial: str = ""
+    has_copies: bool = False
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class AwsSection(Section):
+    """AWS KMS; credentials come from where the AWS SDK looks.  `namespace` keeps two gateways apart."""
+
+    region: str
+    namespace: Namespace = "default"
+    endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    waiting_days: Annotated[int, Field(ge=7, le=30)] = 7
+    has_copies: bool = False
+    timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
+class TransitSection(Section):
+    """The transit engine of OpenBao or Vault (experimental); the credential (`X-Vault-Token`) is in a file.
+
+    Its storage is usually backed up, so copies are declared unless you say otherwise.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    token_file: Path
+    mount: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "transit"
+    namespace: Namespace = "default"
+    ca: Path | None = None
+    has_copies: bool = True
+    timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
+class KeysSection(Section):
+    """The key service: a local keyring directory, or what `kind` names, with its own section.
+
+    `aws` and `transit` need `directory`, too: fences and bars rest there.
     `destroy_within_h` is how long after a subject key was removed by another way than
     an erasure (which does it at once) the epoch key that wrapped it may live.
     """
 
-    directory: Path
+    kind: Literal["local", "pkcs11", "aws", "transit"] = "local"
+    directory: Path | None = None
     destroy_within_h: Annotated[float, Field(gt=0)] = 24.0
+    pkcs11: Pkcs11Section | None = None
+    aws: AwsSection | None = None
+    transit: TransitSection | None = None
 
 
 class WitnessSection(Section):
@@ -281,6 +330,20 @@ def _check(settings: Settings) -> None:
         raise ConfigInvalid("tenants: two tenants share a log_origin")
     if len({backend.name for backend in settings.backends}) != len(settings.backends):
         raise ConfigInvalid("backends: two backends share a name")
+    _check_keys(settings)
+
+
+def _check_keys(settings: Settings) -> None:
+    keys, kind = settings.keys, settings.keys.kind
+    if kind != "local" and getattr(keys, kind) is None:
+        raise ConfigInvalid(f"keys.{kind}: missing, and keys.kind is {kind}")
+    if kind == "pkcs11" and keys.directory is None and settings.audit.lock is None:
+        raise ConfigInvalid("audit.lock: missing, and there is no keyring directory to lay it beside")
+    if kind != "pkcs11" and keys.directory is None:
+        raise ConfigInvalid("keys.directory: missing")
+    module, extra = EXTRAS.get(kind, ("", ""))
+    if module and find_spec(module) is None:
+        raise ConfigInvalid(f"keys.kind: {kind} is not installed; install lethe[{extra}]")
 
 
 def _anchored(value: Any, root: Path) -> Any:

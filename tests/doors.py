@@ -188,6 +188,10 @@ class HookedKeys:
         return self.inner.name
 
     @property
+    def is_experimental(self) -> bool:
+        return self.inner.is_experimental
+
+    @property
     def destroy_latency(self) -> timedelta:
         return self.inner.destroy_latency
 

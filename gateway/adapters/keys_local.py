@@ -129,6 +129,11 @@ class LocalKeyring:
         return "local"
 
     @property
+    def is_experimental(self) -> bool:
+        """No."""
+        return False
+
+    @property
     def destroy_latency(self) -> timedelta:
         """None: the key is gone when `destroy_epoch` returns."""
         return timedelta(0)
@@ -149,6 +154,14 @@ class LocalKeyring:
     async def epochs(self) -> tuple[Epoch, ...]:
         """List the epochs whose keys exist, sorted."""
         return await _ask(self._epochs)
+
+    async def bar(self, epoch: Epoch) -> None:
+        """Record durably that the epoch never comes back, wherever its key is."""
+        await _ask(self._destroy_epoch, epoch)
+
+    async def is_barred(self, epoch: Epoch) -> bool:
+        """Tell whether the epoch was barred or destroyed."""
+        return await _ask(self._is_barred, epoch)
 
     async def wrap(self, epoch: Epoch, key: bytes, binding: bytes) -> bytes:
         """Return `key` encrypted under the epoch key; see the port."""
@@ -213,6 +226,10 @@ class LocalKeyring:
         _touch_durably(self.directory / DESTROYED / _stem(epoch))
         _erase(self._key_file(epoch))
 
+    def _is_barred(self, epoch: Epoch) -> bool:
+        self._root()
+        return _is_there(self.directory / DESTROYED / _stem(epoch))
+
     def _epochs(self) -> tuple[Epoch, ...]:
         self._root()
         names = _names(self.directory / EPOCHS)
@@ -265,10 +282,7 @@ def _stem(epoch: Epoch) -> str:
     Raises:
         ValueError: The epoch's text form would read back as another epoch.
     """
-    text = str(epoch)
-    if text.count("/") != 3 or Epoch.parse(text) != epoch:
-        raise ValueError("a part of the epoch's name contains a slash")
-    return quote(text, safe="")
+    return quote(epoch.text(), safe="")
 
 
 def _names(folder: Path) -> set[str]:

@@ -1,7 +1,7 @@
 """The `lethe` command: every noun in its place.
 
-What only the roof can build (`init`, `serve`, `migrate`, `backend serve`, `demo`)
-is added to `app` and `backend_app` by `gateway.main`.
+What only the roof can build (`init`, `serve`, `migrate`, `backend serve`, `key init`, `demo`)
+is added to `app` and its nouns by `gateway.main`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ app = typer.Typer(
 )
 backend_app = backend.app
 audit_app = audit.app
+key_app = key.app
 
 app.command()(generate.generate)
 for _noun, _app in (

@@ -65,17 +65,30 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
         ("listen.client_ca", listen.client_ca),
     )
     yield "audit.signing_key", settings.audit.signing_key
-    yield "keys.directory", settings.keys.directory
     stamping = settings.audit.timestamps
     if stamping is not None:
         yield "audit.timestamps.roots", stamping.roots
         if stamping.ca is not None:
             yield "audit.timestamps.ca", stamping.ca
+    yield from _key_files(settings)
     if settings.records.password_file is not None:
         yield "records.password_file", settings.records.password_file
     for number, backend in enumerate(settings.backends):
         for name in ("ca", "cert", "key"):
             yield f"backends.{number}.{name}", getattr(backend, name)
+
+
+def _key_files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    keys = settings.keys
+    if keys.kind != "pkcs11" and keys.directory is not None:
+        yield "keys.directory", keys.directory
+    if keys.kind == "pkcs11" and keys.pkcs11 is not None:
+        yield "keys.pkcs11.module", keys.pkcs11.module
+        yield "keys.pkcs11.pin_file", keys.pkcs11.pin_file
+    if keys.kind == "transit" and keys.transit is not None:
+        yield "keys.transit.token_file", keys.transit.token_file
+        if keys.transit.ca is not None:
+            yield "keys.transit.ca", keys.transit.ca
 
 
 def _without_password(url: str) -> str:

@@ -31,6 +31,17 @@ class Epoch:
         tenant, key_class, month, roll = text.split("/")
         return cls(tenant, key_class, month, int(roll))
 
+    def text(self) -> str:
+        """Return the text form, for use as a name.
+
+        Raises:
+            ValueError: It would read back as another epoch.
+        """
+        text = str(self)
+        if text.count("/") != 3 or Epoch.parse(text) != self:
+            raise ValueError("a part of the epoch's name contains a slash")
+        return text
+
 
 class KeyService(Protocol):
     """Epoch keys that never leave, and what is done with them.
@@ -42,6 +53,10 @@ class KeyService(Protocol):
     @property
     def name(self) -> str:
         """The adapter's name, as shown by `lethe key status`."""
+
+    @property
+    def is_experimental(self) -> bool:
+        """Whether the adapter was never tried against the real service."""
 
     @property
     def destroy_latency(self) -> timedelta:

@@ -502,6 +502,7 @@ class KeyService_:  # noqa: N801 - the port has the plain name
             adapter=self.keys.name,
             destroy_latency=Duration(seconds=int(self.keys.destroy_latency.total_seconds())),
             copies_outside_our_control=self.keys.copies_outside_our_control,
+            experimental=self.keys.is_experimental,
             epochs=[
                 key_pb2.KeyEpoch(key_class=e.cls, month=e.month, roll=e.roll, wrapped_keys=counts[str(e)])
                 for e in epochs

@@ -8,7 +8,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,11 +16,19 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from moto import mock_aws
 
+from gateway.adapters.keys_aws import AwsKeys
 from gateway.adapters.keys_local import DESTROYED, EPOCHS, FENCES, ROOT_FILE, LocalKeyring, read_root_key
+from gateway.adapters.keys_pkcs11 import TokenKeys
+from gateway.adapters.keys_split import SplitKeys
+from gateway.adapters.keys_transit import TransitKeys
 from gateway.errors import KeyServiceUnavailable
 from gateway.ports.keys import Epoch, EpochDestroyed, KeyService, UnwrapFailed
 from tests.fakes.keys import BreakableKeys, FakeKeys
+from tests.fakes.transit import Engine as TransitEngine
+from tests.fakes.transit import serving as serving_transit
+from tests.softhsm import make_softhsm
 
 EPOCH = Epoch("acme", "content", "2027-03", 0)
 OTHERS = [
@@ -34,9 +42,35 @@ KEY = bytes(range(32))
 HANDLE = "ab" * 32
 
 
-@pytest.fixture(params=["local", "fake"])
-def keys(request, tmp_path) -> KeyService:
-    return LocalKeyring.create(tmp_path / "ring") if request.param == "local" else FakeKeys()
+SPLIT = {"aws", "transit"}
+"""Adapters whose keys are far away, and whose register is a local keyring."""
+
+
+@pytest.fixture(params=["local", "fake", "pkcs11", "aws", "transit"])
+async def keys(request, tmp_path, monkeypatch) -> AsyncIterator[KeyService]:
+    if request.param == "local":
+        yield LocalKeyring.create(tmp_path / "ring")
+    elif request.param == "fake":
+        yield FakeKeys()
+    elif request.param == "aws":
+        with mock_aws():
+            far = AwsKeys.connect(region="eu-central-1", namespace="test")
+            yield SplitKeys(far, LocalKeyring.create(tmp_path / "register"))
+            await far.close()
+    elif request.param == "transit":
+        credential = tmp_path / "credential"
+        credential.touch(mode=0o600)
+        credential.write_text("s.4711\n")
+        with serving_transit(TransitEngine("s.4711")) as url:
+            engine = TransitKeys.connect(url=url, token_file=credential, has_copies=False)
+            yield SplitKeys(engine, LocalKeyring.create(tmp_path / "register"))
+            await engine.close()
+    else:
+        hsm = make_softhsm(tmp_path / "hsm", monkeypatch)
+        await TokenKeys.create(hsm.place)
+        made = TokenKeys(hsm.place)
+        yield made
+        await made.close()
 
 
 @pytest.fixture
@@ -206,9 +240,10 @@ async def test_a_mac_differs_by_tenant_label_and_data(keys):
 
 
 async def test_a_key_service_declares_its_destruction(keys):
-    assert keys.destroy_latency == timedelta(0)
+    assert keys.destroy_latency == timedelta(days=7 if keys.name == "aws" else 0)
     assert keys.copies_outside_our_control is False
-    assert keys.name in {"local", "fake"}
+    assert keys.is_experimental is (keys.name in SPLIT)
+    assert keys.name in {"local", "fake", "pkcs11", "aws", "transit"}
 
 
 # --- faults, in front of every key service -------------------------------------------------------

@@ -66,6 +66,10 @@ class FakeKeys:
         return "fake"
 
     @property
+    def is_experimental(self) -> bool:
+        return False
+
+    @property
     def destroy_latency(self) -> timedelta:
         return self._latency
 
@@ -140,6 +144,10 @@ class BreakableKeys:
     @property
     def name(self) -> str:
         return self.inner.name
+
+    @property
+    def is_experimental(self) -> bool:
+        return self.inner.is_experimental
 
     @property
     def destroy_latency(self) -> timedelta:

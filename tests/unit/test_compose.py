@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from audit.note import Signer
 from gateway import compose
 from gateway.errors import StoreUnavailable
 from gateway.ports.records import PackText
-from gateway.settings import ConfigInvalid, RecordsSection, Settings
+from gateway.settings import ConfigInvalid, KeysSection, RecordsSection, Settings
 from tests.world import ORIGIN, World, settings
 
 SEED = bytes(range(32))
@@ -132,3 +133,34 @@ def test_a_folder_that_cannot_be_made_is_the_stores_fault(tmp_path: Path) -> Non
 def test_an_unknown_kind_of_database_is_a_fault_of_the_configuration() -> None:
     with pytest.raises(ConfigInvalid, match=r"records\.url"):
         compose.make_folders(with_records("sqlite://host/lethe.db", None))
+
+
+def with_keys(tmp_path: Path, **keys: object) -> Settings:
+    section = KeysSection.model_validate({"directory": tmp_path / "keys", **keys})
+    return settings().model_copy(update={"keys": section})
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "is_experimental"),
+    [
+        ("local", {}, False),
+        ("pkcs11", {"module": "/m.so", "token": "lethe", "pin_file": "/pin", "has_copies": True}, False),
+        ("aws", {"region": "eu-central-1", "waiting_days": 9}, True),
+        ("transit", {"url": "https://bao.test:8200", "token_file": "/credential"}, True),
+    ],
+)
+async def test_the_key_service_that_is_configured_is_opened(
+    tmp_path: Path, kind: str, section: dict[str, object], is_experimental: bool
+) -> None:
+    chosen = with_keys(tmp_path, kind=kind, **({kind: section} if section else {}))
+    async with contextlib.AsyncExitStack() as stack:
+        keys = compose.open_keys(chosen, stack)
+        assert (keys.name, keys.is_experimental) == (kind, is_experimental)
+        assert keys.destroy_latency.days == (9 if kind == "aws" else 0)
+        assert keys.copies_outside_our_control is (kind in {"pkcs11", "transit"})
+
+
+async def test_a_missing_ca_of_the_transit_engine_is_named_by_its_key(tmp_path: Path) -> None:
+    section = {"url": "https://bao.test", "token_file": "/credential", "ca": tmp_path / "none.pem"}
+    with pytest.raises(ConfigInvalid, match=r"keys\.transit\.ca"):
+        compose.far_keys(with_keys(tmp_path, kind="transit", transit=section))

@@ -158,3 +158,64 @@ def test_timestamps_without_their_extra_are_refused_with_the_remedy(tmp_path, mo
 
 def _has_extra() -> bool:
     return find_spec("rfc3161_client") is not None
+
+
+TOKEN = {"module": "/usr/lib/m.so", "token": "lethe", "pin_file": "pin"}
+
+
+def with_keys(audit: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
+    made = tree()
+    return made | {"keys": keys, "audit": made["audit"] | (audit or {})}
+
+
+def test_a_token_needs_no_keyring_directory(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, with_keys(audit={"lock": "lock"}, kind="pkcs11", pkcs11=TOKEN)))
+    assert settings.keys.pkcs11 is not None
+    assert settings.keys.pkcs11.pin_file == tmp_path / "pin"
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({}, "keys.directory"),
+        ({"kind": "pkcs11"}, "keys.pkcs11"),
+        ({"kind": "pkcs11", "pkcs11": TOKEN}, "audit.lock"),
+        ({"kind": "paper"}, "keys.kind"),
+        ({"kind": "pkcs11", "pkcs11": {**TOKEN, "pin": CANARY}}, "keys.pkcs11.pin"),
+    ],
+)
+def test_a_key_service_without_what_it_needs_is_refused(
+    tmp_path: Path, keys: dict[str, Any], named: str
+) -> None:
+    assert named in refused(write(tmp_path, with_keys(**keys)))
+
+
+def test_a_key_service_whose_extra_is_missing_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.settings.find_spec", lambda _module: None)
+    content = with_keys(directory="keys", kind="pkcs11", pkcs11=TOKEN)
+    assert "lethe[hsm]" in refused(write(tmp_path, content))
+
+
+AWS = {"region": "eu-central-1"}
+TRANSIT = {"url": "https://bao.test:8200", "token_file": "credential"}
+
+
+@pytest.mark.parametrize(("kind", "section"), [("aws", AWS), ("transit", TRANSIT)])
+def test_keys_far_away_need_a_register_nearby(tmp_path: Path, kind: str, section: dict[str, Any]) -> None:
+    whole = {"directory": "register", "kind": kind, kind: section}
+    assert load(write(tmp_path, with_keys(**whole))).keys.directory == tmp_path / "register"
+    assert "keys.directory" in refused(write(tmp_path, with_keys(**{**whole, "directory": None})))
+    assert f"keys.{kind}" in refused(write(tmp_path, with_keys(directory="register", kind=kind)))
+
+
+@pytest.mark.parametrize("days", [6, 31])
+def test_a_waiting_period_that_kms_would_refuse_is_refused(tmp_path: Path, days: int) -> None:
+    content = with_keys(directory="register", kind="aws", aws={**AWS, "waiting_days": days})
+    assert "keys.aws.waiting_days" in refused(write(tmp_path, content))
+
+
+def test_a_namespace_that_no_alias_may_hold_is_refused(tmp_path: Path) -> None:
+    content = with_keys(directory="register", kind="aws", aws={**AWS, "namespace": "eu.prod"})
+    assert "keys.aws.namespace" in refused(write(tmp_path, content))

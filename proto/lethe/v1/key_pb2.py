@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from lethe.v1 import common_pb2 as lethe_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12lethe/v1/key.proto\x12\x08lethe.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15lethe/v1/common.proto\"\x15\n\x13GetKeyStatusRequest\"P\n\x08KeyEpoch\x12\x11\n\tkey_class\x18\x01 \x01(\t\x12\r\n\x05month\x18\x02 \x01(\t\x12\x0c\n\x04roll\x18\x03 \x01(\x05\x12\x14\n\x0cwrapped_keys\x18\x04 \x01(\x03\"\xa3\x01\n\x14GetKeyStatusResponse\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x32\n\x0f\x64\x65stroy_latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x1a\x63opies_outside_our_control\x18\x03 \x01(\x08\x12\"\n\x06\x65pochs\x18\x04 \x03(\x0b\x32\x12.lethe.v1.KeyEpoch\"*\n\x11RotateKeysRequest\x12\x15\n\rvalidate_only\x18\x01 \x01(\x08\"U\n\x12RotateKeysResponse\x12\x16\n\x0erewrapped_keys\x18\x01 \x01(\x03\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt2\xa4\x01\n\nKeyService\x12M\n\x0cGetKeyStatus\x12\x1d.lethe.v1.GetKeyStatusRequest\x1a\x1e.lethe.v1.GetKeyStatusResponse\x12G\n\nRotateKeys\x12\x1b.lethe.v1.RotateKeysRequest\x1a\x1c.lethe.v1.RotateKeysResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12lethe/v1/key.proto\x12\x08lethe.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15lethe/v1/common.proto\"\x15\n\x13GetKeyStatusRequest\"P\n\x08KeyEpoch\x12\x11\n\tkey_class\x18\x01 \x01(\t\x12\r\n\x05month\x18\x02 \x01(\t\x12\x0c\n\x04roll\x18\x03 \x01(\x05\x12\x14\n\x0cwrapped_keys\x18\x04 \x01(\x03\"\xb9\x01\n\x14GetKeyStatusResponse\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x32\n\x0f\x64\x65stroy_latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x1a\x63opies_outside_our_control\x18\x03 \x01(\x08\x12\"\n\x06\x65pochs\x18\x04 \x03(\x0b\x32\x12.lethe.v1.KeyEpoch\x12\x14\n\x0c\x65xperimental\x18\x05 \x01(\x08\"*\n\x11RotateKeysRequest\x12\x15\n\rvalidate_only\x18\x01 \x01(\x08\"U\n\x12RotateKeysResponse\x12\x16\n\x0erewrapped_keys\x18\x01 \x01(\x03\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt2\xa4\x01\n\nKeyService\x12M\n\x0cGetKeyStatus\x12\x1d.lethe.v1.GetKeyStatusRequest\x1a\x1e.lethe.v1.GetKeyStatusResponse\x12G\n\nRotateKeys\x12\x1b.lethe.v1.RotateKeysRequest\x1a\x1c.lethe.v1.RotateKeysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYEPOCH']._serialized_start=110
   _globals['_KEYEPOCH']._serialized_end=190
   _globals['_GETKEYSTATUSRESPONSE']._serialized_start=193
-  _globals['_GETKEYSTATUSRESPONSE']._serialized_end=356
-  _globals['_ROTATEKEYSREQUEST']._serialized_start=358
-  _globals['_ROTATEKEYSREQUEST']._serialized_end=400
-  _globals['_ROTATEKEYSRESPONSE']._serialized_start=402
-  _globals['_ROTATEKEYSRESPONSE']._serialized_end=487
-  _globals['_KEYSERVICE']._serialized_start=490
-  _globals['_KEYSERVICE']._serialized_end=654
+  _globals['_GETKEYSTATUSRESPONSE']._serialized_end=378
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=380
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=422
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=424
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=509
+  _globals['_KEYSERVICE']._serialized_start=512
+  _globals['_KEYSERVICE']._serialized_end=676
 # @@protoc_insertion_point(module_scope)

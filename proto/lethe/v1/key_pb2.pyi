@@ -81,10 +81,13 @@ class GetKeyStatusResponse(_message.Message):
     DESTROY_LATENCY_FIELD_NUMBER: _builtins.int
     COPIES_OUTSIDE_OUR_CONTROL_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
+    EXPERIMENTAL_FIELD_NUMBER: _builtins.int
     adapter: _builtins.str
-    """Adapter, for example "local"."""
+    """Adapter: "local", "pkcs11", "aws" or "transit"."""
     copies_outside_our_control: _builtins.bool
     """Whether copies of epoch keys may exist that destroying does not reach."""
+    experimental: _builtins.bool
+    """Whether the adapter was never tried against the real service."""
     @_builtins.property
     def destroy_latency(self) -> _duration_pb2.Duration:
         """Time from destroying an epoch until it is gone for good."""
@@ -100,10 +103,11 @@ class GetKeyStatusResponse(_message.Message):
         destroy_latency: _duration_pb2.Duration | None = ...,
         copies_outside_our_control: _builtins.bool = ...,
         epochs: _abc.Iterable[Global___KeyEpoch] | None = ...,
+        experimental: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["destroy_latency", b"destroy_latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "copies_outside_our_control", b"copies_outside_our_control", "destroy_latency", b"destroy_latency", "epochs", b"epochs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "copies_outside_our_control", b"copies_outside_our_control", "destroy_latency", b"destroy_latency", "epochs", b"epochs", "experimental", b"experimental"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
