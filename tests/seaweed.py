@@ -35,10 +35,13 @@ class Seaweed:
     One person may do everything in every bucket, and no bucket is made unasked.
     """
 
-    def __init__(self, program: str, home: Path, *, tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self, program: str, home: Path, *, tls: tuple[Path, Path] | None = None, volumes: int = 400
+    ) -> None:
         self._program = program
         self._home = home
         self._tls = tls
+        self._volumes = volumes
         self._process: subprocess.Popen[bytes] | None = None
         # The https port is another one; http stays open beside it.
         names = [f"{part}.port{kind}" for part in PARTS for kind in ("", ".grpc")] + ["s3.port.https"]
@@ -80,9 +83,10 @@ class Seaweed:
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             "master.telemetry": "false",
+            "master.electionTimeout": "1s",
             # Each bucket has volumes of its own; they are small and grow.
             "master.volumeSizeLimitMB": 64,
-            "volume.max": 400,
+            "volume.max": self._volumes,
             "volume.minFreeSpace": "64MiB",
             # Else it waits as long before it ends.
             "volume.preStopSeconds": 0,
@@ -194,11 +198,12 @@ class Seaweed:
 
 
 @contextmanager
-def running_seaweed(*, tls: tuple[Path, Path] | None = None) -> Iterator[Seaweed]:
+def running_seaweed(*, tls: tuple[Path, Path] | None = None, volumes: int = 400) -> Iterator[Seaweed]:
     """Yield a running server; it and its directory are gone afterwards.
 
     Args:
         tls: Certificate and key (PEM) of its https door; without, it has none.
+        volumes: How many files of 64 MiB it may fill; a bucket takes seven at once.
     """
     beside = Path(sys.executable).with_name("weed")
     program = needs(
@@ -206,7 +211,7 @@ def running_seaweed(*, tls: tuple[Path, Path] | None = None) -> Iterator[Seaweed
     )
     # Not pytest's directory: the path of a socket is short.
     home = Path(tempfile.mkdtemp(prefix="lethe-s3-"))
-    server = Seaweed(program, home, tls=tls)
+    server = Seaweed(program, home, tls=tls, volumes=volumes)
     try:
         server.start()
         yield server

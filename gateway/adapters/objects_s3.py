@@ -311,7 +311,8 @@ class S3Objects:
             store = S3Store(
                 section.bucket,
                 prefix=section.prefix or None,
-                endpoint=_endpoint(section),
+                # Not `endpoint`: over that one the environment's AWS_ENDPOINT_URL_S3 would win.
+                aws_endpoint_url_s3=_endpoint(section),
                 region=section.region,
                 virtual_hosted_style_request=not section.path_style,
                 # Said although they are the defaults: obstore listens to AWS_* in the environment.

@@ -28,6 +28,7 @@ from gateway.settings import ConfigInvalid, S3Section, is_private
 THREADS = 16
 ATTEMPTS = 3
 CONNECT_S = 5.0
+PAGE = 1000
 ROUNDS = 3
 """How often a deletion looks again whether anything is left."""
 
@@ -214,7 +215,9 @@ class Bucket:
 
     def _pages(self, listing: str, prefix: str) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator(listing).paginate(
-            Bucket=self._bucket, Prefix=self._prefix + prefix
+            Bucket=self._bucket,
+            Prefix=self._prefix + prefix,
+            PaginationConfig={"PageSize": PAGE},
         )
         with store_errors():
             yield from pages
@@ -301,7 +304,7 @@ def unavailable(*codes: str) -> StoreUnavailable:
 
 def codes_in(text: str) -> tuple[str, ...]:
     """Return the codes in what obstore says of an answer: the one in its body, and the status."""
-    if "timed out" in text:
+    if "kind: Timeout" in text:
         return ("timeout",)
     found = re.search(r"<Code>(\w+)</Code>", text), re.search(r"status code: (\d{3})", text)
     return tuple(match[1] for match in found if match)
