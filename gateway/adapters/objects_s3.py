@@ -49,7 +49,7 @@ MARKER = "store"
 MARKER_TEXT = b"lethe objects, layout 1\n"
 CHUNK_BYTES = 1 << 20
 PART_BYTES = 8 << 20
-"""The most that a put holds at once; what is no larger is put in one request."""
+"""What a put holds, and once more while it is sent; what is no larger is put in one request."""
 
 _NO_BUCKET = "<Code>NoSuchBucket</Code>"
 _OBJECT_ID = re.compile(r"[0-9a-f]{32}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from audit.note import Signer
 from gateway import compose
 from gateway.errors import StoreUnavailable
 from gateway.ports.records import PackText
-from gateway.settings import ConfigInvalid, RecordsSection, Settings
+from gateway.settings import ConfigInvalid, ObjectsSection, RecordsSection, S3Section, Settings
 from tests.world import ORIGIN, World, settings
 
 SEED = bytes(range(32))
@@ -117,3 +119,11 @@ def test_a_folder_that_cannot_be_made_is_the_stores_fault(tmp_path: Path) -> Non
 def test_an_unknown_kind_of_database_is_a_fault_of_the_configuration() -> None:
     with pytest.raises(ConfigInvalid, match=r"records\.url"):
         compose.make_folders(with_records("sqlite://host/lethe.db", None))
+
+
+async def test_a_bucket_without_its_extra_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gateway.adapters.objects_s3", None)
+    section = ObjectsSection(kind="s3", s3=S3Section(bucket="portraits", credentials=Path("/nonexistent")))
+    async with contextlib.AsyncExitStack() as stack:
+        with pytest.raises(ConfigInvalid, match=r"lethe\[s3\]"):
+            await compose.open_objects(section, stack)
