@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
@@ -49,7 +50,7 @@ MARKER = "store"
 MARKER_TEXT = b"lethe objects, layout 1\n"
 CHUNK_BYTES = 1 << 20
 PART_BYTES = 8 << 20
-"""What a put holds, and once more while it is sent; what is no larger is put in one request."""
+"""The most that a put holds; what is no larger is put in one request."""
 
 _NO_BUCKET = "<Code>NoSuchBucket</Code>"
 _OBJECT_ID = re.compile(r"[0-9a-f]{32}")
@@ -117,14 +118,23 @@ class S3Objects:
             StoreUnavailable: The store does not answer; after a lost reply it may hold the object.
         """
         self._need_id(object_id)
+        bucket, upload = self._doors().bucket, Upload(self._section.prefix + object_id)
         parts = _cut(chunks, PART_BYTES)
         try:
-            first, is_last = await anext(parts)
-            if is_last:
-                return await self._put_whole(object_id, first)
-            return await self._put_parts(object_id, first, parts)
+            async for part, is_last in parts:
+                if is_last and not upload.tags:
+                    return await self._put_whole(object_id, part.getvalue())
+                await self._ask(bucket.send, upload, part)
+                del part  # else two would be held while the next is filled
+            if not await self._ask(bucket.end, upload):
+                await self._need_same(object_id, upload.size, upload.digest.digest())
+            return upload.size
         finally:
             await parts.aclose()
+            if upload.upload_id:
+                # What cannot be aborted now, `list` shows and `delete` aborts.
+                with contextlib.suppress(LetheError):
+                    await self._ask(bucket.abort, upload)
 
     async def get(self, object_id: str) -> AsyncIterator[bytes]:
         """Yield the bytes in chunks of at most 1 MiB; see the port.
@@ -187,12 +197,12 @@ class S3Objects:
 
     # --- putting ---------------------------------------------------------------------------------
 
-    async def _put_whole(self, object_id: str, content: bytearray) -> int:
+    async def _put_whole(self, object_id: str, content: bytes) -> int:
         if not await self._create(object_id, content):
             await self._need_same(object_id, len(content), hashlib.sha256(content).digest())
         return len(content)
 
-    async def _create(self, name: str, content: bytes | bytearray) -> bool:
+    async def _create(self, name: str, content: bytes) -> bool:
         """Put `content`, and return False where the name was taken, be it by us before a lost reply."""
         with _store_errors():
             try:
@@ -200,25 +210,6 @@ class S3Objects:
             except AlreadyExistsError:
                 return False
         return True
-
-    async def _put_parts(
-        self, object_id: str, first: bytearray, rest: AsyncIterator[tuple[bytearray, bool]]
-    ) -> int:
-        """Put part after part: one is sent while the next is not yet asked for."""
-        bucket, upload = self._doors().bucket, Upload(self._section.prefix + object_id)
-        try:
-            await self._ask(bucket.begin, upload)
-            await self._ask(bucket.send, upload, first)
-            del first
-            async for part, _ in rest:
-                await self._ask(bucket.send, upload, part)
-            if not await self._ask(bucket.end, upload):
-                await self._need_same(object_id, upload.size, upload.digest.digest())
-        finally:
-            # What cannot be aborted now, `list` shows and `delete` aborts.
-            with contextlib.suppress(LetheError):
-                await self._ask(bucket.abort, upload)
-        return upload.size
 
     async def _need_same(self, object_id: str, size: int, digest: bytes) -> None:
         """Refuse unless the id holds just these bytes."""
@@ -379,17 +370,20 @@ def _endpoint(section: S3Section) -> str:
     return parts._replace(netloc=f"{section.bucket}.{parts.netloc}").geturl()
 
 
-async def _cut(chunks: AsyncIterable[bytes], size: int) -> AsyncGenerator[tuple[bytearray, bool], None]:
-    """Yield (part, is last): of `size` bytes each, the last as long as it is; it is empty only if all is."""
-    part = bytearray()
+async def _cut(chunks: AsyncIterable[bytes], size: int) -> AsyncGenerator[tuple[io.BytesIO, bool], None]:
+    """Yield (part, is last): of `size` bytes each, the last as long as it is; it is empty only if all is.
+
+    A `BytesIO` is what botocore sends without a copy.
+    """
+    part = io.BytesIO()
     async for chunk in chunks:
         view = memoryview(chunk)
         while view:
-            if len(part) == size:
+            if part.tell() == size:
                 yield part, False
-                part = bytearray()
-            taken = view[: size - len(part)]
-            part += taken
+                part = io.BytesIO()
+            taken = view[: size - part.tell()]
+            part.write(taken)
             view = view[len(taken) :]
     yield part, True
 

@@ -10,6 +10,7 @@ import configparser
 import contextlib
 import functools
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -134,20 +135,20 @@ class Bucket:
 
     # --- uploads ---------------------------------------------------------------------------------
 
-    def begin(self, upload: Upload) -> None:
-        """Begin a multipart upload."""
-        with store_errors():
-            made = self._client.create_multipart_upload(Bucket=self._bucket, Key=upload.key)
-        upload.upload_id = made["UploadId"]
-
-    def send(self, upload: Upload, part: bytearray) -> None:
-        """Send the next part, at least 5 MiB unless it is the last."""
-        upload.digest.update(part)
+    def send(self, upload: Upload, part: io.BytesIO) -> None:
+        """Send the next part, at least 5 MiB unless it is the last; the first begins the upload."""
+        if not upload.upload_id:
+            with store_errors():
+                made = self._client.create_multipart_upload(Bucket=self._bucket, Key=upload.key)
+            upload.upload_id = made["UploadId"]
+        with part.getbuffer() as content:
+            upload.digest.update(content)
+            upload.size += len(content)
+        part.seek(0)
         number = len(upload.tags) + 1
         with store_errors():
             sent = self._client.upload_part(PartNumber=number, Body=part, **self._named(upload))
         upload.tags.append(sent["ETag"])
-        upload.size += len(part)
 
     def end(self, upload: Upload) -> bool:
         """Make the object of the parts, and return False where the key was taken.
@@ -246,8 +247,7 @@ class Bucket:
         """Tell whether an upload over a key that holds `content` already is refused; its content stays."""
         upload = Upload(self._prefix + name)
         try:
-            self.begin(upload)
-            self.send(upload, bytearray(content))
+            self.send(upload, io.BytesIO(content))
             return not self.end(upload)
         finally:
             self.abort(upload)

@@ -45,7 +45,7 @@ async def run(*, quick: bool) -> list[Table]:
         f"{number} at once of {size // MIB} MB: the process grew by {grown[number] / MIB:.0f} MB at its peak"
         for number in grown
     ]
-    notes.append(f"a put holds a part of {PART_BYTES // MIB} MB, and once more while it is sent")
+    notes.append(f"a put holds a part of {PART_BYTES // MIB} MB, and what its source made last")
     title = f"Object store: {AT_ONCE} puts at once, {size // MIB} MB each"
     return [table(title, "MB/s", "disk", found, notes=notes)]
 
