@@ -81,6 +81,7 @@ from gateway.rpc.sight import Sight
 from gateway.settings import (
     BackendSection,
     ConfigInvalid,
+    ObjectsSection,
     Settings,
     TimestampsSection,
     WitnessSection,
@@ -521,6 +522,26 @@ async def make_keys(settings: Settings) -> None:
         LocalKeyring.create(keyring(settings))
 
 
+async def open_objects(section: ObjectsSection, stack: contextlib.AsyncExitStack) -> ObjectStore:
+    """Return the object store, to be closed with `stack`.
+
+    Raises:
+        ConfigInvalid: The extra it needs is not installed, or a file it names cannot be read.
+        StoreUnavailable: It does not answer, or cannot keep what the gateway promises.
+    """
+    if section.directory is not None:
+        return FileObjects(section.directory, reserve_bytes=section.reserve_bytes)
+    if section.s3 is None:
+        raise ConfigInvalid("objects: neither a directory nor a bucket")
+    try:
+        from gateway.adapters.objects_s3 import S3Objects
+    except ModuleNotFoundError as error:
+        raise ConfigInvalid("objects.kind s3 needs the extra `s3`: pip install 'lethe[s3]'") from error
+    opened = await S3Objects.open(section.s3)
+    stack.callback(opened.close)
+    return opened
+
+
 @contextlib.asynccontextmanager
 async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
     """Open everything that lies outside, and close it again in the opposite order.
@@ -554,7 +575,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         yield Outside(
             clock=SystemClock(),
             records=records,
-            objects=FileObjects(settings.objects.directory, reserve_bytes=settings.objects.reserve_bytes),
+            objects=await open_objects(settings.objects, stack),
             keys=open_keys(settings, stack),
             scrubber=scrubber,
             confinement=scrubber.confinement,
@@ -881,7 +902,7 @@ def make_folders(settings: Settings) -> None:
         ConfigInvalid: The records' URL is not one of ours.
         StoreUnavailable: The disk refuses.
     """
-    folders = [settings.objects.directory]
+    folders = [settings.objects.directory] if settings.objects.directory else []
     if settings.audit.published is not None:
         folders.append(settings.audit.published)
     scheme = settings.records.url.partition(":")[0]

@@ -117,7 +117,7 @@ def serve(config: Config = Path("lethe.yaml")) -> None:
     except (ConfigInvalid, CertificateInvalid, PackInvalid, SchemaMismatch) as fault:
         fail(1, "CONFIG_INVALID", str(fault))
     except LetheError as refusal:
-        fail(1, refusal.reason, str(refusal))
+        fail(1, refusal.reason, f"{refusal} ({refusal.detail})" if refusal.detail else str(refusal))
 
 
 @app.command()

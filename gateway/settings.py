@@ -6,8 +6,10 @@ Secrets are file paths, never values.  Unknown keys are refused.
 from __future__ import annotations
 
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -56,11 +58,39 @@ class RecordsSection(Section):
     password_file: Path | None = None
 
 
-class ObjectsSection(Section):
-    """The object store: a directory; `reserve_bytes` of free space are never used."""
+class S3Section(Section):
+    """A bucket behind S3's API: AWS's own in `region`, or the server at `endpoint`.
 
-    directory: Path
+    `credentials` is an AWS shared credentials file, profile `default`, that only
+    its owner may read.  `ca` is what a private server's certificate leads to.
+    """
+
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    prefix: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]*/)*$")] = "lethe/"
+    credentials: Path
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+/?$")] | None = None
+    ca: Path | None = None
+    path_style: bool = True
+    unsafe_http: bool = False
+    timeout_s: Annotated[float, Field(gt=0)] = 30.0
+
+    @property
+    def url(self) -> str:
+        """Where the store listens, without the bucket."""
+        return (self.endpoint or f"https://s3.{self.region}.amazonaws.com").rstrip("/")
+
+
+class ObjectsSection(Section):
+    """The object store: a directory (`kind: local`), or a bucket (`kind: s3`).
+
+    Of a directory's file system `reserve_bytes` are never used.
+    """
+
+    kind: Literal["local", "s3"] = "local"
+    directory: Path | None = None
     reserve_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+    s3: S3Section | None = None
 
 
 class Pkcs11Section(Section):
@@ -290,6 +320,15 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
+def is_private(path: Path) -> bool:
+    """Tell whether only its owner may read or write the file.
+
+    Raises:
+        OSError: It is not there.
+    """
+    return not path.stat().st_mode & 0o077
+
+
 def load(path: Path) -> Settings:
     """Read and check the configuration at `path`.
 
@@ -331,6 +370,7 @@ def _check(settings: Settings) -> None:
     if len({backend.name for backend in settings.backends}) != len(settings.backends):
         raise ConfigInvalid("backends: two backends share a name")
     _check_keys(settings)
+    _check_objects(settings.objects)
 
 
 def _check_keys(settings: Settings) -> None:
@@ -344,6 +384,27 @@ def _check_keys(settings: Settings) -> None:
     module, extra = EXTRAS.get(kind, ("", ""))
     if module and find_spec(module) is None:
         raise ConfigInvalid(f"keys.kind: {kind} is not installed; install lethe[{extra}]")
+
+
+def _check_objects(objects: ObjectsSection) -> None:
+    if (objects.kind == "local") != (objects.directory is not None) or (objects.kind == "s3") != bool(
+        objects.s3
+    ):
+        raise ConfigInvalid(
+            "objects: kind `local` has a `directory`, kind `s3` a section `s3`, and never both"
+        )
+    if objects.s3 is None or objects.s3.url.startswith("https:"):
+        return
+    if not (objects.s3.unsafe_http and _is_loopback(objects.s3.url)):
+        raise ConfigInvalid("objects.s3.endpoint: plain http is for loopback only, with `unsafe_http: true`")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _anchored(value: Any, root: Path) -> Any:

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -104,6 +104,8 @@ def _name(annotation: Any) -> str:
         return _name(get_args(annotation)[0])
     if get_origin(annotation) in {Union, UnionType}:
         return " or ".join(_name(part) for part in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return " or ".join(get_args(annotation))
     if get_origin(annotation) is tuple:
         return f"list of {_name(get_args(annotation)[0])}"
     return "none" if annotation is type(None) else str(annotation.__name__)

@@ -10,7 +10,6 @@ Every byte here is ciphertext; the store does not know of what.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import fcntl
@@ -22,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from gateway.adapters.threads import finish
 from gateway.errors import DiskReserve, StoreUnavailable
 from gateway.ports.objects import ObjectExists, ObjectMissing, StoredBytes
 
@@ -294,15 +294,5 @@ async def _disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     A caller that went on before the thread is done would close a descriptor under
     it, and the thread might then write into whatever file got the same number.
     """
-    running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
-    cancelled: asyncio.CancelledError | None = None
-    while not running.done():
-        try:
-            await asyncio.wait({running})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        running.exception()  # taken, so that it is not reported as lost
-        raise cancelled
     with _disk_errors():
-        return running.result()
+        return await finish(None, work, *args, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -29,10 +30,17 @@ def check(file: File = Path("lethe.yaml")) -> None:
 
     Example: lethe config check --config /etc/lethe/lethe.yaml
     """
+    from gateway.settings import is_private
+
     settings = _load(file)
     missing = [f"{name}: {path}" for name, path in _files(settings) if not path.exists()]
     if missing:
         fail(FAILED, "CONFIG_INVALID", "not there: " + "; ".join(missing))
+    s3 = settings.objects.s3
+    if s3 is not None and not is_private(s3.credentials):
+        fail(FAILED, "CONFIG_INVALID", "objects.s3.credentials: the file is open to other users")
+    if s3 is not None and not all(map(find_spec, ("obstore", "botocore"))):
+        fail(FAILED, "CONFIG_INVALID", "objects.kind s3 needs the extra `s3`: pip install 'lethe[s3]'")
     say(f"{file}: ok")
 
 
@@ -73,6 +81,10 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
     yield from _key_files(settings)
     if settings.records.password_file is not None:
         yield "records.password_file", settings.records.password_file
+    if settings.objects.s3 is not None:
+        yield "objects.s3.credentials", settings.objects.s3.credentials
+        if settings.objects.s3.ca is not None:
+            yield "objects.s3.ca", settings.objects.s3.ca
     for number, backend in enumerate(settings.backends):
         for name in ("ca", "cert", "key"):
             yield f"backends.{number}.{name}", getattr(backend, name)

@@ -17,19 +17,31 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.adapters.objects_local import MARKER, TEMPORARY, FileObjects
+from gateway.adapters.objects_s3 import S3Objects
 from gateway.errors import DiskReserve, StoreUnavailable
 from gateway.ports.objects import ObjectExists, ObjectMissing, ObjectStore
+from gateway.settings import S3Section
 from tests.fakes.objects import BreakableObjects, FakeObjects
 from tests.needs import needs
+from tests.seaweed import Seaweed
 
 ID = "0123456789abcdef" * 2
 OTHER = "fedcba9876543210" * 2
 MIB = 1 << 20
 
 
-@pytest.fixture(params=["disk", "fake"])
-def objects(request, tmp_path) -> ObjectStore:
-    return FileObjects(tmp_path / "store") if request.param == "disk" else FakeObjects()
+@pytest.fixture(params=["disk", "fake", "s3", "s3 with versions"])
+async def objects(request, tmp_path) -> AsyncIterator[ObjectStore]:
+    if request.param == "disk":
+        yield FileObjects(tmp_path / "store")
+    elif request.param == "fake":
+        yield FakeObjects()
+    else:
+        server: Seaweed = request.getfixturevalue("seaweed")
+        bucket = server.bucket(versioned=request.param != "s3")
+        store = await S3Objects.open(S3Section(**server.section(bucket)))
+        yield store
+        store.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ NUMBERS = {"min", "median", "max"}
             "append",
             {"fdatasync of 4 KiB", "SQLite, one leaf a transaction", "SQLite, 64 leaves a transaction"},
         ),
+        ("objects", {"disk", "S3 (SeaweedFS)"}),
         ("log", {"fdatasync of 4 KiB", "event and change, one caller", "event and change, 4 callers"}),
     ],
 )

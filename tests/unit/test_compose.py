@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,14 @@ from audit.note import Signer
 from gateway import compose
 from gateway.errors import StoreUnavailable
 from gateway.ports.records import PackText
-from gateway.settings import ConfigInvalid, KeysSection, RecordsSection, Settings
+from gateway.settings import (
+    ConfigInvalid,
+    KeysSection,
+    ObjectsSection,
+    RecordsSection,
+    S3Section,
+    Settings,
+)
 from tests.world import ORIGIN, World, settings
 
 SEED = bytes(range(32))
@@ -164,3 +172,11 @@ async def test_a_missing_ca_of_the_transit_engine_is_named_by_its_key(tmp_path: 
     section = {"url": "https://bao.test", "token_file": "/credential", "ca": tmp_path / "none.pem"}
     with pytest.raises(ConfigInvalid, match=r"keys\.transit\.ca"):
         compose.far_keys(with_keys(tmp_path, kind="transit", transit=section))
+
+
+async def test_a_bucket_without_its_extra_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gateway.adapters.objects_s3", None)
+    section = ObjectsSection(kind="s3", s3=S3Section(bucket="portraits", credentials=Path("/nonexistent")))
+    async with contextlib.AsyncExitStack() as stack:
+        with pytest.raises(ConfigInvalid, match=r"lethe\[s3\]"):
+            await compose.open_objects(section, stack)

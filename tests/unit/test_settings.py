@@ -219,3 +219,58 @@ def test_a_waiting_period_that_kms_would_refuse_is_refused(tmp_path: Path, days:
 def test_a_namespace_that_no_alias_may_hold_is_refused(tmp_path: Path) -> None:
     content = with_keys(directory="register", kind="aws", aws={**AWS, "namespace": "eu.prod"})
     assert "keys.aws.namespace" in refused(write(tmp_path, content))
+
+
+S3 = {"bucket": "portraits", "credentials": "s3.ini"}
+
+
+def with_objects(**section: Any) -> dict[str, Any]:
+    return {**tree(), "objects": section}
+
+
+def test_objects_may_lie_in_a_bucket(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, with_objects(kind="s3", s3=S3)))
+    assert settings.objects.s3 is not None
+    assert settings.objects.s3.credentials == tmp_path / "s3.ini"
+    assert settings.objects.s3.url == "https://s3.us-east-1.amazonaws.com"
+    assert settings.objects.directory is None
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"kind": "s3"},
+        {"kind": "s3", "directory": "objects"},
+        {"kind": "s3", "directory": "objects", "s3": S3},
+        {"kind": "local", "s3": S3},
+        {"directory": "objects", "s3": S3},
+        {},
+    ],
+)
+def test_a_directory_and_a_bucket_exclude_each_other(tmp_path: Path, section: dict[str, Any]) -> None:
+    assert "kind" in refused(write(tmp_path, with_objects(**section)))
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1/"])
+def test_plain_http_is_for_loopback_and_must_be_asked_for(tmp_path: Path, endpoint: str) -> None:
+    asked = {**S3, "endpoint": endpoint, "unsafe_http": True}
+    load(write(tmp_path, with_objects(kind="s3", s3=asked)))
+    assert "loopback" in refused(write(tmp_path, with_objects(kind="s3", s3={**S3, "endpoint": endpoint})))
+    elsewhere = {**asked, "endpoint": "http://s3.lethe.test"}
+    assert "loopback" in refused(write(tmp_path, with_objects(kind="s3", s3=elsewhere)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("endpoint", f"https://{CANARY}@s3.lethe.test"),
+        ("endpoint", f"https://s3.lethe.test/{CANARY}"),
+        ("prefix", f"/{CANARY}/"),
+        ("prefix", f"../{CANARY}"),
+        ("prefix", CANARY),
+        ("bucket", "Not_A_Bucket"),
+        ("secret_access_key", CANARY),
+    ],
+)
+def test_a_bucket_is_named_well_and_no_secret_is_a_value(tmp_path: Path, key: str, value: str) -> None:
+    assert key in refused(write(tmp_path, with_objects(kind="s3", s3={**S3, key: value})))
