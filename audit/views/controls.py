@@ -88,6 +88,7 @@ CONTROLS = (
         (
             *_DSR,
             "subject.blocked",
+            "erasure.incomplete",
             "subject.erased",
             "object.destroyed",
             "payload.erased",
@@ -145,7 +146,15 @@ CONTROLS = (
         "Monitoring for anomalies",
         "Watch the system for anomalies that may be malicious acts, disasters or errors: whatever was "
         "refused or failed is an entry.",
-        ("access.refused", "upload.refused", "job.failed", "audit.read", "log.rekeyed", "log.pruned"),
+        (
+            "access.refused",
+            "upload.refused",
+            "job.failed",
+            "erasure.incomplete",
+            "audit.read",
+            "log.rekeyed",
+            "log.pruned",
+        ),
         ("refusals",),
     ),
     Control(
@@ -193,6 +202,7 @@ SAID: Mapping[str, str] = MappingProxyType(
         "dsr.cancelled": "A request was cancelled by its maker",
         "dsr.received": "A request of a data subject arrived; its clock runs",
         "dsr.refused": "A request was refused, with a reason",
+        "erasure.incomplete": "After an erasure something was found that should be gone; no certificate yet",
         "export.created": "An export of this log was made",
         "image.scrubbed": "Metadata was removed from an image",
         "job.cancelled": "A generation job was cancelled",

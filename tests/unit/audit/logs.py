@@ -77,6 +77,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "dsr.cancelled": {"dsr": ID},
     "dsr.received": {"dsr": ID, "dkind": "erasure", "reg": "gdpr"},
     "dsr.refused": {"dsr": ID, "rc": "MANIFESTLY_UNFOUNDED"},
+    "erasure.incomplete": {"dsr": ID, "where": ["object_store", "consent"]},
     "export.created": {"from": 0, "to": 7, "size": 7, "root": HASH},
     "image.scrubbed": {"obj": ID, "kind": "metadata", "meas": {"exif": 4711, "trailer_image": 0}},
     "job.cancelled": {"job": ID, "why": "withdrawn"},
