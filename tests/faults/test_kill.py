@@ -34,7 +34,7 @@ from tests.faults.story import (
 KEPT = "@records.transact/Upload._keep.commit"
 APPROVED = "@records.transact/Dsrs.approve.commit"
 DESTROYED = "@records.transact/Erasure._destroy.destroy"
-CERTIFIED = "@records.transact/Erasure._certify.certify"
+CERTIFIED = "@records.transact/Erasure._issue.certify"
 
 UPLOAD_WRITES = (
     "keys.create_epoch",
@@ -101,7 +101,7 @@ ERASURE_WRITES = (
     "keys.destroy_epoch#2",
     "records.scour",
     "records.transact/Erasure._tick#4",
-    "records.transact/Erasure._certify.certify",
+    "records.transact/Erasure._issue.certify",
     f"records.transact/Sequence._advance{CERTIFIED}",
     f"lock.swap{CERTIFIED}",
     "records.transact/Audit.inclusion.read",
@@ -131,7 +131,7 @@ INSIDE = (
     "records.transact/Upload._keep.commit",
     "records.transact/Generate._finish.commit",
     "records.transact/Erasure._destroy.destroy",
-    "records.transact/Erasure._certify.certify",
+    "records.transact/Erasure._issue.certify",
 )
 BACKGROUND = {
     "inference.describe",
