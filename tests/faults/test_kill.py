@@ -113,6 +113,11 @@ ERASURE_READS = (
     "records.transact/Dsrs.get.<lambda>",
     "records.transact/Erasure._all_hands_off.look",
     "records.transact/Erasure._progress.<lambda>",
+    f"records.search{DESTROYED}",
+    f"records.search#2{DESTROYED}",
+    f"records.transact/_payloads{DESTROYED}",
+    f"records.transact/_placed{DESTROYED}",
+    f"records.transact/_waiting{DESTROYED}",
     f"keys.unwrap{DESTROYED}",
     f"keys.wrap{DESTROYED}",
     "records.transact/Dsrs.certificate.<lambda>",
@@ -189,7 +194,8 @@ async def test_every_point_that_the_story_passes_is_written_out_here(left: House
     written = bare(UPLOAD_WRITES) | bare(ERASURE_WRITES)
     known = written | bare(UPLOAD_READS) | bare(ERASURE_READS)
     assert known == set(passed) - BACKGROUND
-    assert written == {point for point, wrote in passed.items() if wrote}
+    # Where the machine is slow a lease is renewed, which is a write of the background.
+    assert written == {point for point, wrote in passed.items() if wrote} - BACKGROUND
     assert {point for point in passed if "/" not in point and passed[point]} == WRITING
     await check_end(left, story)
 
