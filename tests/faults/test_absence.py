@@ -20,7 +20,7 @@ import pytest
 from gateway import compose
 from gateway.adapters.sql.records import open_records, sqlite_path
 from gateway.adapters.sql.schema import migrate
-from gateway.errors import LetheError
+from gateway.errors import LetheError, StoreUnavailable
 from gateway.flows.dsr import DsrDraft
 from gateway.flows.erasure import NOTES
 from gateway.ports.keys import Epoch
@@ -382,7 +382,8 @@ async def test_it_is_tried_again_after_a_pause_that_grows(yard: Yard) -> None:
 async def test_another_request_of_the_same_subject_gets_no_certificate_before(yard: Yard) -> None:
     """It has no handle any more, so that it could not look for itself."""
     yard.keys.lies = True
-    first, second = await yard.approved("ann"), await yard.approved("ann")
+    # Both arrived at the same instant: then the id says which is carried out first.
+    first, second = sorted([await yard.approved("ann"), await yard.approved("ann")])
     await yard.w.carry_out()
     await yard.later()
     assert [(await yard.dsr(one)).state for one in (first, second)] == ["running", "running"]
@@ -428,8 +429,13 @@ async def test_many_erasures_beside_the_traffic_of_others_raise_no_false_alarm(y
             with contextlib.suppress(LetheError):  # who is being erased gets nothing, and leaves nothing
                 await yard.w.upload(going[number])
 
-    await asyncio.gather(yard.w.carry_out(), yard.w.carry_out(), *map(traffic, range(4)))
-    await yard.later(times=2)
+    # A database may say that there were too many conflicts; who is refused tries again.
+    work = (yard.w.carry_out(), yard.w.carry_out(), *map(traffic, range(4)))
+    faults = await asyncio.gather(*work, return_exceptions=True)
+    assert all(fault is None or isinstance(fault, LetheError) for fault in faults), faults
+    for _ in range(4):
+        with contextlib.suppress(StoreUnavailable):
+            await yard.later()
     assert {(await yard.dsr(one)).state for one in requests} == {"fulfilled"}
     assert [] == yard.alarms == await yard.found()
 
