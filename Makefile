@@ -1,5 +1,5 @@
 # Every target is phony: proto, policy, audit, tests and deploy are folders too.
-.PHONY: help demo test test-interop check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
+.PHONY: help demo test test-faults test-interop check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -57,6 +57,9 @@ serve: setup weights  ## a development gateway and backend, with a folder in .ca
 
 test: setup-dev weights  ## all tests, warnings are errors
 	@LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+
+test-faults: setup-dev weights  ## kill the gateway N times at random moments (1,000; an hour or more)
+	@LETHE_KILLS=$(or $(N),1000) LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -s tests/faults/test_random_kills.py $(ARGS)
 
 test-interop: setup-dev  ## verifiers written by others judge our log
 	@$(BIN)/python -m tests.interop.install .cache/interop

@@ -601,6 +601,13 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("dsr", *_DSR_OVER, "dsr.approved", "subject.erased", rule="request_over"),
             ),
         ),
+        "erasure.incomplete": Rule(
+            "an erasure is found incomplete after it was approved, and not once it is certified",
+            (
+                needs("dsr", "dsr.approved", rule="not_approved"),
+                never("dsr", "subject.erased", rule="incomplete_certified"),
+            ),
+        ),
         "export.created": Rule("what was exported is within the log of that time", (_within_size,)),
         "hold.placed": Rule(
             "a hold is placed once, for a request only if that was received",

@@ -223,6 +223,7 @@ DSR_KIND = one_of("access", "erasure", "correction", "portability", "restriction
 WHY = one_of("cancelled", "deleted", "denied", "erasure", "expired", "job_done", "withdrawn")
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
+PLACE = text(r"[a-z][a-z0-9_]{1,47}")
 GIVEN_REASON = text(r"[A-Z][A-Z0-9_]{2,63}")
 METHOD = text(rf"(?:{_SERVICES})Service/[A-Z][A-Za-z]{{1,39}}")
 MONTH = text(r"[0-9]{4}-(?:0[1-9]|1[0-2])|open")
@@ -312,6 +313,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "dsr.cancelled": Fields({"dsr": HEX16}),
         "dsr.received": Fields({"dsr": HEX16, "dkind": DSR_KIND, "reg": PACK}),
         "dsr.refused": Fields({"dsr": HEX16, "rc": GIVEN_REASON}),
+        # The search after an erasure found something in these stores or tables: no certificate yet.
+        "erasure.incomplete": Fields({"dsr": HEX16, "where": listed(PLACE)}),
         "export.created": Fields(
             {"from": SIZE, "to": SIZE, "size": SIZE, "root": HEX32},
             # `man`: SHA-256 of the manifest; `prev`: size of the export before it; `open`: classes disclosed.

@@ -20,6 +20,7 @@ from audit.keys import KeyBook
 from audit.note import Algorithm, Signer
 from audit.quorum import Policy
 from audit.trust import Trust
+from gateway.absence import Absence
 from gateway.adapters import telemetry
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.inference_grpc import GrpcInference
@@ -173,10 +174,13 @@ def flows(
     settings: Settings,
     outside: Outside,
     signers: Mapping[str, tuple[Signer, ...]],
-    alarm: Callable[[str], None] = lambda _name: None,
+    alarm: Callable[..., None] = lambda _name, *_places: None,
     retiring: Mapping[str, tuple[Signer, ...]] | None = None,
 ) -> Flows:
-    """Hand each flow the doors it needs and no others; `alarm` hears of what a person must look at."""
+    """Hand each flow the doors it needs and no others.
+
+    `alarm` hears of what a person must look at, and where.
+    """
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
     controllers = {
@@ -285,6 +289,8 @@ def flows(
             clock,
             lease=timedelta(seconds=jobs.lease_s),
             poll_s=poll_s,
+            absence=Absence(records, objects, keys, custody.cache, ledger),
+            on_found=lambda *places: alarm("erasure_incomplete", *places),
         ),
         audit=Audit(records, ledger, signers, policies, custody),
         sequence=Sequence(records, outside.lock, signers, clock, ledger, retiring or {}),
@@ -602,10 +608,11 @@ class Watch:
         )
         self.queue = Gauge("lethe_swept_objects", "Objects the last sweep ended.", registry=self.registry)
 
-    def alarm(self, name: str) -> None:
-        """Raise an alarm: counted, and one line in the log."""
+    def alarm(self, name: str, *places: str) -> None:
+        """Raise an alarm: counted, and one line in the log, or one for each place."""
         self.alarms.labels(name).inc()
-        structlog.get_logger().error("alarm_raised", alarm=name)
+        for where in [{"place": place} for place in places] or [{}]:
+            structlog.get_logger().error("alarm_raised", alarm=name, **where)
 
 
 async def serve(

@@ -47,6 +47,15 @@ class Ledger:
         """Name this person in the log under their own key from now on; the newest key counts."""
         self._staff[person.tenant, person.name] = key
 
+    def forget(self, handle: str) -> None:
+        """Drop the keys of a person of the staff who is being erased."""
+        for who in [who for who, key in self._staff.items() if key.holder.handle == handle]:
+            del self._staff[who]
+
+    def knows(self, handle: str) -> bool:
+        """Tell whether a key of that person is held in memory."""
+        return any(key.holder.handle == handle for key in self._staff.values())
+
     def record(
         self,
         tx: Transaction,

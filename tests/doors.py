@@ -10,7 +10,7 @@ is lost; raised after, its reply is.
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,7 +22,7 @@ from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore, StoredBytes
-from gateway.ports.records import Records, Transaction
+from gateway.ports.records import Records, Searched, Transaction
 
 T = TypeVar("T")
 When = Literal["before", "inside", "after"]
@@ -118,6 +118,10 @@ class HookedRecords:
 
     async def scour(self) -> None:
         await _around(self.hook, "records.scour", self.inner.scour())
+
+    async def search(self, needles: Collection[bytes], *, skip: Any = ()) -> Searched:
+        found: Searched = await _around(self.hook, "records.search", self.inner.search(needles, skip=skip))
+        return found
 
     async def close(self) -> None:
         await self.inner.close()

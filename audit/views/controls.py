@@ -98,6 +98,7 @@ CONTROLS = (
         (
             *_DSR,
             "subject.blocked",
+            "erasure.incomplete",
             "subject.erased",
             "object.destroyed",
             "payload.erased",
@@ -159,6 +160,7 @@ CONTROLS = (
             "access.refused",
             "upload.refused",
             "job.failed",
+            "erasure.incomplete",
             "audit.read",
             "key.rotated",
             "log.rekeyed",
@@ -211,6 +213,7 @@ SAID: Mapping[str, str] = MappingProxyType(
         "dsr.cancelled": "A request was cancelled by its maker",
         "dsr.received": "A request of a data subject arrived; its clock runs",
         "dsr.refused": "A request was refused, with a reason",
+        "erasure.incomplete": "After an erasure something was found that should be gone; no certificate yet",
         "export.created": "An export of this log was made",
         "hold.placed": "A legal hold was placed on what is kept of a person",
         "hold.released": "A legal hold was released, or came to its end",

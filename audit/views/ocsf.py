@@ -59,6 +59,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "dsr.cancelled": Mapped(ENTITY, _DEACTIVATE, "Data Subject Request", "dsr"),
         "dsr.received": Mapped(ENTITY, _CREATE, "Data Subject Request", "dsr"),
         "dsr.refused": Mapped(ENTITY, _DISABLE, "Data Subject Request", "dsr", LOW),
+        "erasure.incomplete": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr", MEDIUM, FAILURE),
         "export.created": Mapped(DATASTORE, _READ, "audit log"),
         "hold.placed": Mapped(ENTITY, _CREATE, "Legal Hold", "hld"),
         "hold.released": Mapped(ENTITY, _DELETE, "Legal Hold", "hld"),

@@ -329,8 +329,26 @@ def _erasures(told: Told) -> str:
         ("keys destroyed", "subject.erased/nkey"),
         ("jobs whose backend had not confirmed that it forgot them", "subject.erased/nowed"),
     ]
-    return _listed("Erasures", head, lines, len(erased)) + bars(
-        "What the erasures destroyed", "What", told.figures, totals
+    found = told.of("erasure.incomplete")
+    places = [
+        (
+            plain(row.index),
+            f"<code>{text(row.event['dsr'][:8])}</code>",
+            _moment(row.event["t"]),
+            text(", ".join(row.event["where"])),
+            "erased since" if row.event["dsr"] in {done.event["dsr"] for done in erased} else "not certified",
+        )
+        for row in found[:MAX_LISTED]
+    ]
+    return (
+        _listed("Erasures", head, lines, len(erased))
+        + bars("What the erasures destroyed", "What", told.figures, totals)
+        + _listed(
+            "Found by the search after an erasure",
+            ("Entry", "Request", "Found (UTC)", "Where", "Since then"),
+            places,
+            len(found),
+        )
     )
 
 

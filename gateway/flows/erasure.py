@@ -8,17 +8,18 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from audit.seal import commit_opening
+from gateway.absence import Absence, Looked, Sought
 from gateway.errors import StateConflict, StoreUnavailable
 from gateway.holdings import Holdings
 from gateway.holds import refuse_held
 from gateway.judge import Judge
 from gateway.ledger import Ledger
-from gateway.objects import ask_to_stop, drop_row
+from gateway.objects import ask_to_stop, destroy_object, drop_row
 from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.keys import Epoch, KeyService
@@ -40,7 +41,16 @@ from policy.dsr import transition
 from policy.erasure import ErasurePlan
 from policy.terms import KeyClass
 
+T = TypeVar("T")
+
 METHOD = "key_destroyed_bytes_deleted"
+INCOMPLETE = "ERASURE_INCOMPLETE"
+"""The reason code of a request whose erasure left something behind, while that is so."""
+
+LONGEST_PAUSE = timedelta(hours=1)
+NOTES = frozenset({"objects", "epochs", "sought", "others", "tries", "said"})
+"""What an erasure keeps in `Dsr.counts` to go on after a restart; it goes with the certificate."""
+
 NOBODY = ""
 """No subject has this handle: of an erased subject nothing is left to be found."""
 
@@ -58,7 +68,10 @@ class Erasure:
         (3) Bytes: the ciphertext of every destroyed object is removed.
         (4) Reach the backups: survivors are re-wrapped under new epoch keys, the
             old epoch keys destroyed (T2), deleted rows scoured from the database's files.
-        (5) Certify: state fulfilled, the leaf `subject.erased`, the certificate.
+        (5) Certify: state fulfilled, the leaf `subject.erased`, the certificate.  Only once
+            `gateway.absence` has looked, by other ways than these steps go, for what should be
+            gone and found nothing.  Else `on_found` hears where, the leaf
+            `erasure.incomplete` says so, and after a pause all is repeated from (2).
     """
 
     records: Records
@@ -73,6 +86,8 @@ class Erasure:
     clock: Clock
     lease: timedelta
     poll_s: float
+    absence: Absence
+    on_found: Callable[..., None] = lambda *_places: None
     forget_wait: timedelta = timedelta(seconds=60)
     random: Callable[[int], bytes] = os.urandom
 
@@ -95,7 +110,7 @@ class Erasure:
         await self._certify(dsr)
         return True
 
-    async def _with_heartbeat(self, dsr: Dsr, step: Callable[[Dsr], Awaitable[None]]) -> None:
+    async def _with_heartbeat(self, dsr: Dsr, step: Callable[[Dsr], Awaitable[T]]) -> T:
         """Take a step, and keep the lease while it lasts: re-wrapping and scouring may take long."""
 
         async def beat() -> None:
@@ -107,7 +122,7 @@ class Erasure:
 
         beating = asyncio.create_task(beat())
         try:
-            await step(dsr)
+            return await step(dsr)
         finally:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
@@ -202,37 +217,94 @@ class Erasure:
         # Before the profile goes: where the person lived says which laws keep what.
         profile = await self.people.profile(dsr.tenant, dsr.handle)
         laws = self.judge.laws(dsr.tenant, profile, dsr.regime, self.clock.now())
-        if dsr.handle is not None:
+        key = await self.absence.key(dsr.tenant, dsr.dsr_id)
+        before = await self._progress(dsr)
+        known = self.absence.unseal(key, dsr.dsr_id, before)
+        missed = await self._missed(dsr, known) if "tries" in before else {}
+        if dsr.handle or known.handle:
             # First, and not only afterwards: the answer of what follows may be lost.
-            self.custody.evict(dsr.handle)
+            self.custody.evict(dsr.handle or known.handle)
+            self.ledger.forget(dsr.handle or known.handle)
 
         def destroy(tx: Transaction) -> None:
             standing = self._own(tx, dsr)
-            handle = standing.handle or NOBODY
+            noted = standing.counts
+            earlier = self.absence.unseal(key, dsr.dsr_id, noted)
+            handle = standing.handle or earlier.handle or NOBODY
             refuse_held(tx, dsr.tenant, handle, self.clock.now())
             same = {"tenant": dsr.tenant, "handle": handle}
-            epochs = sorted({key.epoch for key in tx.find(SubjectKey, equal=same)})
-            objects = [stored.object_id for stored in tx.find(StoredObject, equal=same)]
+            keys = tx.find(SubjectKey, equal=same)
+            epochs = sorted({*noted.get("epochs", ()), *(held.epoch for held in keys)})
+            objects = sorted(
+                {
+                    *noted.get("objects", ()),
+                    *missed,
+                    *(o.object_id for o in tx.find(StoredObject, equal=same)),
+                }
+            )
             jobs = tx.find(Job, equal=same)
+            others = [other.dsr_id for other in tx.find(Dsr, equal=same) if other.dsr_id != dsr.dsr_id]
             plan = erasure.plan(laws, self.held_classes, self.clock.now())
-            counts: dict[str, Any] = dict(self.holdings.erase(tx, dsr.tenant, handle, plan))
+            sought = earlier | Sought(
+                handle,
+                tuple(
+                    (held.key_id, held.cls, held.month) for held in keys if KeyClass(held.cls) in plan.erase
+                ),
+                tuple(job.job_id for job in jobs),
+            )
+            counts: dict[str, Any] = {
+                name: noted.get(name, 0) + number
+                for name, number in self.holdings.erase(tx, dsr.tenant, handle, plan).items()
+            }
+            counts["nobj"] = counts.get("nobj", 0) + self._end_missed(tx, dsr.tenant, missed)
             for job in jobs:
                 if job.state in {"queued", "running"}:
                     self.ledger.record(tx, dsr.tenant, "job.cancelled", None, job=job.job_id, why="erasure")
             now = int(self.clock.now().timestamp() * 1000)
             progress = {
+                **noted,
                 **counts,
-                "nowed": sum(job.is_forget_owed for job in jobs),
+                "nowed": noted.get("nowed", 0) + sum(job.is_forget_owed for job in jobs),
                 "t1": now,
                 "epochs": epochs,
                 "objects": objects,
                 "erased": sorted(cls.value for cls in plan.erase),
                 "kept": _kept(plan),
+                "others": sorted({*noted.get("others", ()), *others}),
+                "sought": self.absence.seal(key, dsr.dsr_id, sought),
             }
             # Read again: the holding of requests has just unlinked this one too.
             tx.put(replace(self._own(tx, dsr), step=2, counts=progress))
 
         await self.records.transact(destroy)
+
+    async def _missed(self, dsr: Dsr, known: Sought) -> dict[str, str]:
+        """Return the objects that only the log knows, with what to say of each: its category, or nothing.
+
+        Asked only where a look has found something; and the fence is put up again, which may be what it was.
+        """
+        if known.handle:
+            await self.keys.fence(known.handle)
+        if KeyClass.CONTENT.value not in (await self._progress(dsr)).get("erased", ()):
+            return {}
+        logged = await self.absence.logged_objects(dsr.tenant, known)
+        over = await self.absence.logged_ends(dsr.tenant, logged)
+        return {obj: "" if obj in over else category for obj, category in logged.items()}
+
+    def _end_missed(self, tx: Transaction, tenant: str, missed: Mapping[str, str]) -> int:
+        """Destroy what was missed, whatever its row says or whether it has one; each gets its leaf once."""
+        ended = 0
+        for object_id, category in missed.items():
+            stored = tx.get(StoredObject, object_id)
+            if stored is not None:
+                ended += destroy_object(tx, self.ledger, stored, "erasure") is not None
+                tx.put(replace(stored, handle=NOBODY, wrapped_dek=b"", state="destroyed"))
+            elif category:
+                self.ledger.record(
+                    tx, tenant, "object.destroyed", None, obj=object_id, cat=category, why="erasure"
+                )
+                ended += 1
+        return ended
 
     # (3)
     async def _remove_bytes(self, dsr: Dsr) -> None:
@@ -252,7 +324,67 @@ class Erasure:
         return standing.counts if standing else {}
 
     # (5)
+    async def _look(self, dsr: Dsr) -> Looked | None:
+        """Look for what should be gone; None where another request of the same subject is still looking.
+
+        What is found is looked for once more: a call that was under way when the door was
+        barred may just have been taking back what it had written.
+        """
+        counts = await self._progress(dsr)
+        key = await self.absence.key(dsr.tenant, dsr.dsr_id)
+        sought = self.absence.unseal(key, dsr.dsr_id, counts)
+        if not sought.handle and await self.records.transact(partial(_is_waited_for, dsr=dsr)):
+            return None
+        look = partial(
+            self.absence.look,
+            dsr.tenant,
+            sought,
+            counts.get("objects", ()),
+            counts.get("epochs", ()),
+            is_content_gone=KeyClass.CONTENT.value in counts.get("erased", ()),
+        )
+        looked = await look()
+        if not looked.places:
+            return looked
+        await asyncio.sleep(self.poll_s)
+        again = await look()
+        return replace(again, places=looked.places & again.places, names=looked.names & again.names)
+
+    def _postpone(self, tx: Transaction, dsr: Dsr) -> None:
+        """Let the request go for a while."""
+        standing = self._own(tx, dsr)
+        tx.put(replace(standing, lease_owner="", lease_until=self.clock.now() + self.lease))
+
+    def _refuse(self, tx: Transaction, dsr: Dsr, looked: Looked) -> None:
+        """Give no certificate: say where something was found, once, and go back to (2) after a pause."""
+        standing = self._own(tx, dsr)
+        counts, where, now = standing.counts, sorted(looked.places), self.clock.now()
+        tries, said = counts.get("tries", 0) + 1, counts.get("said", [])
+        if where not in said:
+            self.ledger.record(tx, dsr.tenant, "erasure.incomplete", None, dsr=dsr.dsr_id, where=where)
+        tx.put(
+            replace(
+                standing,
+                step=1,
+                reason_code=INCOMPLETE,
+                counts={**counts, "tries": tries, "said": said if where in said else [*said, where]},
+                lease_owner="",
+                lease_until=now + min(self.lease * 2 ** min(tries - 1, 16), LONGEST_PAUSE),
+                updated_at=now,
+            )
+        )
+
     async def _certify(self, dsr: Dsr) -> None:
+        looked = await self._with_heartbeat(dsr, self._look)
+        if looked is None:
+            await self.records.transact(partial(self._postpone, dsr=dsr))
+        elif looked.places:
+            await self.records.transact(partial(self._refuse, dsr=dsr, looked=looked))
+            self.on_found(*sorted(looked.names))
+        else:
+            await self._issue(dsr, looked)
+
+    async def _issue(self, dsr: Dsr, looked: Looked) -> None:
         latency = self.keys.destroy_latency
         salt = self.random(32)
 
@@ -268,7 +400,7 @@ class Erasure:
             # As planned when it was destroyed: a rule may have come or gone since.
             erased = counts["erased"]
             certificate_id = self.random(16).hex()
-            statement = _statement(standing, certificate_id, erased, t2, self.keys.name, latency)
+            statement = _statement(standing, certificate_id, erased, t2, self.keys.name, latency, looked, now)
             receipt = self.ledger.record(
                 tx,
                 dsr.tenant,
@@ -305,8 +437,9 @@ class Erasure:
                     state="fulfilled",
                     step=5,
                     # What was needed to go on after a restart is not needed any more.
-                    counts={k: v for k, v in counts.items() if k not in {"objects", "epochs"}},
+                    counts={k: v for k, v in counts.items() if k not in NOTES},
                     certificate_id=certificate_id,
+                    reason_code="",
                     lease_owner="",
                     lease_until=None,
                     updated_at=now,
@@ -329,8 +462,21 @@ def _kept(plan: ErasurePlan) -> list[dict[str, Any]]:
     ]
 
 
+def _is_waited_for(tx: Transaction, dsr: Dsr) -> bool:
+    """Tell whether a request that unlinked this one, being of the same subject, has no certificate yet."""
+    running = tx.find(Dsr, equal={"tenant": dsr.tenant, "state": "running"})
+    return any(dsr.dsr_id in other.counts.get("others", ()) for other in running)
+
+
 def _statement(
-    dsr: Dsr, certificate_id: str, erased: list[str], t2: int | None, adapter: str, latency: timedelta
+    dsr: Dsr,
+    certificate_id: str,
+    erased: list[str],
+    t2: int | None,
+    adapter: str,
+    latency: timedelta,
+    looked: Looked,
+    looked_at: datetime,
 ) -> bytes:
     """Return what the certificate says in words, without naming anyone; the leaf commits to it."""
     return json.dumps(
@@ -347,6 +493,14 @@ def _statement(
             "unreadable_in_backups_ms": t2,
             "key_service": adapter,
             "destroy_latency_s": int(latency.total_seconds()),
+            "searched": {
+                "at_ms": int(looked_at.timestamp() * 1000),
+                "tables": looked.tables,
+                "tables_not_readable": looked.unread,
+                "objects": looked.objects,
+                "epochs": looked.epochs,
+                "found": 0,
+            },
         },
         sort_keys=True,
         separators=(",", ":"),

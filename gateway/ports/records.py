@@ -9,7 +9,7 @@ appears nowhere in clear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -367,6 +367,27 @@ class WitnessedSize(Record):
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A column in which something was seen; `is_known` where the table is one of ours."""
+
+    table: str
+    column: str
+    is_known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What a search saw and how far it reached.
+
+    `unread` counts the tables that the database shows and does not let us read.
+    """
+
+    seen: frozenset[Seen]
+    tables: int
+    unread: int = 0
+
+
 class Duplicate(Exception):
     """A record with this key, or this unique value, exists."""
 
@@ -450,6 +471,18 @@ class Records(Protocol):
 
     async def scour(self) -> None:
         """Remove traces of deleted rows that the database would keep (WAL, free pages), where it can."""
+
+    async def search(
+        self, needles: Collection[bytes], *, skip: Collection[tuple[type[Record], str]] = ()
+    ) -> Searched:
+        """Look for the needles in every column of every table that the database itself knows of.
+
+        What tables there are is asked of the database's catalogue, so one that this code
+        does not know is searched as well.  A text is searched as UTF-8, bytes as they are,
+        anything else in the database's own text form; the case of letters counts.  Each
+        table is searched as it stands at one moment, in bounded memory, and nobody who
+        writes is held up.  The columns (fields) in `skip` are left out.
+        """
 
     async def close(self) -> None:
         """Let the database go."""

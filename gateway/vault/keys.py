@@ -12,6 +12,7 @@ HKDF-SHA256 of the subject key with the use's label.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -153,6 +154,11 @@ class KeyCache:
         self._evicted[handle] = self.clock.now()
         for key_id in [key_id for key_id, held in self._by_use.items() if held.handle == handle]:
             self._drop(key_id)
+
+    def holds(self, handle: str, key_ids: Collection[str] = ()) -> bool:
+        """Tell whether a key of the subject, or one with such an id, is held; an empty handle is nobody's."""
+        is_theirs = bool(handle) and any(held.handle == handle for held in self._by_use.values())
+        return is_theirs or not self._by_use.keys().isdisjoint(key_ids)
 
     def clear(self) -> None:
         """Drop every key."""

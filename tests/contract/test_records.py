@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -1431,3 +1432,104 @@ async def test_a_group_whose_commit_fails_fails_whole(sqlite_url: str) -> None:
         await records.transact(lambda tx: tx.add(node(9)))
     finally:
         await records.close()
+
+
+# --- looking everywhere ----------------------------------------------------------------------
+
+NEEDLE = bytes.fromhex("c0ffee00" * 8)
+
+
+async def seen(records: Records, *needles: bytes, skip: Any = ()) -> set[str]:
+    found = await records.search(needles, skip=skip)
+    return {f"{one.table}.{one.column}" for one in found.seen}
+
+
+@everywhere
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_search_sees_every_column_of_every_table(place: Place, kind: type[Record]) -> None:
+    for field in fields(kind):
+        text = NEEDLE.hex()
+        value: Any = {
+            "str": f"before {text} behind",
+            "bytes": b"\0" + text.encode() + b"\xff",
+            "tuple": ("a", text),
+            "Mapping": {"deep": [{text: 1}]},
+        }.get(str(field.type).replace(" | None", "").split("[")[0])
+        if value is None:
+            continue  # an instant, a number, a flag
+        record = replace(sample(kind), **{field.name: value})
+        await add(place.records, record)
+        assert {f"{_table(kind)}.{field.name}"} == await seen(place.records, text.encode())
+        assert set() == await seen(place.records, text.encode(), skip={(kind, field.name)})
+        await place.records.transact(lambda tx, gone=record: tx.remove(gone))
+    assert set() == await seen(place.records, NEEDLE.hex().encode())
+
+
+def _table(kind: type[Record]) -> str:
+    return MAPPED[kind].table.name
+
+
+@everywhere
+async def test_a_search_sees_bytes_and_numbers_and_any_of_many_needles(place: Place) -> None:
+    await add(place.records, replace(sample(Leaf), line=b"\0" * 1000 + NEEDLE, seq=77_777))
+    others = [os.urandom(16) for _ in range(2000)]
+    assert set() == await seen(place.records, *others)
+    assert {"leaf.line"} == await seen(place.records, *others, NEEDLE)
+    assert {"leaf.seq"} == await seen(place.records, b"77777")
+    assert set() == await seen(place.records)
+
+
+@everywhere
+async def test_a_search_for_nothing_is_refused(place: Place) -> None:
+    with pytest.raises(ValueError, match="nothing is looked for"):
+        await place.records.search([b""])
+
+
+@everywhere
+async def test_a_search_of_a_database_that_is_away_is_no_answer(place: Place) -> None:
+    place.stop()
+    with pytest.raises(StoreUnavailable):
+        await place.records.search([NEEDLE])
+
+
+@in_databases
+async def test_a_search_sees_a_table_that_the_code_does_not_know(place: Place) -> None:
+    odd = '"odd ""name"', '"a | column"'
+    await _raw(place, f"CREATE TABLE {odd[0]} (id integer PRIMARY KEY, {odd[1]} varchar(99), note text)")
+    try:
+        await _raw(place, f"INSERT INTO {odd[0]} VALUES (1, '{NEEDLE.hex()}', NULL)")  # noqa: S608 - ours
+        found = await place.records.search([NEEDLE.hex().encode()])
+        assert [(one.table, one.column, one.is_known) for one in found.seen] == [
+            ('odd "name', "a | column", False)
+        ]
+        assert found.tables > len(KINDS)
+        assert found.unread == 0
+    finally:
+        await _raw(place, f"DROP TABLE {odd[0]}")
+
+
+@in_databases
+async def test_who_writes_is_not_held_up_by_a_search(place: Place) -> None:
+    """Each write goes on while the search is under way, and the search comes to its end all the same."""
+    await add(place.records, *[leaf(f"{number:05}") for number in range(3000)])
+    needles = [os.urandom(32) for _ in range(400)]
+    searching = asyncio.create_task(place.records.search(needles))
+    written = 0
+    while not searching.done():
+        await add(place.records, leaf(f"new {written}"))
+        written += 1
+    assert frozenset() == (await searching).seen
+    assert written >= 3
+
+
+async def _raw(place: Place, statement: str) -> None:
+    """Do something to the database behind the records' back."""
+    if place.name == "sqlite":
+        with contextlib.closing(sqlite3.connect(sqlite_path(place.url), isolation_level=None)) as connection:
+            connection.execute(statement)
+        return
+    connection = await asyncpg.connect(place.url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from gateway.errors import StoreUnavailable
 from gateway.ports import records as port
-from gateway.ports.records import Duplicate, Missing, R, Record, Transaction
+from gateway.ports.records import Duplicate, Missing, R, Record, Searched, Seen, Transaction
 
 T = TypeVar("T")
 Fault = Literal["lost", "lost_reply"]
@@ -57,6 +58,8 @@ class MemoryRecords:
         self.is_down = False
         self.commits = 0
         self.scours = 0
+        self.unlisted: dict[str, list[bytes]] = {}
+        """Tables that the code does not know of, with the cells of their only column."""
         self._tables: Tables = {kind: {} for kind in KEYS}
         self._faults: dict[int, Fault] = {}
         self._lock = threading.Lock()
@@ -81,6 +84,28 @@ class MemoryRecords:
         if self.is_down or self._is_closed:
             raise StoreUnavailable(detail="lost")
         self.scours += 1
+
+    async def search(
+        self, needles: Collection[bytes], *, skip: Collection[tuple[type[Record], str]] = ()
+    ) -> Searched:
+        if self.is_down or self._is_closed:
+            raise StoreUnavailable(detail="lost")
+        if not all(needles):
+            raise ValueError("nothing is looked for")
+        seen = {
+            Seen(table_name(kind), field.name, is_known=True)
+            for kind, table in self._tables.items()
+            for row in table.values()
+            for field in fields(row)
+            if (kind, field.name) not in skip
+            and any(needle in _cell(getattr(row, field.name)) for needle in needles)
+        }
+        seen |= {
+            Seen(name, "column", is_known=False)
+            for name, cells in self.unlisted.items()
+            if any(needle in cell for cell in cells for needle in needles)
+        }
+        return Searched(frozenset(seen), len(self._tables) + len(self.unlisted))
 
     async def close(self) -> None:
         self._is_closed = True
@@ -233,6 +258,20 @@ class MemoryTransaction:
     def _fail(self, failure: Exception) -> None:
         self.failure = failure
         raise failure
+
+
+def table_name(kind: type[Record]) -> str:
+    """Return the name that a database gives the table of a kind."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def _cell(value: Any) -> bytes:
+    """Return a value as a search sees it."""
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        return value
+    return (value if isinstance(value, str) else json.dumps(value, default=str)).encode()
 
 
 def _key(record: Record) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ from tests.faults.story import (
 KEPT = "@records.transact/Upload._keep.commit"
 APPROVED = "@records.transact/Dsrs.approve.commit"
 DESTROYED = "@records.transact/Erasure._destroy.destroy"
-CERTIFIED = "@records.transact/Erasure._certify.certify"
+CERTIFIED = "@records.transact/Erasure._issue.certify"
 
 UPLOAD_WRITES = (
     "keys.create_epoch",
@@ -101,7 +101,7 @@ ERASURE_WRITES = (
     "keys.destroy_epoch#2",
     "records.scour",
     "records.transact/Erasure._tick#4",
-    "records.transact/Erasure._certify.certify",
+    "records.transact/Erasure._issue.certify",
     f"records.transact/Sequence._advance{CERTIFIED}",
     f"lock.swap{CERTIFIED}",
     "records.transact/Audit.inclusion.read",
@@ -113,6 +113,11 @@ ERASURE_READS = (
     "records.transact/Dsrs.get.<lambda>",
     "records.transact/Erasure._all_hands_off.look",
     "records.transact/Erasure._progress.<lambda>",
+    f"records.search{DESTROYED}",
+    f"records.search#2{DESTROYED}",
+    f"records.transact/_payloads{DESTROYED}",
+    f"records.transact/_placed{DESTROYED}",
+    f"records.transact/_waiting{DESTROYED}",
     f"keys.unwrap{DESTROYED}",
     f"keys.wrap{DESTROYED}",
     "records.transact/Dsrs.certificate.<lambda>",
@@ -132,7 +137,7 @@ INSIDE = (
     "records.transact/Upload._keep.commit",
     "records.transact/Generate._finish.commit",
     "records.transact/Erasure._destroy.destroy",
-    "records.transact/Erasure._certify.certify",
+    "records.transact/Erasure._issue.certify",
 )
 BACKGROUND = {
     "inference.describe",
@@ -191,7 +196,8 @@ async def test_every_point_that_the_story_passes_is_written_out_here(left: House
     written = bare(UPLOAD_WRITES) | bare(ERASURE_WRITES)
     known = written | bare(UPLOAD_READS) | bare(ERASURE_READS)
     assert known == set(passed) - BACKGROUND
-    assert written == {point for point, wrote in passed.items() if wrote}
+    # Where the machine is slow a lease is renewed, which is a write of the background.
+    assert written == {point for point, wrote in passed.items() if wrote} - BACKGROUND
     assert {point for point in passed if "/" not in point and passed[point]} == WRITING
     await check_end(left, story)
 

@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from gateway.ports.records import Transaction
+from gateway.adapters.sql.search import Quest
+from gateway.ports.records import Searched, Transaction
 
 T = TypeVar("T")
 
@@ -31,6 +32,9 @@ class Database(Protocol):
 
     async def scour(self) -> None:
         """Remove traces of deleted rows, where the database can."""
+
+    async def search(self, quest: Quest) -> Searched:
+        """Look in every column of every table, beside what others read and write."""
 
     async def close(self) -> None:
         """Wait for what has begun, and let all connections go."""

@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.adapters.sql.faults import RAISED, Again, translate
 from gateway.adapters.sql.registry import MAPPED
+from gateway.adapters.sql.search import BAR, Quest, quoted
 from gateway.adapters.sql.transaction import attempt
 from gateway.errors import StoreUnavailable
-from gateway.ports.records import SUBJECT_TABLES, Duplicate, Transaction
+from gateway.ports.records import SUBJECT_TABLES, Duplicate, Searched, Seen, Transaction
 
 T = TypeVar("T")
 
@@ -32,6 +33,22 @@ class PostgresLimits:
     wait_s: float = 10.0
     connect_s: float = 5.0
     statement_s: float = 30.0
+
+
+_TABLES = """
+SELECT c.oid, n.nspname AS schema, c.relname AS name, n.nspname = current_schema() AS is_ours,
+       has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS is_readable
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+  AND NOT (c.relpersistence = 't' AND pg_is_other_temp_schema(n.oid))
+ORDER BY n.nspname, c.relname
+"""
+"""Every table and materialised view with rows of its own; partitions are tables."""
+
+_COLUMNS = """
+SELECT attname AS name, atttypid = 'bytea'::regtype AS is_bytes
+FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
 
 
 class PostgresDatabase:
@@ -97,6 +114,30 @@ class PostgresDatabase:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreUnavailable("the database could not be vacuumed", detail="vacuum") from error
 
+    async def search(self, quest: Quest) -> Searched:
+        """Look in every table of every schema that our role may read, over a connection of its own.
+
+        All tables are read as they stood at one moment.  The transaction is no
+        serialisable one: it locks nothing and makes nobody repeat.  Tables of other
+        owners that we may not read are counted.  The catalogue itself, and with it the
+        planner's statistics, is not searched.
+        """
+        seen: set[Seen] = set()
+        try:
+            connection = await self._connect(command_timeout=None, statement_s=0)
+            try:
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    tables = await connection.fetch(_TABLES)
+                    for table in tables:
+                        if table["is_readable"]:
+                            seen |= await _seen_in(connection, table, quest)
+            finally:
+                await connection.close(timeout=self._limits.connect_s)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise StoreUnavailable("the database could not be searched", detail="search") from error
+        read = sum(table["is_readable"] for table in tables)
+        return Searched(frozenset(seen), read, len(tables) - read)
+
     async def close(self) -> None:
         """Wait for the transactions that have begun, and close the pool."""
         self._is_closed = True
@@ -158,3 +199,26 @@ class PostgresDatabase:
             },
             **options,
         )
+
+
+async def _seen_in(connection: Any, table: Any, quest: Quest) -> set[Seen]:
+    """Return the columns of a table that hold a needle."""
+    ours = bool(table["is_ours"])
+    columns = {row["name"]: row["is_bytes"] for row in await connection.fetch(_COLUMNS, table["oid"])}
+    names = quest.columns(table["name"], columns, is_ours=ours)
+    if not names or not quest.digits:
+        return set()
+    values = (
+        quoted(name) if columns[name] else f"convert_to({quoted(name)}::text, 'UTF8')" for name in names
+    )
+    line = f" || '{BAR}' || ".join(f"coalesce(encode({value}, 'hex'), '')" for value in values)
+    # OFFSET 0: the line is computed once a row, however many needles there are.
+    lines = connection.cursor(
+        f"SELECT r.line FROM (SELECT {line} AS line FROM {quoted(table['schema'])}.{quoted(table['name'])} "  # noqa: S608 - names from the catalogue, quoted
+        "OFFSET 0) AS r WHERE EXISTS (SELECT 1 FROM unnest($1::text[]) AS n WHERE strpos(r.line, n) > 0)",
+        list(quest.digits),
+        prefetch=50,
+    )
+    return {
+        seen async for row in lines for seen in quest.seen(table["name"], names, row["line"], is_ours=ours)
+    }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gateway.adapters.sql.database import Database
 from gateway.adapters.sql.postgres import PostgresDatabase, PostgresLimits
+from gateway.adapters.sql.registry import MAPPED
+from gateway.adapters.sql.search import Quest
 from gateway.adapters.sql.sqlite import SqliteDatabase
-from gateway.ports.records import Transaction
+from gateway.ports.records import Record, Searched, Transaction
 
 T = TypeVar("T")
 
@@ -46,6 +48,17 @@ class SqlRecords:
     async def scour(self) -> None:
         """Remove traces of deleted rows, as far as the database can; see each database for how far."""
         await self._database.scour()
+
+    async def search(
+        self, needles: Collection[bytes], *, skip: Collection[tuple[type[Record], str]] = ()
+    ) -> Searched:
+        """Look for the needles in every column of every table of the database; see the port.
+
+        Raises:
+            StoreUnavailable: The database is lost, or a table that it shows cannot be searched.
+        """
+        columns = {(MAPPED[kind].table.name, name) for kind, name in skip}
+        return await self._database.search(Quest(needles, columns))
 
     async def close(self) -> None:
         """Let the database go; what has begun is finished first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import sqlite3
 import threading
@@ -18,9 +19,10 @@ from sqlalchemy.pool import NullPool
 
 from gateway.adapters.disk import sync_folder
 from gateway.adapters.sql.faults import RAISED, translate
+from gateway.adapters.sql.search import BAR, Quest, quoted
 from gateway.adapters.sql.transaction import attempt_all
 from gateway.errors import StoreUnavailable
-from gateway.ports.records import Transaction
+from gateway.ports.records import Searched, Seen, Transaction
 
 T = TypeVar("T")
 
@@ -115,6 +117,14 @@ class SqliteDatabase:
         """
         await self._in_thread(self._scour)
 
+    async def search(self, quest: Quest) -> Searched:
+        """Look in every table, over a connection and in a thread of its own.
+
+        A reader holds up no writer, and no writer a reader: each table is read as it
+        stood when its turn began.  Only the write-ahead log grows while one is read.
+        """
+        return await asyncio.to_thread(self._search, quest)
+
     async def close(self) -> None:
         """Close the connection in its thread, and end the thread."""
         try:
@@ -176,10 +186,40 @@ class SqliteDatabase:
         if busy:
             raise StoreUnavailable("another process reads the database", detail="sqlite_busy")
 
+    def _search(self, quest: Quest) -> Searched:
+        seen: set[Seen] = set()
+        try:
+            with contextlib.closing(self._connect()) as connection:
+                connection.execute("PRAGMA query_only = ON")
+                listed = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
+                tables = ["sqlite_schema", *(name for (name,) in connection.execute(listed).fetchall())]
+                for table in tables:
+                    seen.update(_seen_in(connection, table, quest))
+        except sqlite3.Error as error:
+            name = getattr(error, "sqlite_errorname", "sqlite_error")
+            raise StoreUnavailable("the database could not be searched", detail=name.lower()) from error
+        return Searched(frozenset(seen), len(tables))
+
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _seen_in(connection: sqlite3.Connection, table: str, quest: Quest) -> set[Seen]:
+    """Return the columns of a table that hold a needle."""
+    found = connection.execute("SELECT name FROM pragma_table_xinfo(?)", (table,)).fetchall()
+    names = quest.columns(table, [name for (name,) in found])
+    if not names or not quest.digits:
+        return set()
+    line = f" || '{BAR}' || ".join(f"hex({quoted(name)})" for name in names)
+    # The inner question is computed once a row, however many needles there are.
+    lines = connection.execute(
+        f"WITH r AS (SELECT {line} AS line FROM {quoted(table)} LIMIT -1) "  # noqa: S608 - names from the catalogue, quoted
+        "SELECT line FROM r WHERE EXISTS (SELECT 1 FROM json_each(?) AS n WHERE instr(r.line, n.value))",
+        (json.dumps([digits.upper() for digits in quest.digits]),),
+    )
+    return {seen for (line,) in lines for seen in quest.seen(table, names, line)}
 
 
 def _answer(group: list[_Waiting], outcomes: list[tuple[Any, BaseException | None]]) -> None:

@@ -77,6 +77,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "dsr.cancelled": {"dsr": ID},
     "dsr.received": {"dsr": ID, "dkind": "erasure", "reg": "gdpr"},
     "dsr.refused": {"dsr": ID, "rc": "MANIFESTLY_UNFOUNDED"},
+    "erasure.incomplete": {"dsr": ID, "where": ["object_store", "consent"]},
     "export.created": {"from": 0, "to": 7, "size": 7, "root": HASH},
     "hold.placed": {"hld": ID, "cls": ["content"], "rule": "GDPR Art. 17(3)(e)", "until": START_MS},
     "hold.released": {"hld": ID, "why": "released"},

@@ -215,6 +215,14 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("subject.erased", {"ty": "dsr.cancelled", "dsr": DSR}), ("dsr.cancelled", "request_over")),
     (after("dsr.received", {"ty": "dsr.refused", "dsr": OBJ}), ("dsr.refused", "request_unknown")),
     (after("subject.erased", STORY[17]), ("subject.erased", "erased_twice")),
+    (
+        [*without("dsr.approved"), {"ty": "erasure.incomplete", "dsr": DSR}],
+        ("erasure.incomplete", "not_approved"),
+    ),
+    (
+        after("subject.erased", {"ty": "erasure.incomplete", "dsr": DSR}),
+        ("erasure.incomplete", "incomplete_certified"),
+    ),
     (changed("subject.erased", cls=["evidence"]), ("subject.erased", "erased_and_kept")),
     (changed("subject.erased", t1=START_MS + 60_000), ("subject.erased", "erased_in_future")),
     (changed("subject.erased", t2=START_MS - 1), ("subject.erased", "erased_backups_first")),

@@ -133,6 +133,7 @@ class Story:
         self.say("consent.withdrawn", con=consent, pur="generate", meth="erasure")
         self.say("object.destroyed", obj=output, cat="output", why="erasure")
         self.say("payload.erased", nseal=3)
+        self.say("erasure.incomplete", dsr=dsr, where=["object_store"])
         self.now += 8_000
         self.say(
             "subject.erased",

@@ -1,0 +1,95 @@
+"""The gateway is killed with `kill -9` at random moments, again and again, and restarted on what it left.
+
+`test_kill.py` kills at each door, once a story; here nobody chooses where, and one story is
+killed many times: in the upload, in the erasure and its re-wrapping, in the sweeper that runs all
+the while, and in the search before the certificate.
+
+    make test-faults            1,000 kills
+    make test-faults N=50       as many as one likes; LETHE_SEED repeats a run's moments
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from gateway.adapters.keys_local import LocalKeyring
+from gateway.ports.records import Dsr, StoredObject, SubjectKey
+from tests.faults.story import PATIENCE_S, SUBJECT, House, Story, copied, prepared, until_dead, zygote
+from tests.faults.test_kill import check_corpse, check_end, check_others
+
+KILLS = int(os.environ.get("LETHE_KILLS", "20"))
+"""How many kills; a run of all tests has a few."""
+
+SEED = int(os.environ.get("LETHE_SEED", "0")) or secrets.randbits(32)
+A_STORY = 8
+"""Kills in one story; what is left of it is told to its end."""
+
+LONGEST_S = 2.5
+"""A story takes about so long, so that a moment up to here lies anywhere in it."""
+
+
+async def test_no_kill_at_a_random_moment_loses_or_leaves_anything(tmp_path: Path) -> None:
+    """No live object lost, no erased one readable, no effect without its leaf, no step done twice."""
+    chance, begun, kills, stories = random.Random(SEED), time.monotonic(), 0, 0
+    with zygote() as forks:
+        template = await asyncio.to_thread(prepared, tmp_path / "template", forks)
+        while kills < KILLS:
+            left = copied(template, tmp_path / f"story-{stories}")
+            try:
+                kills += await tell_to_the_killed(left, chance, min(A_STORY, KILLS - kills))
+            except BaseException:
+                _say(f"violated after {kills} kills in {stories} stories, LETHE_SEED={SEED}")
+                raise
+            stories += 1
+            shutil.rmtree(left.layout.root)
+            _say(f"{kills} of {KILLS} kills, {stories} stories, {time.monotonic() - begun:.0f} s")
+    _say(f"0 violations: {kills} kills in {stories} stories, LETHE_SEED={SEED}")
+    assert kills >= KILLS
+
+
+async def tell_to_the_killed(left: House, chance: random.Random, kills: int) -> int:
+    """Tell a story to gateways that are killed, looking at each corpse, then to its end; return the kills."""
+    left.configure("jobs", attempts=100)  # else the job, and not the gateway, gives up
+    story, done = Story(left), 0
+    while done < kills:
+        async with left.open():
+            telling = asyncio.create_task(story.tell())
+            await asyncio.wait({telling}, timeout=chance.uniform(0, LONGEST_S))
+            if telling.done():
+                telling.result()
+                break
+            os.kill(left.pid, signal.SIGKILL)
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            await until_dead(left.pid)
+        done += 1
+        await check_corpse(left)
+        await check_unreadable(left)
+        left.age_bytes()
+    async with left.open(), asyncio.timeout(PATIENCE_S * 2):
+        await story.tell()
+        await check_others(left)
+    await check_end(left, story)
+    return done
+
+
+async def check_unreadable(left: House) -> None:
+    """INVARIANT: once the destroying commit is counted, no key and no object of the subject opens again."""
+    rows = await left.rows()
+    handle = (await LocalKeyring(left.layout.keys).mac("demo", "handle", SUBJECT.encode())).hex()
+    if any(dsr.step >= 2 for dsr in rows[Dsr]):
+        assert [
+            row for kind in (StoredObject, SubjectKey) for row in rows[kind] if row.handle == handle
+        ] == []
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
