@@ -48,6 +48,8 @@ CONTROLS = (
             "subject.upserted",
             "audit.read",
             "export.created",
+            "backup.created",
+            "backup.restored",
             "log.pruned",
             "log.rekeyed",
         ),
@@ -59,7 +61,14 @@ CONTROLS = (
         "Storage limitation",
         "Keep data no longer than is necessary: every object is stored with the instant by which it is to be "
         "destroyed.",
-        ("object.sealed", "object.destroyed", "record.expired", "payload.expired", "log.pruned"),
+        (
+            "object.sealed",
+            "object.destroyed",
+            "record.expired",
+            "payload.expired",
+            "log.pruned",
+            "backup.restored",
+        ),
         ("deletions", "late"),
     ),
     Control(
@@ -93,6 +102,7 @@ CONTROLS = (
             "payload.erased",
             "job.deleted",
             "job.cancelled",
+            "backup.restored",
         ),
         ("erasures", "payloads"),
         see=("gdpr-15",),
@@ -186,6 +196,8 @@ SAID: Mapping[str, str] = MappingProxyType(
     {
         "access.refused": "A call was refused by role, rate or form",
         "audit.read": "Somebody read this log",
+        "backup.created": "A backup of records and objects was made",
+        "backup.restored": "A backup was restored, and whatever had ended since was ended again",
         "consent.recorded": "A consent was given",
         "consent.withdrawn": "A consent was withdrawn",
         "decision.made": "The rule books permitted or denied a step",

@@ -667,7 +667,7 @@ def test_an_export_of_another_log_or_of_a_fork_does_not_go_on() -> None:
     both = f"{TRUST}{other.vkey()}\n"
     report = verify_export(PART, both, exported(LINES[:13], other))
     assert report.fault.startswith("previous_origin")
-    for size in (5, 13, 20, 34):
+    for size in (5, 13, 20, 36):
         fork = [leaf.encode(event("job.deleted")), *LINES[1:size]]
         assert against(PART, exported(fork)) == "previous_root"
     longer = [*LINES, sealed.sealing("job.deleted", 99)]
