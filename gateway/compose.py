@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -17,6 +19,7 @@ from audit.errors import NoteInvalid, TrustInvalid
 from audit.note import Algorithm, Signer
 from audit.quorum import Log, Policy
 from gateway.adapters import telemetry
+from gateway.adapters.backup_file import BackupFile
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.keys_local import LocalKeyring
@@ -24,6 +27,8 @@ from gateway.adapters.lock_file import FileLock
 from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.objects_local import FileObjects
 from gateway.adapters.sql.records import is_sqlite, open_records, sqlite_path
+from gateway.adapters.sql.snapshot import is_empty, load, snapshot
+from gateway.adapters.survivors import FileSurvivors
 from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
 from gateway.caller import Caller
@@ -32,6 +37,7 @@ from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
 from gateway.errors import AuditUnavailable, LetheError, StoreUnavailable
 from gateway.flows.audit import Audit
+from gateway.flows.backup import Backup
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import HELD_CLASSES, Dsrs
 from gateway.flows.erasure import Erasure
@@ -40,8 +46,10 @@ from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
 from gateway.flows.publish import Publish
 from gateway.flows.release import Release
+from gateway.flows.restore import Restoring
 from gateway.flows.sequence import Sequence
 from gateway.flows.subject import Subjects
+from gateway.flows.suppress import Suppress
 from gateway.flows.sweep import Sweep
 from gateway.flows.upload import QUEUE, Upload, UploadLimits
 from gateway.holdings import in_order
@@ -49,6 +57,7 @@ from gateway.idempotency import Idempotency
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger
 from gateway.people import People
+from gateway.ports.backup import Survivors
 from gateway.ports.clock import Clock
 from gateway.ports.files import LogFiles
 from gateway.ports.inference import BackendFacts, Inference
@@ -66,6 +75,7 @@ from gateway.rpc.interceptors import Guard
 from gateway.rpc.server import Services, make_server
 from gateway.rpc.sight import Sight
 from gateway.settings import BackendSection, ConfigInvalid, Settings, WitnessSection
+from gateway.vault import backup as backup_stream
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
 from gateway.vault.safe import Safe
@@ -92,6 +102,7 @@ class Outside:
     lock: CheckpointLock
     witnesses: tuple[Witness, ...] = ()
     log_files: LogFiles | None = None
+    survivors: Survivors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,7 @@ class Flows:
     sequence: Sequence
     publish: Publish
     sweep: Sweep
+    suppress: Suppress
     ledger: Ledger
     packs: Mapping[str, Pack]
     controllers: Mapping[str, ControllerFacts]
@@ -167,6 +179,7 @@ def flows(
         clock,
         KeyCache(KEY_CACHE_SIZE, KEY_CACHE_TTL, clock),
         lambda _number: alarm("subject_key_lost"),
+        survivors=outside.survivors,
     )
     people = People(records, keys, custody, timedelta(days=settings.audit.payload_term_days))
     judge = Judge(packs, controllers, ledger)
@@ -261,6 +274,22 @@ def flows(
             lambda _origin: alarm("log_forked"),
         ),
         sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys),
+        suppress=Suppress(
+            records,
+            objects,
+            keys,
+            custody,
+            holdings,
+            judge,
+            packs,
+            ledger,
+            clock,
+            outside.lock,
+            signers,
+            HELD_CLASSES,
+            outside.log_files,
+            outside.survivors,
+        ),
         ledger=ledger,
         packs=packs,
         controllers=controllers,
@@ -402,6 +431,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             lock=lock,
             witnesses=witnesses,
             log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
+            survivors=FileSurvivors(survivors_directory(settings)),
         )
 
 
@@ -447,6 +477,7 @@ async def serve(
         wired = flows(settings, outside, signers, watch.alarm)
         await refuse_past(wired)
         await keep_packs(wired)
+        await settle_restore(wired)
         await refuse_rollback(wired)
         with contextlib.suppress(LetheError):
             await wired.publish.run()
@@ -598,6 +629,23 @@ async def refuse_rollback(wired: Flows) -> None:
         raise
 
 
+async def settle_restore(wired: Flows) -> None:
+    """End again what had ended since a backup that was restored; nothing is served before that.
+
+    Raises:
+        ConfigInvalid: The log could not go on where it stopped, or does not know the backup.
+    """
+    try:
+        if await wired.suppress.run():
+            structlog.get_logger().info("restore_settled")
+    except AuditUnavailable as error:
+        if error.detail in {"log_tail_missing", "log_changed", "backup_unknown"}:
+            raise ConfigInvalid(
+                f"{error.detail}: {error}; nothing is served (docs/how-to/back-up-and-restore.md)"
+            ) from error
+        raise
+
+
 async def refuse_past(wired: Flows) -> None:
     """Refuse to start while the clock is behind the log by more than the declared skew.
 
@@ -663,6 +711,12 @@ def lock_directory(settings: Settings) -> Path:
     return settings.audit.lock or keys.with_name(f"{keys.name}.lock")
 
 
+def survivors_directory(settings: Settings) -> Path:
+    """Return where the survivors of rolled epochs rest."""
+    keys = settings.keys.directory
+    return settings.backup.survivors or keys.with_name(f"{keys.name}.survivors")
+
+
 def make_lock(settings: Settings) -> None:
     """Make the lock of the logs' heads, unless there is one.
 
@@ -695,3 +749,67 @@ def make_folders(settings: Settings) -> None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreUnavailable("a folder cannot be made", detail="folder") from error
+
+
+async def back_up(
+    settings: Settings, out: Path, recipient: bytes, step: Callable[[str], None]
+) -> Mapping[str, object]:
+    """Make a backup beside a gateway that runs, and return its manifest; see `flows.backup`.
+
+    Raises:
+        BackupInvalid: The recipient is none.
+        SchemaMismatch: The database wants `lethe migrate`, or a newer Lethe.
+        StateConflict: A restore has not been settled.
+        StoreUnavailable: A store does not answer, or the file cannot be written.
+    """
+    seal = partial(backup_stream.seal, backup_stream.read_recipient(recipient))
+    url = records_url(settings)
+    clock = SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        records = open_records(url)
+        stack.push_async_callback(records.close)
+        await records.check_schema()
+        sink = BackupFile(out, seal)
+        stack.callback(sink.discard)
+        making = Backup(
+            records,
+            FileObjects(settings.objects.directory),
+            Ledger(clock, {name: tenant.log_origin for name, tenant in settings.tenants.items()}),
+            clock,
+        )
+        return await making.run(await stack.enter_async_context(snapshot(url)), sink, step)
+
+
+async def restore(
+    settings: Settings, backup: Path, identity: bytes, step: Callable[[str], None]
+) -> Mapping[str, object]:
+    """Read a backup into empty stores and return its manifest; see `flows.restore`.
+
+    Raises:
+        BackupInvalid: The identity is none or another, or the file is not a whole backup.
+        StateConflict: A store is not empty.
+        AuditUnavailable: There is no lock, or the log could not go on.
+        SchemaMismatch: The backup is of a newer Lethe.
+        StoreUnavailable: A store does not answer.
+        OSError: The file cannot be read.
+    """
+    key = backup_stream.read_identity(identity)
+    url = records_url(settings)
+
+    def frames() -> Iterator[backup_stream.Frame]:
+        with backup.open("rb") as file:
+            yield from backup_stream.open_(key, file)
+
+    with backup.open("rb") as file:
+        digest = await asyncio.to_thread(lambda: hashlib.file_digest(file, "sha256").hexdigest())
+    with contextlib.closing(FileLock(lock_directory(settings))) as lock:
+        restoring = Restoring(
+            frames=frames,
+            load=partial(load, url),
+            is_empty=partial(is_empty, url),
+            objects=FileObjects(settings.objects.directory, reserve_bytes=settings.objects.reserve_bytes),
+            lock=lock,
+            signers=read_signers(settings),
+            files=LogFolder(settings.audit.published) if settings.audit.published else None,
+        )
+        return await restoring.run(digest, step)

@@ -38,6 +38,7 @@ KEYS: Mapping[type[Record], tuple[str, ...]] = {
     port.LogHead: ("log",),
     port.Checkpoint: ("log", "size"),
     port.WitnessedSize: ("log", "witness"),
+    port.Restore: ("backup_id",),
 }
 UNIQUE: Mapping[type[Record], tuple[str, ...]] = {port.Leaf: ("log", "seq")}
 """Further values that are unique unless one of them is null."""
