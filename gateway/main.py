@@ -160,7 +160,7 @@ def backup_create(
     No key is in it but the sealed subject keys: back up the keyring's root.key, destroyed/ and
     fences/ apart, and its epochs/ and the checkpoint lock never.  The verb may be left out.
 
-    Example: lethe backup /backups/lethe.backup --config /etc/lethe/lethe.yaml --recipient recipient.pem
+    Example: lethe backup create /backups/lethe.backup --config lethe.yaml --recipient recipient.pem
     """
     from gateway import compose
     from gateway.adapters.sql.schema import SchemaMismatch

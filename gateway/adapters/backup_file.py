@@ -35,7 +35,7 @@ class BackupFile:
         self._place = place
         self._draft = place.with_name(f".{place.name}.{os.urandom(8).hex()}.part")
         self._pieces: queue.Queue[bytes | None] = queue.Queue(WAITING)
-        self._fault: OSError | None = None
+        self._fault: Exception | None = None
         self._digest = hashlib.sha256()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
@@ -89,13 +89,12 @@ class BackupFile:
                     self._digest.update(piece)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, who writes must not wait for ever
             self._fault = error
-            # Who writes must not wait for ever.
             while self._pieces.get() is not None:
                 pass
 
 
-def _refused(error: OSError) -> StoreUnavailable:
-    code = errno.errorcode.get(error.errno or 0, "unknown").lower()
+def _refused(error: Exception) -> StoreUnavailable:
+    code = errno.errorcode.get(getattr(error, "errno", None) or 0, "unknown").lower()
     return StoreUnavailable("the backup cannot be written", detail=code)
