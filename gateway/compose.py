@@ -758,17 +758,33 @@ async def back_up(
 
     Raises:
         BackupInvalid: The recipient is none.
+        ConfigInvalid: The log is not published, so that nothing could ever be restored.
+        AuditUnavailable: The log cannot take the event.
         SchemaMismatch: The database wants `lethe migrate`, or a newer Lethe.
         StateConflict: A restore has not been settled.
         StoreUnavailable: A store does not answer, or the file cannot be written.
     """
+    if settings.audit.published is None:
+        raise ConfigInvalid("audit.published is needed: no restore without the log's tail")
     seal = partial(backup_stream.seal, backup_stream.read_recipient(recipient))
-    url = records_url(settings)
-    clock = SystemClock()
+    url, clock, signers = records_url(settings), SystemClock(), read_signers(settings)
+    files = LogFolder(settings.audit.published)
     async with contextlib.AsyncExitStack() as stack:
         records = open_records(url)
         stack.push_async_callback(records.close)
         await records.check_schema()
+        lock = stack.enter_context(contextlib.closing(FileLock(lock_directory(settings))))
+        witnesses = tuple(map(witness, settings.audit.witnesses))
+        for door in witnesses:
+            stack.push_async_callback(door.close)
+        sequence = Sequence(records, lock, signers, clock)
+        publish = Publish(records, clock, read_policies(settings, signers), witnesses, files)
+
+        async def lay_out() -> None:
+            await sequence.run()
+            with contextlib.suppress(LetheError):  # too few witnesses now: the gateway goes on trying
+                await publish.run()
+
         sink = BackupFile(out, seal)
         stack.callback(sink.discard)
         making = Backup(
@@ -776,6 +792,7 @@ async def back_up(
             FileObjects(settings.objects.directory),
             Ledger(clock, {name: tenant.log_origin for name, tenant in settings.tenants.items()}),
             clock,
+            lay_out,
         )
         return await making.run(await stack.enter_async_context(snapshot(url)), sink, step)
 

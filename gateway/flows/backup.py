@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -39,12 +39,17 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """The maker of backups.  `step` hears how far it is."""
+    """The maker of backups.
+
+    `publish` gives the log's waiting events their places and lays them out: a restore
+    needs the event of its own backup from there, and no gateway may be running.
+    """
 
     records: Records
     objects: ObjectStore
     ledger: Ledger
     clock: Clock
+    publish: Callable[[], Awaitable[None]]
     random: Callable[[int], bytes] = os.urandom
 
     async def run(
@@ -55,10 +60,11 @@ class Backup:
         In this order: (1) the rows of every table, of one moment; (2) the bytes of
         every object that was live then (one that is gone by now was destroyed, and is
         noted); (3) the manifest; (4) the event in the log of each tenant; (5) the name.
-        So there is no backup that the log does not know.
+        So there is no backup that the log does not know.  `step` hears how far it is.
 
         Raises:
             StateConflict: A restore has not been settled yet (detail `restore_unsettled`).
+            AuditUnavailable: The log cannot take the event; it may stand there without a backup.
             StoreUnavailable: A store does not answer, or the file cannot be written.
         """
         if await self.records.transact(lambda tx: tx.count(Restore)):
@@ -87,6 +93,7 @@ class Backup:
         await sink.write(frame(b"Z", _json(manifest)))
         digest = await sink.finish()
         await self.records.transact(partial(self._log, backup_id=backup_id, seen=seen, digest=digest))
+        await self.publish()
         await sink.keep()
         return {**manifest, "sha256": digest}
 

@@ -19,8 +19,17 @@ from gateway.adapters.sql.snapshot import TABLES, is_empty, load, snapshot
 from gateway.admin.folder import TENANT, Layout
 from gateway.errors import StateConflict, StoreUnavailable
 from gateway.ports.keys import Epoch
-from gateway.ports.records import Leaf, Remembered, Restore, StoredObject, SubjectKey
-from gateway.settings import Settings
+from gateway.ports.records import (
+    Checkpoint,
+    Leaf,
+    LogHead,
+    Remembered,
+    Restore,
+    StoredObject,
+    SubjectKey,
+    Tile,
+)
+from gateway.settings import ConfigInvalid, Settings
 from gateway.settings import load as read
 from gateway.vault import backup as file_format
 from gateway.vault.errors import BackupInvalid
@@ -31,6 +40,8 @@ from tests.postgres import Postgres
 CANARY = b"a portrait of somebody at home"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 FAR = NOW + timedelta(days=9999)
+AFTER = {Leaf, LogHead, Tile, Checkpoint}
+"""Of the event of the backup itself, which comes after its moment."""
 MARK = Restore("a" * 32, "b" * 64, NOW, {}, {}, {})
 IDENTITY, RECIPIENT = file_format.make_identity()
 
@@ -70,6 +81,8 @@ def ignore(_text: str) -> None:
 async def settings(layout: Layout) -> Settings:
     """A gateway's folder with rows of every kind of column and two objects; a third one is gone."""
     made = read(layout.config)
+    published = made.audit.model_copy(update={"published": layout.root / "published"})
+    made = made.model_copy(update={"audit": published})
     compose.make_folders(made)
     await migrate(made.records.url)
     compose.make_lock(made)
@@ -111,7 +124,7 @@ async def test_rows_and_objects_come_back_as_they_were_on_either_database(
     assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in listed(tmp_path) if path.suffix == ".part"] == []
     before = await everything(settings.records.url)
-    assert [leaf.ty for leaf in before[Leaf]] == ["backup.created"]
+    assert [(leaf.ty, leaf.seq) for leaf in before[Leaf]] == [("backup.created", 0)]
     for number, url in enumerate(("", await postgres.create(f"other_{secrets.token_hex(4)}"))):
         where = another(tmp_path / str(number), settings, url)
         (tmp_path / str(number)).mkdir()
@@ -120,7 +133,7 @@ async def test_rows_and_objects_come_back_as_they_were_on_either_database(
         after = await everything(where.records.url)
         assert len(after.pop(Restore)) == 1
         for kind, rows in after.items():
-            if kind is not Leaf:  # the event came after the moment
+            if kind not in AFTER:
                 assert sorted(map(repr, rows)) == sorted(map(repr, before[kind])), kind.__name__
         objects = FileObjects(where.objects.directory)
         for object_id, content in OBJECTS.items():
@@ -244,6 +257,12 @@ async def test_a_moment_is_a_moment_whatever_is_written_meanwhile(settings: Sett
         found = [row async for rows in taken.rows("remembered") for row in rows]
     await records.close()
     assert len(found) == 2
+
+
+async def test_a_log_that_is_not_published_is_not_backed_up(tmp_path: Path, settings: Settings) -> None:
+    audit = settings.audit.model_copy(update={"published": None})
+    with pytest.raises(ConfigInvalid, match=r"audit\.published"):
+        await compose.back_up(settings.model_copy(update={"audit": audit}), tmp_path / "b", RECIPIENT, ignore)
 
 
 async def test_while_a_restore_is_not_settled_there_is_no_backup(tmp_path: Path, settings: Settings) -> None:
