@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from gateway.vault.backup import frame
 
 FORMAT = 1
 OBJECT_ID_BYTES = 16
+ROWS_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -110,10 +111,10 @@ class Backup:
                         seen.objects.setdefault(row["tenant"], bytearray()).extend(
                             bytes.fromhex(row["object_id"])
                         )
-            body = _json([[_plain(value) for value in row] for row in rows])
-            digest.update(body)
             number += len(rows)
-            await sink.write(frame(b"R", body))
+            for body in _bodies(rows):
+                digest.update(body)
+                await sink.write(frame(b"R", body))
         seen.tables[table] = {"rows": number, "sha256": digest.hexdigest()}
 
     async def _object(self, sink: Sink, tenant: str, object_id: str, seen: _Seen) -> None:
@@ -153,6 +154,19 @@ class Backup:
 
 def _named(columns: Columns, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
     return [{name: value for (name, _), value in zip(columns, row, strict=True)} for row in rows]
+
+
+def _bodies(rows: Sequence[Sequence[Any]]) -> Iterator[bytes]:
+    """Yield lists of rows of about a mebibyte each: a row may itself be as large."""
+    held, size = list[bytes](), 0
+    for row in rows:
+        held.append(_json([_plain(value) for value in row]))
+        size += len(held[-1])
+        if size >= ROWS_BYTES:
+            yield b"[" + b",".join(held) + b"]"
+            held, size = [], 0
+    if held:
+        yield b"[" + b",".join(held) + b"]"
 
 
 def _plain(value: Any) -> Any:

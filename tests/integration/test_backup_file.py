@@ -59,7 +59,7 @@ ROWS = (
     *(stored(object_id) for object_id in (*OBJECTS, GONE)),
     stored("e" * 32, state="destroyed", wrapped_dek=b""),
     SubjectKey("1" * 32, TENANT, None, "content", "open", f"{TENANT}/content/open/0", b"\x00'\"", NOW),
-    Remembered(TENANT, "M", "r", "d", "", FAR),
+    *(Remembered(TENANT, "M", f"r{number}", "d", "x" * (1 << 20), FAR) for number in range(2)),
     Remembered(TENANT, "Ö\u2603\n", "r", "canary-row", "", FAR),
 )
 
@@ -256,7 +256,7 @@ async def test_a_moment_is_a_moment_whatever_is_written_meanwhile(settings: Sett
         await records.transact(lambda tx: tx.add(late))
         found = [row async for rows in taken.rows("remembered") for row in rows]
     await records.close()
-    assert len(found) == 2
+    assert len(found) == 3
 
 
 async def test_a_log_that_is_not_published_is_not_backed_up(tmp_path: Path, settings: Settings) -> None:

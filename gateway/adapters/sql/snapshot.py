@@ -32,7 +32,7 @@ from gateway.errors import StateConflict, StoreUnavailable
 from gateway.ports.backup import Columns
 from gateway.ports.records import Record
 
-BATCH = 500
+BATCH = 100
 LOAD_S = 3600.0
 
 _TYPES: Mapping[str, Any] = {
