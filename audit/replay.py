@@ -137,6 +137,7 @@ class Log:
         is_gapless: None is missing between the first and the last.
         end_ms: The latest time of any event.
         erased_by: How many payloads are said to have been destroyed by the leaf at an index.
+        is_restored: A backup was restored: payloads may be erased by a later leaf than at first.
     """
 
     things: Mapping[tuple[str, str], Mapping[str, Sequence[Row]]]
@@ -150,6 +151,7 @@ class Log:
     withheld: int
     has_all_payloads: bool
     latest_consent: Mapping[str, int]
+    is_restored: bool = False
     replayed: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -275,6 +277,7 @@ def _log(
         withheld=sum(payload.state == "withheld" for payload in known),
         has_all_payloads=len(known) == sum(len(row.event["seals"]) for row in placed),
         latest_consent=latest_consent,
+        is_restored=any(row.ty == "backup.restored" for row in placed),
     )
     return log, placed
 
@@ -536,13 +539,18 @@ def _payloads_counted(log: Log, row: Row) -> Iterator[Finding]:
     said, found = row.event["nseal"], log.erased_by[row.index]
     if found > said:
         yield Finding("broken", "payloads_erased", f"{found} are erased by it, and it says {said}")
-    elif log.is_whole and log.has_all_payloads and found + log.withheld < said:
+    elif log.is_whole and log.has_all_payloads and not log.is_restored and found + log.withheld < said:
         yield Finding("broken", "payloads_not_erased", f"it says {said}, and only {found} are erased by it")
 
 
 def _within_size(_log: Log, row: Row) -> Iterator[Finding]:
     if not row.event["from"] <= row.event["to"] <= row.event["size"] <= row.index:
         yield Finding("broken", "export_bounds", "what was exported lies beyond the log of that time")
+
+
+def _backed_up(_log: Log, row: Row) -> Iterator[Finding]:
+    if row.event["size"] > row.index:
+        yield Finding("broken", "backup_ahead", "the backup holds more of the log than there was")
 
 
 def _pruned_behind(_log: Log, row: Row) -> Iterator[Finding]:
@@ -557,6 +565,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "access.refused": Rule("nothing to replay: a refusal changes nothing, and roles are not in the log"),
         "audit.read": Rule("nothing to replay: reading changes nothing; that it is logged is the promise"),
+        "backup.created": Rule("what the backup holds of the log is not beyond it", (_backed_up,)),
+        "backup.restored": Rule(
+            "a backup is of a time before; what had ended since, the other rules look for",
+            (_backed_up,),
+        ),
         "consent.recorded": Rule(
             "a consent is recorded once, for a purpose that its notice, published before, names",
             (

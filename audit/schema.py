@@ -220,7 +220,7 @@ CONSIDERED = record(
 AGE = one_of("lt13", "13-15", "16-17", "adult", "unknown")
 CLASS = one_of("content", "profile", "evidence", "dsr", "audit")
 DSR_KIND = one_of("access", "erasure", "correction", "portability", "restriction", "opt_out", "withdrawal")
-WHY = one_of("cancelled", "deleted", "denied", "erasure", "expired", "job_done", "withdrawn")
+WHY = one_of("cancelled", "deleted", "denied", "erasure", "expired", "job_done", "restored", "withdrawn")
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 PLACE = text(r"[a-z][a-z0-9_]{1,47}")
@@ -266,6 +266,29 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         # Somebody read the log: what was asked for, and how many leaves were shown.
         "audit.read": Fields({"mthd": METHOD, "nrow": COUNT}, {"from": SIZE, "to": SIZE}),
         "access.refused": Fields({"mthd": METHOD, "rc": REASON}),
+        # A backup was made: the log of that moment, objects that are in it, and such as were gone by then.
+        "backup.created": Fields(
+            {"bkp": HEX16, "size": SIZE, "root": HEX32, "nobj": COUNT, "ngone": COUNT, "dig": HEX32}
+        ),
+        # A backup was restored, and what was ended since is ended again; nothing was served before this.
+        "backup.restored": Fields(
+            {
+                # Which, of when, and how many events the log had then; later ones came from its files.
+                "bkp": HEX16,
+                "at": MS,
+                "size": SIZE,
+                # Erased subjects, keys that open nothing, objects, jobs and consents that were ended (again).
+                "nsub": COUNT,
+                "nkey": COUNT,
+                "nobj": COUNT,
+                "njob": COUNT,
+                "ncon": COUNT,
+                # Payloads and open requests that are lost; subjects restricted, since the log names no one.
+                "nseal": COUNT,
+                "ndsr": COUNT,
+                "nres": COUNT,
+            }
+        ),
         "consent.recorded": Fields(
             {
                 "con": HEX16,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -22,6 +24,7 @@ from audit.quorum import Policy
 from audit.trust import Trust
 from gateway.absence import Absence
 from gateway.adapters import telemetry
+from gateway.adapters.backup_file import BackupFile
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.keys_local import LocalKeyring
@@ -30,6 +33,8 @@ from gateway.adapters.lock_file import FileLock
 from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.objects_local import FileObjects
 from gateway.adapters.sql.records import is_sqlite, open_records, sqlite_path
+from gateway.adapters.sql.snapshot import is_empty, load, snapshot
+from gateway.adapters.survivors import FileSurvivors
 from gateway.adapters.timestamp import HttpTimestamps
 from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
@@ -39,6 +44,7 @@ from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
 from gateway.errors import AuditUnavailable, LetheError, StoreUnavailable
 from gateway.flows.audit import Audit
+from gateway.flows.backup import Backup
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import HELD_CLASSES, Dsrs
 from gateway.flows.erasure import Erasure
@@ -49,11 +55,13 @@ from gateway.flows.notice import Notices
 from gateway.flows.prune import Prune
 from gateway.flows.publish import Publish
 from gateway.flows.release import Release
+from gateway.flows.restore import Restoring
 from gateway.flows.retention import Retention
 from gateway.flows.rotation import Rotation
 from gateway.flows.sequence import Sequence
 from gateway.flows.stamp import Stamp
 from gateway.flows.subject import Subjects
+from gateway.flows.suppress import Suppress
 from gateway.flows.sweep import Sweep
 from gateway.flows.upload import QUEUE, Upload, UploadLimits
 from gateway.holdings import in_order
@@ -62,6 +70,7 @@ from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger
 from gateway.logkeys import read_book
 from gateway.people import People
+from gateway.ports.backup import Survivors
 from gateway.ports.clock import Clock
 from gateway.ports.files import LogFiles
 from gateway.ports.inference import BackendFacts, Inference
@@ -87,6 +96,7 @@ from gateway.settings import (
     TimestampsSection,
     WitnessSection,
 )
+from gateway.vault import backup as backup_stream
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
 from gateway.vault.safe import Safe
@@ -120,6 +130,7 @@ class Outside:
     witnesses: tuple[Witness, ...] = ()
     log_files: LogFiles | None = None
     timestamps: Timestamps | None = None
+    survivors: Survivors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +154,7 @@ class Flows:
     stamp: Stamp
     prune: Prune
     sweep: Sweep
+    suppress: Suppress
     ledger: Ledger
     packs: Mapping[str, Pack]
     controllers: Mapping[str, ControllerFacts]
@@ -203,6 +215,7 @@ def flows(
         clock,
         KeyCache(KEY_CACHE_SIZE, KEY_CACHE_TTL, clock),
         lambda _number: alarm("subject_key_lost"),
+        survivors=outside.survivors,
     )
     people = People(records, keys, custody, timedelta(days=settings.audit.payload_term_days))
     judge = Judge(packs, controllers, ledger)
@@ -312,6 +325,22 @@ def flows(
         ),
         prune=Prune(records, ledger, clock, _days(settings.audit.entry_term_days), outside.log_files),
         sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys),
+        suppress=Suppress(
+            records,
+            objects,
+            keys,
+            custody,
+            holdings,
+            judge,
+            packs,
+            ledger,
+            clock,
+            outside.lock,
+            signers,
+            HELD_CLASSES,
+            outside.log_files,
+            outside.survivors,
+        ),
         ledger=ledger,
         packs=packs,
         controllers=controllers,
@@ -590,6 +619,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             witnesses=witnesses,
             log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
             timestamps=stamping,
+            survivors=FileSurvivors(survivors_directory(settings)),
         )
 
 
@@ -636,6 +666,7 @@ async def serve(
         wired = flows(settings, outside, signers, watch.alarm, retiring)
         await refuse_past(wired)
         await keep_packs(wired)
+        await settle_restore(wired)
         await refuse_rollback(wired)
         with contextlib.suppress(LetheError):
             await wired.publish.run()
@@ -795,6 +826,23 @@ async def refuse_rollback(wired: Flows) -> None:
         raise
 
 
+async def settle_restore(wired: Flows) -> None:
+    """End again what had ended since a backup that was restored; nothing is served before that.
+
+    Raises:
+        ConfigInvalid: The log could not go on where it stopped, or does not know the backup.
+    """
+    try:
+        if await wired.suppress.run():
+            structlog.get_logger().info("restore_settled")
+    except AuditUnavailable as error:
+        if error.detail in {"log_tail_missing", "log_changed", "backup_unknown"}:
+            raise ConfigInvalid(
+                f"{error.detail}: {error}; nothing is served (docs/how-to/back-up-and-restore.md)"
+            ) from error
+        raise
+
+
 async def refuse_past(wired: Flows) -> None:
     """Refuse to start while the clock is behind the log by more than the declared skew.
 
@@ -893,6 +941,14 @@ def lock_directory(settings: Settings) -> Path:
     return keys.with_name(f"{keys.name}.lock")
 
 
+def survivors_directory(settings: Settings) -> Path:
+    """Return where the survivors of rolled epochs rest."""
+    if settings.backup.survivors is not None:
+        return settings.backup.survivors
+    keys = settings.keys.directory or lock_directory(settings)
+    return keys.with_name(f"{keys.name}.survivors")
+
+
 def make_lock(settings: Settings) -> None:
     """Make the lock of the logs' heads, unless there is one.
 
@@ -925,3 +981,86 @@ def make_folders(settings: Settings) -> None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreUnavailable("a folder cannot be made", detail="folder") from error
+
+
+async def back_up(
+    settings: Settings, out: Path, recipient: bytes, step: Callable[[str], None]
+) -> Mapping[str, object]:
+    """Make a backup beside a gateway that runs, and return its manifest; see `flows.backup`.
+
+    Raises:
+        BackupInvalid: The recipient is none.
+        ConfigInvalid: The log is not published, so that nothing could ever be restored.
+        AuditUnavailable: The log cannot take the event.
+        SchemaMismatch: The database wants `lethe migrate`, or a newer Lethe.
+        StateConflict: A restore has not been settled.
+        StoreUnavailable: A store does not answer, or the file cannot be written.
+    """
+    if settings.audit.published is None:
+        raise ConfigInvalid("audit.published is needed: no restore without the log's tail")
+    seal = partial(backup_stream.seal, backup_stream.read_recipient(recipient))
+    url, clock, signers = records_url(settings), SystemClock(), read_signers(settings)
+    files = LogFolder(settings.audit.published)
+    async with contextlib.AsyncExitStack() as stack:
+        records = open_records(url)
+        stack.push_async_callback(records.close)
+        await records.check_schema()
+        lock = stack.enter_context(contextlib.closing(FileLock(lock_directory(settings))))
+        witnesses = tuple(map(witness, settings.audit.witnesses))
+        for door in witnesses:
+            stack.push_async_callback(door.close)
+        ledger = Ledger(clock, {name: tenant.log_origin for name, tenant in settings.tenants.items()})
+        sequence = Sequence(records, lock, signers, clock, ledger, read_retiring(settings))
+        publish = Publish(records, clock, read_policies(settings), witnesses, files)
+
+        async def lay_out() -> None:
+            await sequence.run()
+            with contextlib.suppress(LetheError):  # too few witnesses now: the gateway goes on trying
+                await publish.run()
+
+        sink = BackupFile(out, seal)
+        stack.callback(sink.discard)
+        making = Backup(
+            records,
+            await open_objects(settings.objects, stack),
+            ledger,
+            clock,
+            lay_out,
+        )
+        return await making.run(await stack.enter_async_context(snapshot(url)), sink, step)
+
+
+async def restore(
+    settings: Settings, backup: Path, identity: bytes, step: Callable[[str], None]
+) -> Mapping[str, object]:
+    """Read a backup into empty stores and return its manifest; see `flows.restore`.
+
+    Raises:
+        BackupInvalid: The identity is none or another, or the file is not a whole backup.
+        StateConflict: A store is not empty.
+        AuditUnavailable: There is no lock, or the log could not go on.
+        SchemaMismatch: The backup is of a newer Lethe.
+        StoreUnavailable: A store does not answer.
+        OSError: The file cannot be read.
+    """
+    key = backup_stream.read_identity(identity)
+    url = records_url(settings)
+
+    def frames() -> Iterator[backup_stream.Frame]:
+        with backup.open("rb") as file:
+            yield from backup_stream.open_(key, file)
+
+    with backup.open("rb") as file:
+        digest = await asyncio.to_thread(lambda: hashlib.file_digest(file, "sha256").hexdigest())
+    async with contextlib.AsyncExitStack() as stack:
+        lock = stack.enter_context(contextlib.closing(FileLock(lock_directory(settings))))
+        restoring = Restoring(
+            frames=frames,
+            load=partial(load, url),
+            is_empty=partial(is_empty, url),
+            objects=await open_objects(settings.objects, stack),
+            lock=lock,
+            signers=read_signers(settings),
+            files=LogFolder(settings.audit.published) if settings.audit.published else None,
+        )
+        return await restoring.run(digest, step)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
-from audit import tiles, tree
+from audit import checkpoint, tiles, tree
+from audit.errors import AuditError
 from gateway.errors import AuditUnavailable, StateConflict
 from gateway.ports.records import Checkpoint, Leaf, LogHead, Tile, Transaction
 
@@ -61,3 +64,46 @@ def leaves(tx: Transaction, origin: str, start: int, end: int) -> list[Leaf]:
     if [leaf.seq for leaf in found] != list(range(start, end)):
         raise AuditUnavailable("the log has a hole", detail="leaf_missing")
     return found
+
+
+def grow(
+    tx: Transaction, origin: str, head: LogHead, hashes: Sequence[bytes], *, rehearse: bool = False
+) -> LogHead:
+    """Write the tiles that appending leaf `hashes` changes (unless `rehearse`) and return the new head."""
+    standing: dict[tuple[int, int], Tile] = {}
+
+    def edge(level: int, index: int) -> bytes:
+        found = tx.get(Tile, origin, level, index)
+        if found is None:
+            return b""
+        standing[level, index] = found
+        # What lies beyond the head is of no tree that was ever signed.
+        return found.hashes[: tiles.width(level, index, head.size) * tree.HASH_BYTES]
+
+    changed = tiles.grow(head.size, hashes, edge)
+    rows = {place: Tile(origin, *place, content) for place, content in changed.items()}
+    if not rehearse:
+        tx.put(*(row for place, row in rows.items() if place in standing))
+        tx.add(*(row for place, row in rows.items() if place not in standing))
+    size = head.size + len(hashes)
+    read = tiles.reader(lambda level, index: changed.get((level, index)) or tile(tx, origin, level, index))
+    return replace(head, size=size, root=tree.root_of(size, read))
+
+
+def refuse_fork(head: LogHead, locked: checkpoint.Checkpoint | None, read: tree.NodeReader) -> None:
+    """Return if the tree of `locked` is a past of the tree that the database holds.
+
+    Raises:
+        AuditUnavailable: The database lacks leaves that were signed (detail `log_rolled_back`),
+            or holds other ones (`log_changed`).  Nothing is signed until somebody looked.
+    """
+    if locked is None:
+        return
+    if head.size < locked.size:
+        raise AuditUnavailable("the records lack events that were signed", detail="log_rolled_back")
+    try:
+        root = head.root if head.size == locked.size else tree.root_of(locked.size, read)
+    except AuditError as error:
+        raise AuditUnavailable("a tile of the log is damaged", detail="log_changed") from error
+    if root != locked.root:
+        raise AuditUnavailable("the records hold another past than was signed", detail="log_changed")

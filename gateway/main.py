@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.admin.app import app, audit_app, backend_app, key_app, run_cli
+from gateway.admin.app import app, audit_app, backend_app, backup_app, key_app, run_cli
 from gateway.admin.options import Output, Trust
-from gateway.admin.output import Form, fail
+from gateway.admin.output import Form, emit, fail, say
 
 Config = Annotated[
     Path, typer.Option("--config", envvar="LETHE_CONFIG", help="The configuration file (lethe.yaml).")
@@ -169,6 +169,94 @@ def key_init(config: Config = Path("lethe.yaml")) -> None:
     except OSError as fault:
         fail(1, "FILE_UNWRITABLE", f"the keyring: {fault.strerror}")
     typer.echo(f"{settings.keys.kind}: made")
+
+
+@backup_app.command("create")
+def backup_create(
+    out: Annotated[Path, typer.Argument(help="The file to make; one that is there is left alone.")],
+    config: Config = Path("lethe.yaml"),
+    recipient: Annotated[
+        Path | None,
+        typer.Option(help="Public key it is sealed to (lethe backup keygen); else backup.recipient."),
+    ] = None,
+    output: Output = Form.TABLE,
+) -> None:
+    """Back up the records and the objects they name, of one moment, while the gateway runs.
+
+    No key is in it but the sealed subject keys: back up the keyring's root.key, destroyed/ and
+    fences/ apart, and its epochs/ and the checkpoint lock never.  The verb may be left out.
+
+    Example: lethe backup create /backups/lethe.backup --config lethe.yaml --recipient recipient.pem
+    """
+    from gateway import compose
+    from gateway.adapters.sql.schema import SchemaMismatch
+    from gateway.admin.backup import refuse
+    from gateway.admin.files import read_bytes, refuse_existing
+    from gateway.admin.progress import progress
+    from gateway.errors import LetheError
+    from gateway.settings import ConfigInvalid, load
+    from gateway.vault.errors import BackupInvalid
+
+    refuse_existing(out, force=False)
+    try:
+        settings = load(config)
+        public = recipient or settings.backup.recipient
+        if public is None:
+            raise typer.BadParameter("to whom? --recipient, or backup.recipient in the configuration")
+        with progress() as show:
+            made = asyncio.run(compose.back_up(settings, out, read_bytes(public), show))
+    except (ConfigInvalid, SchemaMismatch) as fault:
+        fail(1, "CONFIG_INVALID", str(fault))
+    except BackupInvalid as fault:
+        refuse(fault.code, str(fault))
+    except LetheError as refusal:
+        fail(1, refusal.reason, str(refusal), refusal.detail)
+    else:
+        emit(made, output)
+
+
+@app.command()
+def restore(
+    backup: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file of lethe backup.")],
+    identity: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="The private key it is sealed to.")
+    ],
+    config: Config = Path("lethe.yaml"),
+    output: Output = Form.TABLE,
+) -> None:
+    """Read a backup into an empty database and an empty object store; there is no overwriting.
+
+    The whole file is checked before anything is written.  The keyring, the checkpoint lock and
+    audit.published must be those of now: they say what was erased since, and the next
+    `lethe serve` does that again before it serves.  Cut, it can be run again.
+
+    Example: lethe restore /backups/lethe.backup --identity /media/safe/identity.pem --config lethe.yaml
+    """
+    from gateway import compose
+    from gateway.adapters.sql.schema import SchemaMismatch
+    from gateway.admin.backup import refuse
+    from gateway.admin.files import read_bytes
+    from gateway.admin.progress import progress
+    from gateway.errors import LetheError
+    from gateway.settings import ConfigInvalid, load
+    from gateway.vault.errors import BackupInvalid
+
+    try:
+        settings = load(config)
+        compose.make_folders(settings)
+        with progress() as show:
+            found = asyncio.run(compose.restore(settings, backup, read_bytes(identity), show))
+    except (ConfigInvalid, SchemaMismatch) as fault:
+        fail(1, "CONFIG_INVALID", str(fault))
+    except BackupInvalid as fault:
+        refuse(fault.code, str(fault))
+    except LetheError as refusal:
+        fail(1, refusal.reason, str(refusal), refusal.detail)
+    except OSError as fault:
+        fail(1, "FILE_UNREADABLE", f"{backup}: {fault.strerror}")
+    else:
+        emit(found, output)
+        say("next: lethe serve; what had ended since the backup is ended again before it serves")
 
 
 @backend_app.command("serve")

@@ -207,6 +207,17 @@ class ControllerSection(Section):
     targets: tuple[str, ...] | None = None
 
 
+class BackupSection(Section):
+    """Backups: to whom they are sealed (`lethe backup keygen`), and where survivors of rolled epochs rest.
+
+    `survivors` is a directory that a loss of the records does not reach; without it, the one
+    beside the keyring.  What it holds opens nothing without the keyring.
+    """
+
+    recipient: Path | None = None
+    survivors: Path | None = None
+
+
 class TenantSection(Section):
     """One controller.  `log_origin` is opaque: it is public, the tenant's name is not."""
 
@@ -306,6 +317,7 @@ class Settings(BaseSettings):
     sweep: SweepSection = SweepSection()
     telemetry: TelemetrySection = TelemetrySection()
     access: AccessSection = AccessSection()
+    backup: BackupSection = BackupSection()
 
     @classmethod
     def settings_customise_sources(

@@ -52,6 +52,8 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
     {
         "access.refused": Mapped(API, OTHER, "", "", LOW, FAILURE, "Refuse"),
         "audit.read": Mapped(API, _API_READ, ""),
+        "backup.created": Mapped(DATASTORE, _READ, "records and objects"),
+        "backup.restored": Mapped(DATASTORE, _WRITE, "records and objects", severity=LOW),
         "consent.recorded": Mapped(ENTITY, _CREATE, "Consent Record", "con"),
         "consent.withdrawn": Mapped(ENTITY, _DEACTIVATE, "Consent Record", "con"),
         "decision.made": Mapped(API, OTHER, "PolicyService/Decide", label="Decide"),

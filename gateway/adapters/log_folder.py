@@ -39,6 +39,10 @@ class LogFolder:
         """Return the size of the checkpoint that is shown."""
         return await asyncio.to_thread(self._size, origin)
 
+    async def get(self, origin: str, name: str) -> bytes | None:
+        """Return a file, or None where there is none."""
+        return await asyncio.to_thread(self._get, origin, name)
+
     async def put(self, origin: str, files: Mapping[str, bytes]) -> None:
         """Write files that never change again."""
         await asyncio.to_thread(self._put, origin, files)
@@ -69,6 +73,14 @@ class LogFolder:
         except FileNotFoundError:
             return 0
         except (OSError, UnicodeDecodeError, AuditError) as error:
+            raise AuditUnavailable("the published log cannot be read", detail="folder") from error
+
+    def _get(self, origin: str, name: str) -> bytes | None:
+        try:
+            return (self._home(origin) / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
             raise AuditUnavailable("the published log cannot be read", detail="folder") from error
 
     def _put(self, origin: str, files: Mapping[str, bytes]) -> None:

@@ -1,7 +1,7 @@
 """The `lethe` command: every noun in its place.
 
-What only the roof can build (`init`, `serve`, `migrate`, `backend serve`, `key init`, `demo`)
-is added to `app` and its nouns by `gateway.main`.
+What only the roof can build (`init`, `serve`, `migrate`, `backup`, `restore`, `backend serve`,
+`key init`, `demo`) is added to `app` and its nouns by `gateway.main`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import typer
 from gateway.admin import (
     audit,
     backend,
+    backup,
     certificate,
     config,
     consent,
@@ -42,6 +43,7 @@ app = typer.Typer(
 backend_app = backend.app
 audit_app = audit.app
 key_app = key.app
+backup_app = backup.app
 
 app.command()(generate.generate)
 for _noun, _app in (
@@ -55,6 +57,7 @@ for _noun, _app in (
     ("audit", audit.app),
     ("certificate", certificate.app),
     ("backend", backend_app),
+    ("backup", backup_app),
     ("key", key.app),
     ("tenant", tenant.app),
     ("config", config.app),

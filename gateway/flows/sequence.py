@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from audit import checkpoint, tiles, tree
-from audit.errors import AuditError
+from audit import checkpoint, tree
 from audit.head import Checkpoint
 from audit.keys import KeyBook
 from audit.leaf import leaf_hash
@@ -25,10 +24,10 @@ from gateway.logkeys import (
     signers_at,
     turn,
 )
-from gateway.logs import tile, tile_reader
+from gateway.logs import grow, refuse_fork, tile_reader
 from gateway.ports.clock import Clock
 from gateway.ports.lock import CheckpointLock
-from gateway.ports.records import Leaf, LogHead, LogKeys, Records, Tile, Transaction
+from gateway.ports.records import Leaf, LogHead, LogKeys, Records, Transaction
 
 BATCH = 4096
 
@@ -165,33 +164,10 @@ class Sequence:
             return head, 0
         if any(leaf_hash(leaf.line) != leaf.leaf_hash for leaf in waiting):
             raise AuditUnavailable("a waiting event was changed", detail="leaf_changed")
-        grown = self._grow(tx, origin, head, [leaf.leaf_hash for leaf in waiting])
+        grown = grow(tx, origin, head, [leaf.leaf_hash for leaf in waiting])
         tx.put(*(replace(leaf, seq=head.size + place) for place, leaf in enumerate(waiting)))
         tx.put(grown)
         return grown, len(waiting)
-
-    @staticmethod
-    def _grow(tx: Transaction, origin: str, head: LogHead, hashes: list[bytes]) -> LogHead:
-        """Write the tiles that `hashes` change, and return the head over them."""
-        standing: dict[tuple[int, int], Tile] = {}
-
-        def edge(level: int, index: int) -> bytes:
-            found = tx.get(Tile, origin, level, index)
-            if found is None:
-                return b""
-            standing[level, index] = found
-            # What lies beyond the head is of no tree that was ever signed.
-            return found.hashes[: tiles.width(level, index, head.size) * tree.HASH_BYTES]
-
-        changed = tiles.grow(head.size, hashes, edge)
-        rows = {place: Tile(origin, *place, content) for place, content in changed.items()}
-        tx.put(*(row for place, row in rows.items() if place in standing))
-        tx.add(*(row for place, row in rows.items() if place not in standing))
-        size = head.size + len(hashes)
-        read = tiles.reader(
-            lambda level, index: changed.get((level, index)) or tile(tx, origin, level, index)
-        )
-        return replace(head, size=size, root=tree.root_of(size, read))
 
     # (2), (3)
     async def _sign(self, origin: str, standing: Standing, note: str | None) -> None:
@@ -225,22 +201,3 @@ def _head(tx: Transaction, origin: str) -> LogHead:
     if head is None:
         raise AuditUnavailable("the head of a log is gone", detail="log_changed")
     return head
-
-
-def refuse_fork(head: LogHead, locked: Checkpoint | None, read: tree.NodeReader) -> None:
-    """Return if the tree of `locked` is a past of the tree that the database holds.
-
-    Raises:
-        AuditUnavailable: The database lacks leaves that were signed (detail `log_rolled_back`),
-            or holds other ones (`log_changed`).  Nothing is signed until somebody looked.
-    """
-    if locked is None:
-        return
-    if head.size < locked.size:
-        raise AuditUnavailable("the records lack events that were signed", detail="log_rolled_back")
-    try:
-        root = head.root if head.size == locked.size else tree.root_of(locked.size, read)
-    except AuditError as error:
-        raise AuditUnavailable("a tile of the log is damaged", detail="log_changed") from error
-    if root != locked.root:
-        raise AuditUnavailable("the records hold another past than was signed", detail="log_changed")

@@ -16,6 +16,9 @@ class LogFiles(Protocol):
     async def size(self, origin: str) -> int:
         """Return the size of the checkpoint that is shown, 0 where there is none."""
 
+    async def get(self, origin: str, name: str) -> bytes | None:
+        """Return the file under a tlog-tiles path, or None where there is none."""
+
     async def put(self, origin: str, files: Mapping[str, bytes]) -> None:
         """Make files durable under their tlog-tiles paths; the same bytes may be put again."""
 

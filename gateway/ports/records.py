@@ -388,6 +388,23 @@ class Searched:
     unread: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Restore(Record):
+    """A backup that was restored and is not settled yet: as long as there is one, nothing is served.
+
+    `digest` is the SHA-256 of its file.  `logs` maps the origin of each log to its
+    size in the backup; `settled` to the place up to which what happened since has
+    been made good; `counts` to what was done so far, by name.
+    """
+
+    backup_id: str
+    digest: str
+    made_at: datetime
+    logs: Mapping[str, Any]
+    settled: Mapping[str, Any]
+    counts: Mapping[str, Any]
+
+
 class Duplicate(Exception):
     """A record with this key, or this unique value, exists."""
 

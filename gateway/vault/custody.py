@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.errors import KeyServiceUnavailable, SubjectBlocked
+from gateway.ports.backup import Survivors
 from gateway.ports.clock import Clock
 from gateway.ports.keys import Epoch, EpochDestroyed, KeyService, UnwrapFailed
 from gateway.ports.records import ClosedEpoch, Records, SubjectKey, Transaction
@@ -43,6 +44,7 @@ class Custody:
     """Mints and opens subject keys; every failure of the key service fails closed.
 
     `on_lost` hears of subject keys that did not open when they were to be re-wrapped.
+    `survivors` keeps those that were, so that backups from before a roll open for who stayed.
     """
 
     records: Records
@@ -51,6 +53,7 @@ class Custody:
     cache: KeyCache
     on_lost: Callable[[int], None] = lambda _number: None
     random: Callable[[int], bytes] = os.urandom
+    survivors: Survivors | None = None
 
     async def obtain(self, tenant: str, handle: str, cls: str, month: str = OPEN_TERM) -> HeldKey:
         """Return the subject's key of that class and month, minted if there is none.
@@ -135,8 +138,29 @@ class Custody:
             after = batch[-1].key_id
             if len(rows) < len(batch):
                 self.on_lost(len(batch) - len(rows))
+        await self._keep_survivors(epoch)
         await self.keys.destroy_epoch(epoch)
+        if self.survivors is not None:
+            await self.survivors.drop(str(epoch))
         return moved
+
+    async def _keep_survivors(self, old: Epoch) -> None:
+        """Make what the later rolls wrap durable outside the records, before `old` is destroyed.
+
+        As it stands in the records, not as it was re-wrapped: whoever was erased
+        meanwhile is not among them, and a row that goes from here on takes its epoch along.
+        """
+        if self.survivors is None:
+            return
+        for epoch in await self.keys.epochs():
+            if epoch.roll <= old.roll or replace(epoch, roll=old.roll) != old:
+                continue
+            kept: list[tuple[str, bytes]] = []
+            after = ""
+            while batch := await self.records.transact(partial(_of_epoch, epoch=epoch, after=after)):
+                kept += [(record.key_id, record.wrapped) for record in batch]
+                after = batch[-1].key_id
+            await self.survivors.keep(str(epoch), kept)
 
     async def _rewrap(self, record: SubjectKey, old: Epoch, new: Epoch) -> SubjectKey | None:
         """Return the key wrapped anew, or None where it does not open: a lost key must hold up nobody."""

@@ -9,3 +9,11 @@ class SealBroken(Exception):
     Which of these it was is not told: authenticated encryption cannot know, and
     an attacker should not.
     """
+
+
+class BackupInvalid(Exception):
+    """A backup cannot be used: `code` says why, and nothing of it was kept."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -41,6 +41,7 @@ KEYS: Mapping[type[Record], tuple[str, ...]] = {
     port.LogKeys: ("log",),
     port.Checkpoint: ("log", "size"),
     port.WitnessedSize: ("log", "witness"),
+    port.Restore: ("backup_id",),
 }
 UNIQUE: Mapping[type[Record], tuple[str, ...]] = {port.Leaf: ("log", "seq")}
 """Further values that are unique unless one of them is null."""

@@ -152,6 +152,7 @@ BACKGROUND = {
     "records.transact/Generate._keep_lease.<lambda>",
     "records.transact/Generate._watch.<lambda>",
     "records.transact/keep_packs.keep",
+    "records.transact/Suppress._mark.<lambda>",
     "records.transact/refuse_past.newest",
 }
 """Passed by every start, sweep, look or list, some as chance wills: nothing of the story happens there."""

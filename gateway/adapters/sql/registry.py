@@ -27,6 +27,7 @@ from gateway.adapters.sql.leaves import (
 from gateway.adapters.sql.notice import NoticeRow
 from gateway.adapters.sql.objects import StoredObjectRow
 from gateway.adapters.sql.packs import PackTextRow
+from gateway.adapters.sql.restore import RestoreRow
 from gateway.adapters.sql.subject import SubjectRow
 from gateway.adapters.sql.table import Table
 from gateway.ports import records
@@ -53,6 +54,7 @@ ROWS: Mapping[type[Record], type[Table]] = {
     records.LogKeys: LogKeysRow,
     records.Checkpoint: CheckpointRow,
     records.WitnessedSize: WitnessedSizeRow,
+    records.Restore: RestoreRow,
 }
 
 

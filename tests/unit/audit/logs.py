@@ -117,6 +117,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "subject.unrestricted": {},
     "subject.upserted": {"age": "adult"},
     "upload.refused": {"rc": "IMAGE_REJECTED", "det": "truncated", "pur": "generate"},
+    "backup.created": {"bkp": ID, "size": 5, "root": HASH, "nobj": 2, "ngone": 1, "dig": HASH},
+    "backup.restored": {
+        "bkp": ID,
+        "at": START_MS,
+        "size": 5,
+        **dict.fromkeys(("nsub", "nkey", "nobj", "njob", "ncon", "nseal", "ndsr", "nres"), 1),
+    },
 }
 
 

@@ -105,7 +105,7 @@ def test_a_line_of_the_entries_is_a_leaf_byte_for_byte() -> None:
     assert list(enumerate(LINES)) == export.exported(FILES)
 
 
-@pytest.mark.parametrize(("start", "end"), [(0, 5), (5, 34), (7, 21), (12, 13), (9, 9), (0, 0), (34, 34)])
+@pytest.mark.parametrize(("start", "end"), [(0, 5), (5, 36), (7, 21), (12, 13), (9, 9), (0, 0), (36, 36)])
 def test_a_range_carries_its_two_edges_and_nothing_for_each_event(start: int, end: int) -> None:
     files = exported(LINES, start=start, end=end, derive=derive)
     assert {*ALWAYS, *MADE, *EDGES} | ({PACK_PATH} & files.keys()) == files.keys()

@@ -248,6 +248,8 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("object.destroyed", *HELD), ("object.held", "held_destroyed")),
     (after("object.destroyed", *HELD), ("object.freed", "freed_destroyed")),
     (held(HELD[0], HELD[1]), ("object.sealed", "destroyed_under_hold")),
+    (after("notice.published", {"ty": "backup.created", "size": 256}), ("backup.created", "backup_ahead")),
+    (after("notice.published", {"ty": "backup.restored", "size": 256}), ("backup.restored", "backup_ahead")),
 ]
 
 
@@ -476,6 +478,19 @@ def test_a_consent_that_ended_before_its_job_was_forwarded_is_found_unless_anoth
 
 def seals(number: int) -> list[list[str]]:
     return [[f"{slot:032x}", "audit", "0" * 64] for slot in range(number)]
+
+
+def test_once_a_backup_was_restored_a_later_leaf_may_have_erased_what_an_earlier_one_counted() -> None:
+    erased = {"ty": "payload.erased", "nseal": 2}
+    story = [
+        {"ty": "signal.recorded", "seals": seals(2)},
+        erased,
+        erased,
+        {"ty": "backup.restored", "size": 1},
+    ]
+    found = tuple(Payload(0, slot, "erased", by=2) for slot in range(2))
+    assert run(placed(story), found).violations == ()
+    assert [v.rule for v in run(placed(story[:3]), found).violations] == ["payloads_not_erased"]
 
 
 @pytest.mark.parametrize(

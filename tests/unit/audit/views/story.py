@@ -186,6 +186,10 @@ class Story:
         self.say("key.rotated", nkey=40, nepo=5)
         self.say("log.rekeyed", old=["0a1b2c3d"], new=["4e5f6071"])
         self.say("log.pruned", to=4096)
+        made = {"bkp": self.id(), "size": 5}
+        self.say("backup.created", **made, root="56" * 32, nobj=2, ngone=0, dig="78" * 32)
+        lost = dict.fromkeys(("nsub", "nkey", "nobj", "njob", "ncon", "nseal", "ndsr", "nres"), 0)
+        self.say("backup.restored", **made, at=self.now - DAY, **lost)
         self.say("audit.read", mthd="AuditService/ListEvents", nrow=50)
         self.say("export.created", **{"from": 0, "to": 7, "size": 7, "root": "34" * 32, "open": ["audit"]})
 

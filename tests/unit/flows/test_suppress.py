@@ -1,0 +1,248 @@
+"""What had ended since a backup ends again at the first start after its restore, cut wherever it may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit import leaf
+from gateway.adapters.log_folder import LogFolder
+from gateway.adapters.survivors import FileSurvivors
+from gateway.errors import AuditUnavailable, LetheError
+from gateway.flows.dsr import DsrDraft
+from gateway.ports.keys import Epoch
+from gateway.ports.records import (
+    Consent,
+    Job,
+    Leaf,
+    LogHead,
+    Restore,
+    SealedPayload,
+    Subject,
+    SubjectKey,
+)
+from tests import invariants
+from tests.doors import When
+from tests.world import APP, OFFICER, ORIGIN, TENANT, World
+
+BACKUP, DIGEST = "b" * 32, "d" * 64
+ANN, BOB, DAN, EVE = "ann", "bob", "dan", "eve"
+
+
+@dataclass
+class Past(World):
+    """A world that falls back: `keep` is the backup, `fall_back` its restore."""
+
+    root: Path = field(default_factory=Path)
+    tables: dict[Any, dict[Any, Any]] = field(default_factory=dict)
+    held: dict[str, Any] = field(default_factory=dict)
+    size: int = 0
+    survivors: bool = True
+
+    def __post_init__(self) -> None:
+        World.__init__(self)
+        (self.root / "log").mkdir(exist_ok=True)
+        kept = FileSurvivors(self.root / "survivors") if self.survivors else None
+        self.outside = replace(self.outside, log_files=LogFolder(self.root / "log"), survivors=kept)
+        self.flows = self.process()
+
+    async def keep(self) -> None:
+        await self.log()
+        self.tables = {kind: dict(rows) for kind, rows in self.records._tables.items()}
+        self.held = dict(self.objects.held)
+        self.size = next(head.size for head in self.records.all(LogHead) if head.log == ORIGIN)
+        made = {"bkp": BACKUP, "size": self.size, "root": "0" * 64, "nobj": 0, "ngone": 0, "dig": DIGEST}
+        await self.records.transact(
+            lambda tx: self.flows.ledger.record(tx, TENANT, "backup.created", None, **made)
+        )
+
+    async def fall_back(self, digest: str = DIGEST) -> None:
+        await self.log()
+        self.records._tables = {kind: dict(rows) for kind, rows in self.tables.items()}
+        self.objects.held = dict(self.held)
+        mark = Restore(BACKUP, digest, self.clock.now(), {ORIGIN: self.size}, {}, {})
+        await self.records.transact(lambda tx: tx.add(mark))
+        self.flows = self.process()  # no memory of before
+
+    def told(self) -> dict[str, Any]:
+        (event,) = [one for one in self.events("backup.restored") if one["bkp"] == BACKUP and one["size"]]
+        return event
+
+
+@pytest.fixture
+def w(tmp_path: Path) -> Past:
+    return Past(root=tmp_path)
+
+
+async def story(w: Past) -> dict[str, str]:
+    """Tell what was before the backup and what came after it; return who is who."""
+    await w.ready(ANN, BOB, DAN, EVE)
+    withdrawn = await w.consent(BOB, "retain_output")
+    for subject in (ANN, BOB):
+        await w.portrait(subject)
+    bob = (await w.portrait(BOB)).job_id
+    waiting = (await w.upload(DAN)).job.job_id
+    request, _ = await w.flows.dsrs.create(OFFICER, DsrDraft(EVE, "erasure"))
+    await w.keep()
+    handles = {name: await w.handle(name) for name in (ANN, BOB, DAN, EVE)}
+    await w.work()  # dan's job ends
+    await w.erase(ANN)
+    await w.flows.consents.withdraw(APP, withdrawn.consent_id)
+    await w.flows.generate.settle()
+    await w.flows.jobs.delete(APP, bob)
+    await w.ready("carl")
+    await w.portrait("carl")
+    await w.upload("carl")
+    await w.flows.dsrs.create(OFFICER, DsrDraft("carl", "erasure"))
+    await w.flows.dsrs.cancel(OFFICER, request.dsr_id)
+    return {**handles, "withdrawn": withdrawn.consent_id, "deleted": bob, "waiting": waiting} | {
+        "cancelled": request.dsr_id
+    }
+
+
+def check(w: Past, known: dict[str, str]) -> None:
+    rows = w.rows
+    assert rows[Restore] == []
+    log = invariants.events(rows)
+    invariants._check_objects(rows, log)
+    invariants._check_jobs(rows, log)
+    invariants.check_gone(rows, known[ANN])
+    for row in rows[Consent]:
+        assert (row.withdrawn_at is not None) == (
+            row.consent_id in {event["con"] for event in log["consent.withdrawn"]}
+        )
+    assert any(row.consent_id == known["withdrawn"] and row.withdrawn_at for row in rows[Consent])
+    assert known["deleted"] not in {job.job_id for job in rows[Job]}
+    assert w.job(known["waiting"]).state == "expired"  # its result is lost with its row
+    assert w.dsr(known["cancelled"]).state == "cancelled"
+    assert w.live() == set(w.objects.held)
+    sealed = {
+        (row.event_id, slot) for row in rows[Leaf] for slot in range(len(leaf.decode(row.line)["seals"]))
+    }
+    assert {(row.event_id, row.slot) for row in rows[SealedPayload]} == sealed
+    told = w.told()
+    assert (told["nsub"], told["ndsr"], told["nres"], told["size"]) == (1, 1, 0, w.size)
+
+
+async def test_what_ended_since_ends_again_and_the_log_goes_on(w: Past) -> None:
+    known = await story(w)
+    await w.fall_back()
+    assert await w.flows.suppress.run()
+    await w.log()
+    check(w, known)
+    assert not await w.flows.suppress.run()
+    assert (await w.flows.subjects.get(APP, BOB)).profile.residence == "DE"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_cut_at_any_call_the_next_start_goes_on(tmp_path: Path, when: When) -> None:
+    w = Past(root=tmp_path)
+    known = await story(w)
+    await w.fall_back()
+    cuts = 0
+    while True:
+        flows = w.process()
+        w.trip.lose(cuts, when)
+        try:
+            done = await flows.suppress.run()
+        except LetheError:
+            cuts += 3
+            continue
+        finally:
+            w.trip.act = None
+        break
+    assert cuts > 20
+    assert done or when == "after"
+    await w.log()
+    check(w, known)
+
+
+async def test_without_its_published_files_or_with_others_the_log_does_not_go_on(w: Past) -> None:
+    await story(w)
+    await w.fall_back()
+    bundle = max(
+        (w.root / "log" / ORIGIN / "tile" / "entries").glob("*.p/*"),
+        key=lambda path: (path.parent.name, int(path.name)),
+    )
+    content = bundle.read_bytes()
+    bundle.write_bytes(content[:-2] + b'"}')
+    with pytest.raises(AuditUnavailable) as changed:
+        await w.flows.suppress.run()
+    bundle.unlink()
+    with pytest.raises(AuditUnavailable) as missing:
+        await w.flows.suppress.run()
+    assert (changed.value.detail, missing.value.detail) == ("log_changed", "log_tail_missing")
+    assert w.records.all(LogHead)[0].size in {0, w.size}
+
+
+async def test_a_backup_that_the_log_does_not_know_is_not_served(w: Past) -> None:
+    await story(w)
+    await w.fall_back(digest="e" * 64)
+    with pytest.raises(AuditUnavailable) as unknown:
+        await w.flows.suppress.run()
+    assert unknown.value.detail == "backup_unknown"
+
+
+async def test_an_erasure_that_had_only_put_up_its_fence_is_carried_to_its_end(w: Past) -> None:
+    await w.ready(ANN, BOB)
+    await w.portrait(ANN)
+    await w.keep()
+    before = set(await w.keys.epochs())
+    await w.keys.fence(await w.handle(ANN))
+    await w.fall_back()
+    await w.flows.suppress.run()
+    invariants.check_gone(w.rows, await w.handle(ANN))
+    assert Epoch(TENANT, "profile", "open", 0) in before - set(await w.keys.epochs())
+    assert (await w.flows.subjects.get(APP, BOB)).profile.residence == "DE"
+
+
+async def test_keys_of_destroyed_epochs_that_nobody_kept_go_with_what_they_open(tmp_path: Path) -> None:
+    w = Past(root=tmp_path, survivors=False)
+    await w.ready(ANN, BOB)
+    for subject in (ANN, BOB):
+        await w.portrait(subject)
+    await w.keep()
+    await w.erase(ANN)
+    await w.fall_back()
+    await w.flows.suppress.run()
+    assert w.live() == set(w.objects.held) == set()
+    standing = set(map(str, await w.keys.epochs()))
+    assert {key.epoch for key in w.records.all(SubjectKey)} <= standing
+    assert w.told()["nobj"] >= 1
+
+
+async def test_a_restriction_or_an_objection_of_nobody_named_is_everybodys(w: Past) -> None:
+    await w.ready(ANN, BOB)
+    await w.keep()
+    await w.flows.subjects.restrict(APP, BOB, restricted=True)
+    await w.flows.consents.signal(APP, ANN, gpc=True, limit_spi=False)
+    await w.fall_back()
+    await w.flows.suppress.run()
+    assert {subject.state for subject in w.records.all(Subject)} == {"restricted"}
+    assert w.told()["nres"] == 2
+
+
+async def test_erased_after_a_second_roll_survivors_are_found_under_the_last(w: Past) -> None:
+    await w.ready(ANN, BOB, DAN)
+    await w.keep()
+    for subject in (ANN, DAN):
+        await w.erase(subject)
+    await w.fall_back()
+    await w.flows.suppress.run()
+    assert (await w.flows.subjects.get(APP, BOB)).profile.residence == "DE"
+    kept = [path.name for path in (w.root / "survivors").iterdir()]
+    assert kept
+    assert all("%2F2.keys" in name for name in kept if "profile" in name)
+
+
+async def test_who_was_erased_is_not_among_the_survivors(w: Past) -> None:
+    await w.ready(ANN, BOB)
+    ann = {key.key_id for key in w.records.all(SubjectKey) if key.handle == await w.handle(ANN)}
+    erased = {key.key_id for key in w.records.all(SubjectKey) if key.key_id in ann and key.cls == "profile"}
+    assert erased
+    await w.erase(ANN)
+    text = "".join(path.read_text() for path in (w.root / "survivors").iterdir())
+    assert not [key_id for key_id in erased if key_id in text]
