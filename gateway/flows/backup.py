@@ -59,7 +59,7 @@ class Backup:
         """Write a backup into `sink` and return its manifest.
 
         In this order: (1) the rows of every table, of one moment; (2) the bytes of
-        every object that was live then (one that is gone by now was destroyed, and is
+        every object that was live or held then (one that is gone by now was destroyed, and is
         noted); (3) the manifest; (4) the event in the log of each tenant; (5) the name.
         So there is no backup that the log does not know.  `step` hears how far it is.
 
@@ -107,7 +107,7 @@ class Backup:
                     seen.heads[row["log"]] = {"size": row["size"], "root": row["root"].hex()}
             if table == "stored_object":
                 for row in _named(columns, rows):
-                    if row["state"] == "live":
+                    if row["state"] in {"live", "held"}:
                         seen.objects.setdefault(row["tenant"], bytearray()).extend(
                             bytes.fromhex(row["object_id"])
                         )

@@ -23,6 +23,7 @@ from gateway.ports.records import (
     Checkpoint,
     Leaf,
     LogHead,
+    LogKeys,
     Remembered,
     Restore,
     StoredObject,
@@ -40,7 +41,7 @@ from tests.postgres import Postgres
 CANARY = b"a portrait of somebody at home"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 FAR = NOW + timedelta(days=9999)
-AFTER = {Leaf, LogHead, Tile, Checkpoint}
+AFTER = {Leaf, LogHead, LogKeys, Tile, Checkpoint}
 """Of the event of the backup itself, which comes after its moment."""
 MARK = Restore("a" * 32, "b" * 64, NOW, {}, {}, {})
 IDENTITY, RECIPIENT = file_format.make_identity()
