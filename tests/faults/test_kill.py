@@ -283,8 +283,8 @@ async def check_others(left: House) -> None:
 
 
 def chosen(kills: list[str]) -> list[str]:
-    """Return every case where asked for (`make test-faults`), else every third case."""
-    return kills if "LETHE_EVERY_POINT" in os.environ else kills[::3]
+    """Return every case where asked for (`make test-faults`), else every fifth case."""
+    return kills if "LETHE_EVERY_POINT" in os.environ else kills[::5]
 
 
 class TestKilledInAnUpload:

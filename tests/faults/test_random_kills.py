@@ -25,7 +25,7 @@ from gateway.ports.records import Dsr, StoredObject, SubjectKey
 from tests.faults.story import PATIENCE_S, SUBJECT, House, Story, copied, prepared, until_dead, zygote
 from tests.faults.test_kill import check_corpse, check_end, check_others
 
-KILLS = int(os.environ.get("LETHE_KILLS", "6"))
+KILLS = int(os.environ.get("LETHE_KILLS", "4"))
 """How many kills; a run of all tests has a few."""
 
 SEED = int(os.environ.get("LETHE_SEED", "0")) or secrets.randbits(32)
