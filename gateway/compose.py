@@ -68,7 +68,6 @@ from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger
-from gateway.logkeys import read_book
 from gateway.people import People
 from gateway.ports.backup import Survivors
 from gateway.ports.clock import Clock
@@ -77,7 +76,7 @@ from gateway.ports.inference import BackendFacts, Inference
 from gateway.ports.keys import KeyService
 from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import Leaf, LogHead, LogKeys, PackText, Records, Transaction
+from gateway.ports.records import Leaf, LogHead, PackText, Records, Transaction
 from gateway.ports.timestamp import TimestampInvalid, Timestamps
 from gateway.ports.witness import Witness
 from gateway.rpc import services as rpc
@@ -909,24 +908,24 @@ async def fsck_database(
 ) -> list[FsckReport]:
     """Return what each log in the database was found to be; no server and no other door is needed.
 
-    Without `trust` the configured keys count, and the configured policy's quorum.
+    Without `trust` the configured keys count, retiring ones too, and the configured policy's quorum:
+    a database is not asked whom to believe about itself.
 
     Raises:
         SchemaMismatch: The database wants `lethe migrate`, or a newer Lethe.
         ConfigInvalid: A file that the configuration names cannot be read.
         StoreUnavailable: The database does not answer.
     """
-    signers, policies = read_signers(settings), read_policies(settings)
+    signers, retiring, policies = read_signers(settings), read_retiring(settings), read_policies(settings)
+    own = {
+        origin: Trust(
+            KeyBook.of(signer.verifier for signer in (*keys, *retiring.get(origin, ()))), policies[origin]
+        )
+        for origin, keys in signers.items()
+    }
     records = open_records(records_url(settings))
     try:
         await records.check_schema()
-        own: dict[str, Trust] = {}
-        for origin, keys in signers.items():
-            kept = await records.transact(lambda tx, origin=origin: tx.get(LogKeys, origin))  # type: ignore[misc]  # bound now
-            book = read_book(kept) if kept else KeyBook.of(signer.verifier for signer in keys)
-            # The book's retired keys signed what stands; that the standing ones are ours is asked first.
-            is_ours = {signer.verifier for signer in keys} <= set(book.verifiers)
-            own[origin] = Trust(book if is_ours else KeyBook.of(s.verifier for s in keys), policies[origin])
         check = Fsck(records, {origin: trust or own[origin] for origin in own})
         return [await check.run(origin, deep=deep, step=step) for origin in own]
     finally:

@@ -31,9 +31,8 @@ class Prune:
             that an earlier run was kept from removing.
 
     A bundle stays while one of its entries is younger than the term, is in no
-    published checkpoint, fixes a payload that is still there, or is what a
-    certificate proves; all that come after it stay, too. So does
-    one in which a legal hold was placed that stands.
+    published checkpoint, fixes a payload that is still there, placed a legal hold that
+    stands, or is what a certificate proves; all that come after it stay, too.
 
     `term` None keeps entries for ever; step (2) is done all the same.
 
