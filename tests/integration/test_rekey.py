@@ -66,7 +66,8 @@ def rotate(layout: Layout) -> None:
 
 def beside(layout: Layout, root: Path) -> Layout:
     """Return the folder of a second gateway on the same database, lock, keyring and objects."""
-    shutil.copytree(layout.root, root)
+    # What lies in data/ is shared, and written to while it is copied.
+    shutil.copytree(layout.root, root, ignore=shutil.ignore_patterns("data"))
     made, port = Layout(root), free_port()
     shared = {"lock": str(layout.lock), "published": str(layout.published)}
     change(made, audit=shared, objects={"directory": str(layout.objects)})
