@@ -5,6 +5,7 @@ Secrets are file paths, never values.  Unknown keys are refused.
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -369,6 +370,11 @@ def load(path: Path) -> Settings:
 
 
 def _check(settings: Settings) -> None:
+    for name in os.environ:
+        # The schema refuses what is unknown below a section; an unknown section it would pass over.
+        start, _, rest = name.lower().partition("__")
+        if start == "lethe" and rest.partition("__")[0] not in Settings.model_fields:
+            raise ConfigInvalid(f"{name}: there is no such section")
     if settings.audit.timestamps is not None and find_spec("rfc3161_client") is None:
         raise ConfigInvalid("audit.timestamps needs the extra `timestamp`: pip install 'lethe[timestamp]'")
     identities = [caller.identity for caller in settings.callers]
