@@ -356,6 +356,12 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "job.failed": Fields({"job": HEX16, "bak": HEX16, "rc": REASON}, {"det": DETAIL}),
         "job.stopping": Fields({"job": HEX16}),
         "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32}),
+        # A witness (`wit`: ids of its keys) disputes our head of `size`: it knows a larger log, another root
+        # of that size, or a past that ours does not continue, at `known`; or its cosignature is none.
+        "log.disputed": Fields(
+            {"why": one_of("ahead", "root", "proof", "lied"), "wit": listed(KEY_ID), "size": SIZE},
+            {"known": SIZE},
+        ),
         # Entries below `to` are not kept any more; their hashes are.
         # Subject keys were wrapped anew, and the epoch keys that wrapped them before destroyed.
         "key.rotated": Fields({"nkey": COUNT, "nepo": COUNT}),

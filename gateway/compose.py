@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -53,7 +54,7 @@ from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
 from gateway.flows.prune import Prune
-from gateway.flows.publish import Publish
+from gateway.flows.publish import Publish, alarm_of
 from gateway.flows.release import Release
 from gateway.flows.restore import Restoring
 from gateway.flows.retention import Retention
@@ -187,10 +188,11 @@ def flows(
     signers: Mapping[str, tuple[Signer, ...]],
     alarm: Callable[..., None] = lambda _name, *_places: None,
     retiring: Mapping[str, tuple[Signer, ...]] | None = None,
+    heard: Callable[[str, str, bool], None] = lambda _witness, _code, _is_new: None,
 ) -> Flows:
     """Hand each flow the doors it needs and no others.
 
-    `alarm` hears of what a person must look at, and where.
+    `alarm` hears of what a person must look at, and where; `heard` what witnesses answer (`Publish`).
     """
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
@@ -309,10 +311,11 @@ def flows(
         publish=Publish(
             records,
             clock,
+            ledger,
             policies,
             outside.witnesses,
             outside.log_files,
-            lambda _origin: alarm("log_forked"),
+            heard,
         ),
         stamp=Stamp(
             records,
@@ -628,12 +631,26 @@ class Watch:
 
     registry: CollectorRegistry
     alarms: Counter = field(init=False)
+    answers: Counter = field(init=False)
+    failing: Gauge = field(init=False)
     queue: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         """Register the metrics."""
         self.alarms = Counter(
             "lethe_alarms", "Things a person must look at.", ("alarm",), registry=self.registry
+        )
+        self.answers = Counter(
+            "lethe_witness_answers",
+            "What witnesses answered to a head.",
+            ("witness", "code"),
+            registry=self.registry,
+        )
+        self.failing = Gauge(
+            "lethe_failing_seconds",
+            "For how long what the alarm names has not worked.",
+            ("alarm",),
+            registry=self.registry,
         )
         self.queue = Gauge("lethe_swept_objects", "Objects the last sweep ended.", registry=self.registry)
 
@@ -642,6 +659,13 @@ class Watch:
         self.alarms.labels(name).inc()
         for where in [{"place": place} for place in places] or [{}]:
             structlog.get_logger().error("alarm_raised", alarm=name, **where)
+
+    def heard(self, witness: str, code: str, is_new: bool) -> None:
+        """Count what a witness answered; raise an alarm where it is new and neither consent nor an outage."""
+        self.answers.labels(witness, code).inc()
+        if is_new:
+            structlog.get_logger().warning("witness_objects", witness=witness, detail=code)
+            self.alarm(alarm_of(code))
 
 
 async def serve(
@@ -662,7 +686,7 @@ async def serve(
     signers, retiring = read_signers(settings), read_retiring(settings)
     async with open_outside(settings) as opened:
         outside = wrap(opened)
-        wired = flows(settings, outside, signers, watch.alarm, retiring)
+        wired = flows(settings, outside, signers, watch.alarm, retiring, watch.heard)
         await refuse_past(wired)
         await keep_packs(wired)
         await settle_restore(wired)
@@ -759,21 +783,25 @@ def background(
 async def _forever(
     name: str, every_s: float, work: Callable[[], Awaitable[object]], watch: Watch, bell: Bell
 ) -> None:
-    """Do `work` again and again; a failure raises the alarm once, until it works again.
+    """Do `work` again and again; a failure raises the alarm once, and it ages until it works again.
 
     The workers' loop is woken by an upload, too.
     """
-    is_failing = False
+    failing_since: float | None = None
     with bell.listen(QUEUE if name == "generate_failing" else name) as ear:
         while True:
             try:
                 await work()
-                is_failing = False
+                if failing_since is not None:
+                    watch.failing.labels(name).set(0)
+                failing_since = None
             except Exception as fault:  # noqa: BLE001 - a loop that dies silently would fail open
-                if not is_failing:
+                now = time.monotonic()
+                if failing_since is None:
+                    failing_since = now
                     watch.alarm(name)
                     structlog.get_logger().error("loop_failed", alarm=name, fault=type(fault).__name__)
-                is_failing = True
+                watch.failing.labels(name).set(now - failing_since)
             await ear.wait(every_s)
 
 
@@ -1010,7 +1038,7 @@ async def back_up(
             stack.push_async_callback(door.close)
         ledger = Ledger(clock, {name: tenant.log_origin for name, tenant in settings.tenants.items()})
         sequence = Sequence(records, lock, signers, clock, ledger, read_retiring(settings))
-        publish = Publish(records, clock, read_policies(settings), witnesses, files)
+        publish = Publish(records, clock, ledger, read_policies(settings), witnesses, files)
 
         async def lay_out() -> None:
             await sequence.run()

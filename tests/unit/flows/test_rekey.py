@@ -386,7 +386,7 @@ async def test_witnesses_cosign_the_head_at_which_the_keys_change(w: World) -> N
     asked = Policy.parse(f"witness w {witness.vkey()}\nquorum w\n")
     w.rekey(7)
     await w.flows.sequence.run()
-    publish = Publish(w.records, w.clock, {ORIGIN: asked}, (witness,))
+    publish = Publish(w.records, w.clock, w.flows.ledger, {ORIGIN: asked}, (witness,))
     assert await publish.run() == 1
     assert book(w).check_handover(published(w).note) == witness.known[ORIGIN]
     assert read_trust(f"log {w.signers[ORIGIN][0].vkey()}\n{asked.text()}").open(published(w).note).size > 0
@@ -396,7 +396,7 @@ async def test_a_witness_that_was_away_during_the_rotation_sees_that_head_first(
     """It knows the old keys alone, and would refuse every later head."""
     witness, sizes = FakeWitness(), []
     asked = Policy.parse(f"witness w {witness.vkey()}\nquorum w\n")
-    publish = Publish(w.records, w.clock, {ORIGIN: asked}, (witness,))
+    publish = Publish(w.records, w.clock, w.flows.ledger, {ORIGIN: asked}, (witness,))
     w.rekey(7)
     witness.faults.is_down = True
     await w.flows.sequence.run()
