@@ -27,6 +27,7 @@ from gateway.absence import Absence
 from gateway.adapters import telemetry
 from gateway.adapters.backup_file import BackupFile
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.disk import Reserve
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.keys_split import FarKeys, SplitKeys
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
+ROOM_LOOK_S = 5.0
 STAMP_LOOK_S = 30.0
 """How often a checkpoint that is due is looked for, and an authority that failed is asked again."""
 SKEW = timedelta(seconds=5)
@@ -131,6 +133,7 @@ class Outside:
     log_files: LogFiles | None = None
     timestamps: Timestamps | None = None
     survivors: Survivors | None = None
+    need_room: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -543,6 +546,14 @@ def far_keys(settings: Settings) -> FarKeys | None:
     return None
 
 
+def room(settings: Settings) -> Callable[[], None]:
+    """Return what raises where the records' file system has no room for something new; see `Reserve`."""
+    section = settings.records
+    if not is_sqlite(section.url):
+        return lambda: None
+    return Reserve(sqlite_path(section.url), section.reserve_bytes).need_room
+
+
 async def make_keys(settings: Settings) -> None:
     """Make what the key service hangs on, once.
 
@@ -622,6 +633,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
             timestamps=stamping,
             survivors=FileSurvivors(survivors_directory(settings)),
+            need_room=room(settings),
         )
 
 
@@ -710,6 +722,7 @@ async def serve(
             listen.min_deadline_ms / 1000,
             float(listen.max_deadline_s),
             acquaintance(wired),
+            outside.need_room,
         )
         try:
             server = await make_server(services(wired), guard, reloader.credentials(), listen)
@@ -719,7 +732,7 @@ async def serve(
         await server.rpc.start()
         ready(server.address)
         structlog.get_logger().info("gateway_ready", address=server.address)
-        tasks = background(settings, wired, reloader, doorstep, watch)
+        tasks = background(settings, wired, reloader, doorstep, watch, outside.need_room)
         try:
             await stop.wait()
         finally:
@@ -736,13 +749,21 @@ async def serve(
 
 
 def background(
-    settings: Settings, wired: Flows, reloader: Reloader, doorstep: Doorstep, watch: Watch
+    settings: Settings,
+    wired: Flows,
+    reloader: Reloader,
+    doorstep: Doorstep,
+    watch: Watch,
+    need_room: Callable[[], None],
 ) -> list[asyncio.Task[None]]:
     """Start the loops that work without a caller."""
 
     async def watch_door() -> None:
         reloader.refresh()
         doorstep.count()
+
+    async def look_for_room() -> None:
+        need_room()
 
     async def forget_keys() -> None:
         wired.upload.people.custody.cache.expire()
@@ -769,6 +790,7 @@ def background(
         ("prune_failing", settings.sweep.interval_s, wired.prune.run),
         ("door_watch_failing", settings.listen.reload_s, watch_door),
         ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),
+        ("disk_reserve", ROOM_LOOK_S, look_for_room),
         ("key_cache_failing", KEY_CACHE_TTL.total_seconds() / 10, forget_keys),
         ("forget_failing", BACKEND_LOOK_S, wired.generate.settle),
         ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
