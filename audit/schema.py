@@ -2,7 +2,7 @@
 
 No value is free text.  What a pattern cannot rule out, the caller does: a code
 of `[a-z0-9_]` or `[A-Z0-9_]` comes from our own tables, never from a message
-(the one exception is `rc` of `dsr.refused`, which an officer gives).
+(the exceptions are `rc` of `dsr.refused` and of `log.keyrevoked`, which an officer or operator gives).
 """
 
 from __future__ import annotations
@@ -366,6 +366,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         # Subject keys were wrapped anew, and the epoch keys that wrapped them before destroyed.
         "key.rotated": Fields({"nkey": COUNT, "nepo": COUNT}),
         "log.pruned": Fields({"to": SIZE}),
+        # Nothing is believed that these retired keys signed for a checkpoint of `from` leaves or more.
+        "log.keyrevoked": Fields({"key": listed(KEY_ID), "from": SIZE, "rc": GIVEN_REASON}),
         # The keys of the log changed: key ids (C2SP, 8 hex) that signed until here and that sign from here.
         "log.rekeyed": Fields({"old": listed(KEY_ID), "new": listed(KEY_ID)}),
         "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}),

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +59,7 @@ from gateway.flows.publish import Publish, alarm_of
 from gateway.flows.release import Release
 from gateway.flows.restore import Restoring
 from gateway.flows.retention import Retention
+from gateway.flows.revoke import Revoke, Revoked
 from gateway.flows.rotation import Rotation
 from gateway.flows.sequence import Sequence
 from gateway.flows.stamp import Stamp
@@ -978,6 +979,26 @@ async def fsck_database(
         await records.check_schema()
         check = Fsck(records, {origin: trust or own[origin] for origin in own})
         return [await check.run(origin, deep=deep, step=step) for origin in own]
+    finally:
+        await records.close()
+
+
+async def revoke_keys(
+    settings: Settings, key_ids: Collection[str], since: int | datetime, reason: str, *, rehearse: bool
+) -> tuple[Revoked, ...]:
+    """Revoke keys of the logs in the database, beside a gateway that runs or not; see `flows.revoke`.
+
+    Raises:
+        SchemaMismatch: The database wants `lethe migrate`, or a newer Lethe.
+        NotFound, StateConflict, AuditUnavailable: As the flow says.
+        StoreUnavailable: The database does not answer.
+    """
+    records = open_records(records_url(settings))
+    try:
+        await records.check_schema()
+        origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
+        revoke = Revoke(records, Ledger(SystemClock(), origins))
+        return await revoke.run(key_ids, since, reason, rehearse=rehearse)
     finally:
         await records.close()
 

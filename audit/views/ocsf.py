@@ -75,6 +75,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "job.succeeded": Mapped(ENTITY, _UPDATE, "Generation Job", "job"),
         "key.rotated": Mapped(ENTITY, _UPDATE, "Epoch Keys"),
         "log.disputed": Mapped(ENTITY, OTHER, "Audit Log", "", HIGH, FAILURE, "Dispute"),
+        "log.keyrevoked": Mapped(ENTITY, _DISABLE, "Audit Log Keys", severity=MEDIUM),
         "log.pruned": Mapped(DATASTORE, _REMOVE, "audit log", severity=LOW),
         "log.rekeyed": Mapped(ENTITY, _UPDATE, "Audit Log Keys", severity=LOW),
         "notice.published": Mapped(ENTITY, _CREATE, "Privacy Notice", "ntc"),

@@ -238,6 +238,13 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     ),
     (after("notice.published", {"ty": "log.pruned", "to": 256}), ("log.pruned", "pruned_ahead")),
     (
+        after(
+            "notice.published",
+            {"ty": "log.keyrevoked", "key": ["0a1b2c3d"], "from": 256, "rc": "KEY_STOLEN"},
+        ),
+        ("log.keyrevoked", "revoked_ahead"),
+    ),
+    (
         after("notice.published", {"ty": "log.disputed", "why": "root", "wit": [], "size": 256}),
         ("log.disputed", "disputed_ahead"),
     ),
