@@ -553,6 +553,16 @@ def _backed_up(_log: Log, row: Row) -> Iterator[Finding]:
         yield Finding("broken", "backup_ahead", "the backup holds more of the log than there was")
 
 
+def _disputed(_log: Log, row: Row) -> Iterator[Finding]:
+    if row.event["size"] > row.index:
+        yield Finding("broken", "disputed_ahead", "the disputed head is larger than the log was")
+
+
+def _revoked_behind(_log: Log, row: Row) -> Iterator[Finding]:
+    if row.event["from"] > row.index:
+        yield Finding("broken", "revoked_ahead", "a key is revoked at a size that was not there yet")
+
+
 def _pruned_behind(_log: Log, row: Row) -> Iterator[Finding]:
     if row.event["to"] > row.index:
         yield Finding("broken", "pruned_ahead", "entries are gone that were not there yet")
@@ -705,6 +715,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "key.rotated": Rule("nothing to replay: keys are not in the log; that they were rotated is"),
+        "log.disputed": Rule("what was disputed is a head of the log of that time", (_disputed,)),
+        "log.keyrevoked": Rule("a key is revoked at a size that the log had reached", (_revoked_behind,)),
         "log.pruned": Rule("only entries before it are gone", (_pruned_behind,)),
         "log.rekeyed": Rule("nothing to replay: the checkpoints' signatures show which keys signed"),
         "notice.published": Rule(

@@ -2,7 +2,7 @@
 
 No value is free text.  What a pattern cannot rule out, the caller does: a code
 of `[a-z0-9_]` or `[A-Z0-9_]` comes from our own tables, never from a message
-(the one exception is `rc` of `dsr.refused`, which an officer gives).
+(the exceptions are `rc` of `dsr.refused` and of `log.keyrevoked`, which an officer or operator gives).
 """
 
 from __future__ import annotations
@@ -356,10 +356,18 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "job.failed": Fields({"job": HEX16, "bak": HEX16, "rc": REASON}, {"det": DETAIL}),
         "job.stopping": Fields({"job": HEX16}),
         "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32}),
+        # A witness (`wit`: ids of its keys) disputes our head of `size`: it knows a larger log, another root
+        # of that size, or a past that ours does not continue, at `known`; or its cosignature is none.
+        "log.disputed": Fields(
+            {"why": one_of("ahead", "root", "proof", "lied"), "wit": listed(KEY_ID), "size": SIZE},
+            {"known": SIZE},
+        ),
         # Entries below `to` are not kept any more; their hashes are.
         # Subject keys were wrapped anew, and the epoch keys that wrapped them before destroyed.
         "key.rotated": Fields({"nkey": COUNT, "nepo": COUNT}),
         "log.pruned": Fields({"to": SIZE}),
+        # Nothing is believed that these retired keys signed for a checkpoint of `from` leaves or more.
+        "log.keyrevoked": Fields({"key": listed(KEY_ID), "from": SIZE, "rc": GIVEN_REASON}),
         # The keys of the log changed: key ids (C2SP, 8 hex) that signed until here and that sign from here.
         "log.rekeyed": Fields({"old": listed(KEY_ID), "new": listed(KEY_ID)}),
         "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from gateway.absence import Absence
 from gateway.adapters import telemetry
 from gateway.adapters.backup_file import BackupFile
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.disk import Reserve
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.keys_split import FarKeys, SplitKeys
@@ -53,10 +55,11 @@ from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
 from gateway.flows.prune import Prune
-from gateway.flows.publish import Publish
+from gateway.flows.publish import Publish, alarm_of
 from gateway.flows.release import Release
 from gateway.flows.restore import Restoring
 from gateway.flows.retention import Retention
+from gateway.flows.revoke import Revoke, Revoked
 from gateway.flows.rotation import Rotation
 from gateway.flows.sequence import Sequence
 from gateway.flows.stamp import Stamp
@@ -108,6 +111,7 @@ if TYPE_CHECKING:
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
+ROOM_LOOK_S = 5.0
 STAMP_LOOK_S = 30.0
 """How often a checkpoint that is due is looked for, and an authority that failed is asked again."""
 SKEW = timedelta(seconds=5)
@@ -130,6 +134,7 @@ class Outside:
     log_files: LogFiles | None = None
     timestamps: Timestamps | None = None
     survivors: Survivors | None = None
+    need_room: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +192,11 @@ def flows(
     signers: Mapping[str, tuple[Signer, ...]],
     alarm: Callable[..., None] = lambda _name, *_places: None,
     retiring: Mapping[str, tuple[Signer, ...]] | None = None,
+    heard: Callable[[str, str, bool], None] = lambda _witness, _code, _is_new: None,
 ) -> Flows:
     """Hand each flow the doors it needs and no others.
 
-    `alarm` hears of what a person must look at, and where.
+    `alarm` hears of what a person must look at, and where; `heard` what witnesses answer (`Publish`).
     """
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
@@ -309,10 +315,11 @@ def flows(
         publish=Publish(
             records,
             clock,
+            ledger,
             policies,
             outside.witnesses,
             outside.log_files,
-            lambda _origin: alarm("log_forked"),
+            heard,
         ),
         stamp=Stamp(
             records,
@@ -540,6 +547,14 @@ def far_keys(settings: Settings) -> FarKeys | None:
     return None
 
 
+def room(settings: Settings) -> Callable[[], None]:
+    """Return what raises where the records' file system has no room for something new; see `Reserve`."""
+    section = settings.records
+    if not is_sqlite(section.url):
+        return lambda: None
+    return Reserve(sqlite_path(section.url), section.reserve_bytes).need_room
+
+
 async def make_keys(settings: Settings) -> None:
     """Make what the key service hangs on, once.
 
@@ -619,6 +634,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
             timestamps=stamping,
             survivors=FileSurvivors(survivors_directory(settings)),
+            need_room=room(settings),
         )
 
 
@@ -628,12 +644,26 @@ class Watch:
 
     registry: CollectorRegistry
     alarms: Counter = field(init=False)
+    answers: Counter = field(init=False)
+    failing: Gauge = field(init=False)
     queue: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         """Register the metrics."""
         self.alarms = Counter(
             "lethe_alarms", "Things a person must look at.", ("alarm",), registry=self.registry
+        )
+        self.answers = Counter(
+            "lethe_witness_answers",
+            "What witnesses answered to a head.",
+            ("witness", "code"),
+            registry=self.registry,
+        )
+        self.failing = Gauge(
+            "lethe_failing_seconds",
+            "For how long what the alarm names has not worked.",
+            ("alarm",),
+            registry=self.registry,
         )
         self.queue = Gauge("lethe_swept_objects", "Objects the last sweep ended.", registry=self.registry)
 
@@ -642,6 +672,13 @@ class Watch:
         self.alarms.labels(name).inc()
         for where in [{"place": place} for place in places] or [{}]:
             structlog.get_logger().error("alarm_raised", alarm=name, **where)
+
+    def heard(self, witness: str, code: str, is_new: bool) -> None:
+        """Count what a witness answered; raise an alarm where it is new and neither consent nor an outage."""
+        self.answers.labels(witness, code).inc()
+        if is_new:
+            structlog.get_logger().warning("witness_objects", witness=witness, detail=code)
+            self.alarm(alarm_of(code))
 
 
 async def serve(
@@ -662,7 +699,7 @@ async def serve(
     signers, retiring = read_signers(settings), read_retiring(settings)
     async with open_outside(settings) as opened:
         outside = wrap(opened)
-        wired = flows(settings, outside, signers, watch.alarm, retiring)
+        wired = flows(settings, outside, signers, watch.alarm, retiring, watch.heard)
         await refuse_past(wired)
         await keep_packs(wired)
         await settle_restore(wired)
@@ -686,6 +723,7 @@ async def serve(
             listen.min_deadline_ms / 1000,
             float(listen.max_deadline_s),
             acquaintance(wired),
+            outside.need_room,
         )
         try:
             server = await make_server(services(wired), guard, reloader.credentials(), listen)
@@ -695,7 +733,7 @@ async def serve(
         await server.rpc.start()
         ready(server.address)
         structlog.get_logger().info("gateway_ready", address=server.address)
-        tasks = background(settings, wired, reloader, doorstep, watch)
+        tasks = background(settings, wired, reloader, doorstep, watch, outside.need_room)
         try:
             await stop.wait()
         finally:
@@ -712,13 +750,21 @@ async def serve(
 
 
 def background(
-    settings: Settings, wired: Flows, reloader: Reloader, doorstep: Doorstep, watch: Watch
+    settings: Settings,
+    wired: Flows,
+    reloader: Reloader,
+    doorstep: Doorstep,
+    watch: Watch,
+    need_room: Callable[[], None],
 ) -> list[asyncio.Task[None]]:
     """Start the loops that work without a caller."""
 
     async def watch_door() -> None:
         reloader.refresh()
         doorstep.count()
+
+    async def look_for_room() -> None:
+        need_room()
 
     async def forget_keys() -> None:
         wired.upload.people.custody.cache.expire()
@@ -745,6 +791,7 @@ def background(
         ("prune_failing", settings.sweep.interval_s, wired.prune.run),
         ("door_watch_failing", settings.listen.reload_s, watch_door),
         ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),
+        ("disk_reserve", ROOM_LOOK_S, look_for_room),
         ("key_cache_failing", KEY_CACHE_TTL.total_seconds() / 10, forget_keys),
         ("forget_failing", BACKEND_LOOK_S, wired.generate.settle),
         ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
@@ -759,21 +806,25 @@ def background(
 async def _forever(
     name: str, every_s: float, work: Callable[[], Awaitable[object]], watch: Watch, bell: Bell
 ) -> None:
-    """Do `work` again and again; a failure raises the alarm once, until it works again.
+    """Do `work` again and again; a failure raises the alarm once, and it ages until it works again.
 
     The workers' loop is woken by an upload, too.
     """
-    is_failing = False
+    failing_since: float | None = None
     with bell.listen(QUEUE if name == "generate_failing" else name) as ear:
         while True:
             try:
                 await work()
-                is_failing = False
+                if failing_since is not None:
+                    watch.failing.labels(name).set(0)
+                failing_since = None
             except Exception as fault:  # noqa: BLE001 - a loop that dies silently would fail open
-                if not is_failing:
+                now = time.monotonic()
+                if failing_since is None:
+                    failing_since = now
                     watch.alarm(name)
                     structlog.get_logger().error("loop_failed", alarm=name, fault=type(fault).__name__)
-                is_failing = True
+                watch.failing.labels(name).set(now - failing_since)
             await ear.wait(every_s)
 
 
@@ -932,6 +983,26 @@ async def fsck_database(
         await records.close()
 
 
+async def revoke_keys(
+    settings: Settings, key_ids: Collection[str], since: int | datetime, reason: str, *, rehearse: bool
+) -> tuple[Revoked, ...]:
+    """Revoke keys of the logs in the database, beside a gateway that runs or not; see `flows.revoke`.
+
+    Raises:
+        SchemaMismatch: The database wants `lethe migrate`, or a newer Lethe.
+        NotFound, StateConflict, AuditUnavailable: As the flow says.
+        StoreUnavailable: The database does not answer.
+    """
+    records = open_records(records_url(settings))
+    try:
+        await records.check_schema()
+        origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
+        revoke = Revoke(records, Ledger(SystemClock(), origins))
+        return await revoke.run(key_ids, since, reason, rehearse=rehearse)
+    finally:
+        await records.close()
+
+
 def lock_directory(settings: Settings) -> Path:
     """Return where the heads of the logs are locked."""
     if settings.audit.lock is not None:
@@ -1010,7 +1081,7 @@ async def back_up(
             stack.push_async_callback(door.close)
         ledger = Ledger(clock, {name: tenant.log_origin for name, tenant in settings.tenants.items()})
         sequence = Sequence(records, lock, signers, clock, ledger, read_retiring(settings))
-        publish = Publish(records, clock, read_policies(settings), witnesses, files)
+        publish = Publish(records, clock, ledger, read_policies(settings), witnesses, files)
 
         async def lay_out() -> None:
             await sequence.run()

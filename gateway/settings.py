@@ -53,10 +53,16 @@ class Listen(Section):
 
 
 class RecordsSection(Section):
-    """The database: `sqlite:///ABSOLUTE/PATH` or `postgresql://…`; the password may stand in a file."""
+    """The database: `sqlite:///ABSOLUTE/PATH` or `postgresql://…`; the password may stand in a file.
+
+    Where less is free beside a SQLite file than its own size and `reserve_bytes`, nothing new is
+    begun; erasures, withdrawals and the log go on.  0 switches that off.  The disk of PostgreSQL is
+    its operator's to watch.
+    """
 
     url: str
     password_file: Path | None = None
+    reserve_bytes: Annotated[int, Field(ge=0)] = 64 << 20
 
 
 class S3Section(Section):

@@ -14,7 +14,7 @@ PATH = "ocsf.jsonl"
 VERSION = "1.8.0"
 
 ENTITY, DATASTORE, API = 3004, 6005, 6003
-INFORMATIONAL, LOW, MEDIUM = 1, 2, 3
+INFORMATIONAL, LOW, MEDIUM, HIGH = 1, 2, 3, 4
 SUCCESS, FAILURE = 1, 2
 OTHER = 99
 
@@ -74,6 +74,8 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "job.stopping": Mapped(ENTITY, _SUSPEND, "Generation Job", "job"),
         "job.succeeded": Mapped(ENTITY, _UPDATE, "Generation Job", "job"),
         "key.rotated": Mapped(ENTITY, _UPDATE, "Epoch Keys"),
+        "log.disputed": Mapped(ENTITY, OTHER, "Audit Log", "", HIGH, FAILURE, "Dispute"),
+        "log.keyrevoked": Mapped(ENTITY, _DISABLE, "Audit Log Keys", severity=MEDIUM),
         "log.pruned": Mapped(DATASTORE, _REMOVE, "audit log", severity=LOW),
         "log.rekeyed": Mapped(ENTITY, _UPDATE, "Audit Log Keys", severity=LOW),
         "notice.published": Mapped(ENTITY, _CREATE, "Privacy Notice", "ntc"),

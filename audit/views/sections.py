@@ -387,6 +387,7 @@ def _refusals(told: Told) -> str:
         + _values(told, "Calls refused, by method", "Method", "access.refused/mthd")
         + _values(told, "Uploads refused, by reason", "Reason", "upload.refused/rc")
         + _values(told, "Jobs failed, by reason", "Reason", "job.failed/rc")
+        + _values(told, "Heads disputed by a witness, by what it says", "Says", "log.disputed/why")
     )
 
 

@@ -124,6 +124,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "size": 5,
         **dict.fromkeys(("nsub", "nkey", "nobj", "njob", "ncon", "nseal", "ndsr", "nres"), 1),
     },
+    "log.keyrevoked": {"key": ["0a1b2c3d"], "from": 4, "rc": "KEY_STOLEN"},
+    "log.disputed": {"why": "ahead", "wit": ["0a1b2c3d"], "size": 5, "known": 9},
 }
 
 

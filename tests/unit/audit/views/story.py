@@ -185,6 +185,8 @@ class Story:
         self.say("payload.expired", cls="audit", month="2026-08", nseal=12)
         self.say("key.rotated", nkey=40, nepo=5)
         self.say("log.rekeyed", old=["0a1b2c3d"], new=["4e5f6071"])
+        self.say("log.keyrevoked", key=["0a1b2c3d"], rc="KEY_STOLEN", **{"from": 2})
+        self.say("log.disputed", why="lied", wit=["0a1b2c3d"], size=3)
         self.say("log.pruned", to=4096)
         made = {"bkp": self.id(), "size": 5}
         self.say("backup.created", **made, root="56" * 32, nobj=2, ngone=0, dig="78" * 32)
