@@ -28,8 +28,8 @@ from gateway.adapters.sql.records import sqlite_path
 from gateway.admin.folder import Layout
 from gateway.settings import Settings, load
 from tests.gateway import make_folder
-from tests.postgres import Postgres
-from tests.seaweed import Seaweed
+from tests.postgres import Postgres, running_postgres
+from tests.seaweed import Seaweed, running_seaweed
 from tests.softhsm import LABEL, SoftHsm
 
 PLACES = ("files", "bucket", "token")
@@ -42,6 +42,16 @@ class Parts:
     postgres: Postgres | None = None
     seaweed: Seaweed | None = None
     hsm: SoftHsm | None = None
+
+
+@contextlib.contextmanager
+def running_parts(place: str) -> Iterator[Parts]:
+    """Yield what `files` or `bucket` needs, for tests that share no servers with others."""
+    if place == "files":
+        yield Parts()
+        return
+    with running_postgres(is_durable=False) as postgres, running_seaweed() as seaweed:
+        yield Parts(postgres, seaweed)
 
 
 @dataclass
@@ -127,6 +137,12 @@ class Place:
             shutil.rmtree(self.layout.objects)
         else:
             self.configure("objects", s3={**self._bucket(), "prefix": f"t{a_name()}/"})
+
+    async def remove(self) -> None:
+        """Remove the folder and the database; a bucket keeps its objects as long as its server."""
+        if self.parts.postgres is not None:
+            await self.parts.postgres.drop(database_of(self.settings.records.url))
+        shutil.rmtree(self.layout.root)
 
     async def alone(self) -> None:
         """Return once nobody is connected to the database any more: who was killed may still commit."""
