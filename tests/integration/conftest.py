@@ -25,6 +25,8 @@ IS_MATRIX = os.environ.get("LETHE_MATRIX") == "all"
 """Whether every journey is made on every combination of parts (`make test-matrix`)."""
 
 DATABASES = ("sqlite", "postgres")
+GATEWAY_DATABASES = DATABASES if IS_MATRIX else DATABASES[:1]
+"""On which databases a whole gateway is tried: on PostgreSQL in the matrix only."""
 
 everywhere = pytest.mark.parametrize("place", PLACES, indirect=True)
 """A journey that every run of the tests makes on every combination."""
@@ -72,9 +74,9 @@ async def records_url(request: pytest.FixtureRequest) -> str:
     return await database(request)
 
 
-@pytest.fixture(params=DATABASES if IS_MATRIX else DATABASES[:1])
+@pytest.fixture(params=GATEWAY_DATABASES)
 async def gateway_url(request: pytest.FixtureRequest) -> str:
-    """The same for a whole gateway, whose journeys are made on PostgreSQL in the matrix only."""
+    """The same, for a whole gateway."""
     return await database(request)
 
 
