@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 
@@ -24,6 +24,7 @@ from gateway.ports.records import (
     Remembered,
     SealedPayload,
     StoredObject,
+    Subject,
     SubjectKey,
     Transaction,
 )
@@ -31,6 +32,8 @@ from gateway.vault.custody import OPEN_TERM
 from policy.terms import KeyClass
 
 BATCH = 100
+STRAYS = 500
+"""So many keys a sweep are looked at for strays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Sweep:
     clock: Clock
     orphan_grace: timedelta
     keys: KeyService
+    looked_to: list[str] = field(default_factory=lambda: [""])
+    """Up to which key strays were looked for in this round."""
 
     async def run(self) -> Swept:
         """Sweep once.  A step that fails does not keep the others from their work.
@@ -67,6 +72,7 @@ class Sweep:
             self._reap_orphans,
             self._forget_all,
             self._end_payloads,
+            self._drop_strays,
         )
         for step in steps:
             try:
@@ -243,6 +249,22 @@ class Sweep:
             tx.change(SealedPayload, equal=held, to={"handle": None, "blob": b"", "erased_by": by.event_id})
         return number
 
+    async def _drop_strays(self) -> int:
+        """Drop keys that were made for somebody while their erasure ended.
+
+        Whoever makes a key looks at the fence afterwards and takes it back.  Who is killed
+        between leaves a key that seals nothing, under the handle of a person who is gone.
+        In each sweep a page of the keys is looked at, and the key service asked of those that
+        belong to no subject; beside strays that is the staff.
+        """
+        page = await self.records.transact(partial(_some_keys, after=self.looked_to[0]))
+        self.looked_to[0] = page[-1].key_id if len(page) == STRAYS else ""
+        edge = self.clock.now() - self.orphan_grace
+        old = [key for key in page if key.handle and key.created_at <= edge]
+        strays = await self.records.transact(partial(_of_nobody, keys=old)) if old else []
+        fenced = [key for key in strays if await self.keys.is_fenced(key.handle or "")]
+        return await self.records.transact(partial(_drop, keys=fenced)) if fenced else 0
+
 
 def _in_state(tx: Transaction, state: str, after: str) -> list[StoredObject]:
     return tx.find(
@@ -256,3 +278,29 @@ def _in_state(tx: Transaction, state: str, after: str) -> list[StoredObject]:
 
 def _claimed(tx: Transaction, object_ids: list[str]) -> set[str]:
     return {stored.object_id for stored in tx.find(StoredObject, among={"object_id": object_ids})}
+
+
+def _some_keys(tx: Transaction, after: str) -> list[SubjectKey]:
+    return tx.find(SubjectKey, above={"key_id": after}, order_by=("key_id",), limit=STRAYS)
+
+
+def _of_nobody(tx: Transaction, keys: list[SubjectKey]) -> list[SubjectKey]:
+    """Return the keys whose handle is no subject's."""
+    known: set[tuple[str, str]] = set()
+    for tenant in sorted({key.tenant for key in keys}):
+        handles = sorted({key.handle for key in keys if key.tenant == tenant and key.handle})
+        rows = tx.find(Subject, equal={"tenant": tenant}, among={"handle": handles})
+        known |= {(tenant, row.handle) for row in rows}
+    return [key for key in keys if (key.tenant, key.handle) not in known]
+
+
+def _drop(tx: Transaction, keys: list[SubjectKey]) -> int:
+    """Remove the keys that still are what they were, unless a request is to note their epochs first."""
+    strays = [
+        key
+        for key in _of_nobody(tx, keys)
+        if tx.get(SubjectKey, key.key_id) == key
+        and not tx.count(Dsr, equal={"tenant": key.tenant, "handle": key.handle})
+    ]
+    tx.remove(*strays)
+    return len(strays)

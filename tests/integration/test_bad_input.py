@@ -43,7 +43,7 @@ from tests.gateway import (
     publish_notice,
     running,
 )
-from tests.integration.conftest import SUBJECT
+from tests.integration.conftest import GATEWAY_DATABASES, SUBJECT
 from tests.postgres import Postgres, running_postgres
 from tests.unit.deidentify import plant
 
@@ -228,7 +228,7 @@ class Standing:
     folders: tuple[Path, ...]
 
 
-@pytest_asyncio.fixture(scope="class", loop_scope="class", params=("sqlite", "postgres"))
+@pytest_asyncio.fixture(scope="class", loop_scope="class", params=GATEWAY_DATABASES)
 async def standing(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Standing]:
@@ -236,7 +236,7 @@ async def standing(
     root, url, folders = tmp_path_factory.mktemp("bad"), "", ()
     if request.param == "postgres":
         server: Postgres = request.getfixturevalue("postgres")
-        url, folders = await server.create(f"lethe_{secrets.token_hex(6)}"), (server._home / "data",)
+        url, folders = await server.create(f"lethe_{secrets.token_hex(6)}"), (server.home / "data",)
     layout = make_folder(root / "dev", records_url=url, limits={"max_image_bytes": MAX_BYTES})
     async with (
         running(layout) as gateway,
@@ -465,7 +465,7 @@ async def test_a_dead_postgresql_is_said_and_comes_back_by_itself(tmp_path) -> N
             server.start()
             assert (await gateway.rows(Job), await gateway.rows(StoredObject)) == ([], [])
             await good_upload(gateway)
-            assert not is_readable(IMAGE, layout.root, server._home / "data")
+            assert not is_readable(IMAGE, layout.root, server.home / "data")
 
 
 async def test_a_missing_sqlite_file_is_said_and_comes_back_by_itself(tmp_path) -> None:
