@@ -183,13 +183,16 @@ FACT = one_of(
     "fulfilled",
     "gpc",
     "guardian",
+    "guardian_text",
     "identifying",
     "infers",
     "limit_spi",
     "manifest",
     "over",
+    "over_year",
     "pia_done",
     "place",
+    "release",
     "requested",
     "restricted",
     "template",
@@ -200,6 +203,7 @@ FACT = one_of(
 NOTICE = one_of(
     "bipa_policy",
     "before_capture",
+    "cai_notified",
     "chd_privacy_policy",
     "collection",
     "foreign_processing",
@@ -208,12 +212,24 @@ NOTICE = one_of(
 )
 ROLE = one_of("processor", "third_party", "other")
 LAND = text(r"[A-Z]{2}(?:-[A-Z0-9]{1,3})?")
-MECHANISM = one_of("BCR", "EXPLICIT_CONSENT_49_1_A", "SCC", "SCC_2021_914", "OTHER")
+MECHANISM = one_of(
+    "ADDENDUM",
+    "ANPD_SCC",
+    "BCR",
+    "EXPLICIT_CONSENT_49_1_A",
+    "IDTA",
+    "SCC",
+    "SCC_2021_914",
+    "SCC_ANPD",
+    "UK_ADDENDUM",
+    "OTHER",
+)
+DAY = text(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 CONSIDERED = record(
     {
         "st": one_of("standing", "withdrawn", "overtaken", "expired"),
         "form": FORM,
-        "flags": listed(one_of(*FLAGS, "signature", "term_shown", "terms")),
+        "flags": listed(one_of(*FLAGS, "signature", "term_shown", "terms", "year_old")),
     },
     {"con": HEX16, "by": one_of("depicted", "depicted_guardian", "guardian", "other")},
 )
@@ -329,6 +345,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "told": listed(NOTICE),
                 "under": listed(text(r"[a-z][a-z0-9_]{1,31}\.[0-9]{1,2}")),
                 "rcp": record({}, {"role": ROLE, "land": LAND, "mech": MECHANISM}),
+                "placed": DAY,
                 "cons": listed(CONSIDERED),
             },
         ),
