@@ -72,6 +72,7 @@ REASONS = frozenset(
         "ATTESTATION_REQUIRED",
         "DISK_RESERVE",
         "INPUT_LOST",
+        "ZERO_RETENTION",
         "INTERNAL",
         "DENY",
     }
@@ -220,7 +221,9 @@ CONSIDERED = record(
 AGE = one_of("lt13", "13-15", "16-17", "adult", "unknown")
 CLASS = one_of("content", "profile", "evidence", "dsr", "audit")
 DSR_KIND = one_of("access", "erasure", "correction", "portability", "restriction", "opt_out", "withdrawal")
-WHY = one_of("cancelled", "deleted", "denied", "erasure", "expired", "job_done", "restored", "withdrawn")
+WHY = one_of(
+    "cancelled", "deleted", "denied", "erasure", "expired", "job_done", "lost", "restored", "withdrawn"
+)
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 PLACE = text(r"[a-z][a-z0-9_]{1,47}")
@@ -368,6 +371,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "object.held": Fields({"obj": HEX16, "cat": KIND, "hld": HEX16, "why": WHY}),
         "object.freed": Fields({"obj": HEX16, "cat": KIND}),
         "object.sealed": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
+        # A picture is in memory only, and gone by then: it is never stored.
+        "object.transient": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
         # The keys and bytes of `nseal` payloads were destroyed: by an erasure, or because their term ended.
         "payload.erased": Fields({"nseal": COUNT}),
         "payload.expired": Fields({"cls": CLASS, "month": MONTH, "nseal": COUNT}),

@@ -63,6 +63,7 @@ CONTROLS = (
         "destroyed.",
         (
             "object.sealed",
+            "object.transient",
             "object.destroyed",
             "hold.placed",
             "hold.released",
@@ -126,7 +127,14 @@ CONTROLS = (
         "Records of processing",
         "Keep a record of purposes, categories, recipients and time limits; the full record is in "
         "article30.csv and article30.json beside this page.",
-        ("notice.published", "image.scrubbed", "object.sealed", *_JOBS, "result.released"),
+        (
+            "notice.published",
+            "image.scrubbed",
+            "object.sealed",
+            "object.transient",
+            *_JOBS,
+            "result.released",
+        ),
         ("processing",),
     ),
     Control(
@@ -239,6 +247,7 @@ SAID: Mapping[str, str] = MappingProxyType(
         "object.freed": "No hold stops an object's destruction any more",
         "object.held": "A legal hold stopped an object's destruction",
         "object.sealed": "An object was encrypted and stored until a stated instant",
+        "object.transient": "A picture was in memory only, until a stated instant at the latest",
         "payload.erased": "Sealed payloads of this log were destroyed by an erasure",
         "payload.expired": "Sealed payloads of this log were destroyed at the end of their term",
         "record.expired": "The record of a consent or request reached its term",

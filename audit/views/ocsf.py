@@ -81,6 +81,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "object.freed": Mapped(DATASTORE, OTHER, "objects", "obj", label="Free"),
         "object.held": Mapped(DATASTORE, OTHER, "objects", "obj", label="Hold"),
         "object.sealed": Mapped(DATASTORE, _ENCRYPT, "objects", "obj"),
+        "object.transient": Mapped(DATASTORE, OTHER, "memory", "obj", label="Hold in memory"),
         "payload.erased": Mapped(DATASTORE, _REMOVE, "sealed audit payloads"),
         "payload.expired": Mapped(DATASTORE, _REMOVE, "sealed audit payloads"),
         "record.expired": Mapped(ENTITY, _DELETE, "Consent Record or Data Subject Request"),

@@ -192,7 +192,8 @@ class Erasure:
     async def _all_hands_off(self, dsr: Dsr, handle: str) -> None:
         """Wait until no worker has a picture of the subject open, and every backend has forgotten.
 
-        A worker stops within a poll of its own; one that died lets its lease run out.
+        A worker stops within a poll of its own; one that died lets its lease run out.  What is in the
+        memory of a process goes within a poll of that process, or went with it.
         A backend that does not confirm is waited for, but not for ever: the
         certificate then says so.
         """
@@ -202,7 +203,8 @@ class Erasure:
             now, jobs = self.clock.now(), tx.find(Job, equal=same)
             running = [job for job in jobs if job.state == "running"]
             is_worked_on = any(job.lease_until is not None and job.lease_until > now for job in running)
-            return is_worked_on, any(job.is_forget_owed for job in jobs)
+            is_held = bool(tx.find(StoredObject, equal={**same, "state": "transient"}, limit=1))
+            return is_worked_on, is_held or any(job.is_forget_owed for job in jobs)
 
         polls_left = int(self.forget_wait.total_seconds() / self.poll_s)
         while True:

@@ -17,7 +17,7 @@ from gateway.ledger import Ledger, Receipt
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, page, seal_token
 from gateway.people import People
 from gateway.ports.clock import Clock
-from gateway.ports.records import Hold, Records, StoredObject, Subject, Transaction
+from gateway.ports.records import STANDING, Hold, Records, StoredObject, Subject, Transaction
 from policy.pack import Pack
 from policy.retention import Line, schedule
 from policy.terms import KeyClass
@@ -173,7 +173,7 @@ def _behind(tx: Transaction, tenant: str, until: datetime, after: str, wanted: i
         found = tx.find(
             StoredObject,
             equal={"tenant": tenant},
-            among={"state": ["live", "held"]},
+            among={"state": STANDING},
             above=start,
             below={"expires_at": until},
             order_by=("expires_at", "object_id"),

@@ -92,7 +92,7 @@ class Sweep:
         now = self.clock.now()
         due = tx.find(
             StoredObject,
-            equal={"state": "live"},
+            among={"state": ["live", "transient"]},
             below={"expires_at": now},
             order_by=("expires_at",),
             limit=BATCH,

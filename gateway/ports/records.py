@@ -143,7 +143,8 @@ class StoredObject(Record):
     """A sealed object.  `wrapped_dek` is empty once its key is destroyed; the bytes follow.
 
     `state` is `live`, `held` (its term is over, or it was to go, and a legal hold
-    stops that: it is kept and not used) or `destroyed` (key gone, bytes still to be reaped).
+    stops that: it is kept and not used), `destroyed` (key gone, bytes still to be reaped)
+    or `transient` (never sealed: its bytes are in memory only, see `gateway.transient`).
     """
 
     object_id: str
@@ -403,6 +404,10 @@ class Restore(Record):
     logs: Mapping[str, Any]
     settled: Mapping[str, Any]
     counts: Mapping[str, Any]
+
+
+STANDING = ("live", "held", "transient")
+"""The states of a `StoredObject` that is there."""
 
 
 class Duplicate(Exception):

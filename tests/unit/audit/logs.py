@@ -95,6 +95,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "object.held": {"obj": ID, "cat": "output", "hld": ID, "why": "expired"},
     "object.freed": {"obj": ID, "cat": "output"},
     "object.sealed": {"obj": ID, "cat": "output", "exp": START_MS, "pur": "generate"},
+    "object.transient": {"obj": ID, "cat": "original", "exp": START_MS, "pur": "generate"},
     "record.expired": {"con": ID},
     "result.released": {"job": ID, "obj": ID},
     "signal.recorded": {"sig": ["gpc", "limit_spi"]},
