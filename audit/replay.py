@@ -623,6 +623,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "export.created": Rule("what was exported is within the log of that time", (_within_size,)),
+        "forget.ended": Rule(
+            "a backend is asked to forget for an erasure that was approved",
+            (needs("dsr", "dsr.approved", rule="not_approved"),),
+        ),
         "hold.placed": Rule(
             "a hold is placed once, for a request only if that was received",
             (
@@ -753,6 +757,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
             "destroyed_in_time",
         ),
+        "object.stuck": Rule(
+            "bytes are given up only once their key is destroyed",
+            (needs("obj", "object.destroyed", rule="stuck_alive"),),
+        ),
         "payload.erased": Rule(
             "no more payloads are erased by it than it says, nor fewer", (_payloads_counted,)
         ),
@@ -778,6 +786,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
             "released_with_permission",
         ),
+        "retention.swept": Rule("nothing to replay: what a sweep destroys has leaves of its own"),
         "signal.recorded": Rule(_NAMES_NOBODY),
         "subject.blocked": Rule(
             "a subject is blocked for an erasure that was approved",

@@ -40,6 +40,7 @@ from gateway.adapters.timestamp import HttpTimestamps
 from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
 from gateway.caller import Caller
+from gateway.debts import Debts
 from gateway.deidentify import Scrubber
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
@@ -228,6 +229,7 @@ def flows(
     bell = Bell()
     jobs = settings.jobs
     poll_s = jobs.poll_ms / 1000
+    debts = Debts(records, clock, settings.sweep.tries, lambda kind: alarm("debt_set_aside", kind))
     transients = Transients(settings.limits.max_transient_bytes)
     zero_retention = frozenset(name for name, tenant in settings.tenants.items() if tenant.zero_retention)
     # A call that takes a picture in and gives the result back lasts no longer.
@@ -278,13 +280,14 @@ def flows(
                 transient_ttl=transient_ttl,
             ),
             transients=transients,
+            debts=debts,
             bell=bell,
         ),
         jobs=Jobs(records, people, ledger, objects, clock, poll_s, bell),
         release=Release(records, people, judge, ledger, safe, clock, transients),
         retention=Retention(records, people, packs, _terms(settings), ledger, idempotency, clock),
         rotation=Rotation(
-            records, custody, keys, ledger, clock, timedelta(hours=settings.keys.destroy_within_h)
+            records, custody, keys, ledger, clock, timedelta(hours=settings.keys.destroy_within_h), debts
         ),
         subjects=Subjects(records, people, ledger, idempotency, holdings, objects, clock),
         notices=Notices(records, ledger, idempotency, clock),
@@ -336,7 +339,15 @@ def flows(
             outside.log_files,
         ),
         prune=Prune(records, ledger, clock, _days(settings.audit.entry_term_days), outside.log_files),
-        sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys),
+        sweep=Sweep(
+            records,
+            objects,
+            ledger,
+            clock,
+            timedelta(seconds=settings.sweep.orphan_grace_s),
+            keys,
+            debts,
+        ),
         suppress=Suppress(
             records,
             objects,
@@ -389,7 +400,9 @@ def services(wired: Flows) -> Services:
             "lethe.v1.NoticeService": rpc.NoticeService(wired.notices),
             "lethe.v1.ConsentService": rpc.ConsentService(wired.consents, wired.upload.people),
             "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.audit),
-            "lethe.v1.RetentionService": rpc.RetentionService(wired.retention, wired.upload.people),
+            "lethe.v1.RetentionService": rpc.RetentionService(
+                wired.retention, wired.sweep, wired.upload.people
+            ),
             "lethe.v1.AuditService": rpc.AuditService(wired.audit),
             "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),

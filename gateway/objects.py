@@ -10,13 +10,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
+from gateway.debts import OBJECT, UNCLAIMED
 from gateway.errors import BackendRetentionTooLong, LetheError
 from gateway.holds import standing
 from gateway.ledger import Ledger, Receipt
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import STANDING, Job, Records, StoredObject, Transaction
+from gateway.ports.records import STANDING, Debt, Job, Records, StoredObject, Transaction
 from gateway.vault.safe import Draft
 from policy.terms import KeyClass
 
@@ -100,10 +101,12 @@ async def discard_unkept(records: Records, objects: ObjectStore, stored: StoredO
 
 
 def drop_row(tx: Transaction, object_id: str) -> None:
-    """Remove the record of a destroyed object whose bytes are gone."""
+    """Remove the record of a destroyed object whose bytes are gone, and what was owed for them."""
     stored = tx.get(StoredObject, object_id)
     if stored is not None and stored.state == "destroyed":
         tx.remove(stored)
+    owed = (tx.get(Debt, kind, object_id) for kind in (OBJECT, UNCLAIMED))
+    tx.remove(*(debt for debt in owed if debt is not None))
 
 
 def backend_id(name: str) -> str:

@@ -279,10 +279,15 @@ class JobsSection(Section):
 
 
 class SweepSection(Section):
-    """How often expired bytes are destroyed, and how long an unclaimed object may lie."""
+    """How often expired bytes are destroyed, and how long an unclaimed object may lie.
+
+    What fails for one thing is tried `tries` times, with pauses from a minute to an hour, and then set
+    aside with an alarm (`lethe retention debts`).
+    """
 
     interval_s: Annotated[float, Field(gt=0)] = 60.0
     orphan_grace_s: Annotated[float, Field(ge=0)] = 600.0
+    tries: Annotated[int, Field(gt=0)] = 12
 
 
 class TelemetrySection(Section):

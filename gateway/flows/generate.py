@@ -12,6 +12,7 @@ from functools import partial
 
 from gateway import deidentify
 from gateway.bell import Bell
+from gateway.debts import FORGET, Debts
 from gateway.errors import (
     BackendProtocol,
     BackendUnavailable,
@@ -40,7 +41,7 @@ from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import Job, Records, StoredObject, Subject, Transaction
+from gateway.ports.records import Debt, Job, Records, StoredObject, Subject, Transaction
 from gateway.transient import Transients
 from gateway.vault.payload import PayloadKey
 from gateway.vault.safe import Draft, Safe
@@ -94,6 +95,7 @@ class Generate:
     clock: Clock
     limits: GenerateLimits
     transients: Transients
+    debts: Debts
     bell: Bell = field(default_factory=Bell)
     random: Callable[[int], bytes] = os.urandom
 
@@ -157,7 +159,41 @@ class Generate:
         for name in self.known():
             for job in await self.records.transact(partial(_owed, backend=name)):
                 settled += name in self.backends and await self._forget(job, self.backends[name])
+        for debt in await self.records.transact(self._due_debts):
+            settled += await self._ask_again(debt)
         return settled
+
+    def _due_debts(self, tx: Transaction) -> list[Debt]:
+        now = self.clock.now()
+        return tx.find(
+            Debt, equal={"kind": FORGET}, below={"retry_at": now}, order_by=("retry_at", "item"), limit=BATCH
+        )
+
+    async def _ask_again(self, debt: Debt) -> bool:
+        """Ask a backend to forget a job of a subject who is erased, and log how that ends."""
+        name, _, pseudonym = debt.item.rpartition("/")
+        try:
+            if name not in self.backends:
+                raise BackendUnavailable(detail="not_configured")
+            await self.backends[name].forget(pseudonym)
+        except LetheError as fault:
+            given_up = partial(self._log_forgotten, how="given_up")
+            await self.debts.failed(FORGET, debt.item, fault.code, debt.tenant, given_up)
+            return False
+        await self.records.transact(partial(self._strike, debt=debt))
+        return True
+
+    def _strike(self, tx: Transaction, debt: Debt) -> None:
+        standing = tx.get(Debt, FORGET, debt.item)
+        if standing is not None:
+            tx.remove(standing)
+            self._log_forgotten(tx, replace(standing, tries=standing.tries + 1), how="confirmed")
+
+    def _log_forgotten(self, tx: Transaction, debt: Debt, how: str) -> None:
+        bak = backend_id(debt.item.rpartition("/")[0])
+        self.ledger.record(
+            tx, debt.tenant, "forget.ended", None, dsr=debt.about, bak=bak, how=how, ntry=debt.tries
+        )
 
     def _claim(self, tx: Transaction, owner: str) -> Job | None:
         """Lease the oldest job that waits or whose worker died, or end it where that happened too often."""

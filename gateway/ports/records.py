@@ -249,6 +249,25 @@ class Hold(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Debt(Record):
+    """Work on one thing that failed, or is still to be done; it names the thing and nobody.
+
+    `kind` and `item` say what (`gateway.debts`), `about` the request (a dsr's id) for which
+    it is done, or nothing.  `tries` failed so far, the last with the reason `code`; it is
+    tried again from `retry_at` on, or set aside where that is None.
+    """
+
+    kind: str
+    item: str
+    tenant: str
+    about: str
+    tries: int
+    code: str
+    since: datetime
+    retry_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate(Record):
     """What a finished erasure hands out: its leaf's event id and the opening of its commitment."""
 

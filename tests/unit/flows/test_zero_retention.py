@@ -229,7 +229,7 @@ async def test_what_is_in_memory_is_shown_as_held(w: World) -> None:
     """GDPR Art. 15(1)."""
     await upload(w)
     shown = await w.flows.subjects.stored_data(APP, "ann")
-    assert {(held.kind, held.rule) for held in shown if held.name.startswith("objects/")} == {
+    assert {(held.kind, held.rule) for held in shown.items if held.name.startswith("objects/")} == {
         ("original", "GDPR Art. 5(1)(e)")
     }
 
