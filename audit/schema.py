@@ -72,6 +72,7 @@ REASONS = frozenset(
         "ATTESTATION_REQUIRED",
         "DISK_RESERVE",
         "INPUT_LOST",
+        "ZERO_RETENTION",
         "INTERNAL",
         "DENY",
     }
@@ -236,7 +237,10 @@ CONSIDERED = record(
 AGE = one_of("lt13", "13-15", "16-17", "adult", "unknown")
 CLASS = one_of("content", "profile", "evidence", "dsr", "audit")
 DSR_KIND = one_of("access", "erasure", "correction", "portability", "restriction", "opt_out", "withdrawal")
-WHY = one_of("cancelled", "deleted", "denied", "erasure", "expired", "job_done", "restored", "withdrawn")
+WHY = one_of(
+    "cancelled", "deleted", "denied", "erasure", "expired", "job_done", "lost", "restored", "withdrawn"
+)
+FORGOT = one_of("confirmed", "given_up")
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 PLACE = text(r"[a-z][a-z0-9_]{1,47}")
@@ -360,11 +364,14 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             # `man`: SHA-256 of the manifest; `prev`: size of the export before it; `open`: classes disclosed.
             {"man": HEX32, "prev": SIZE, "open": listed(CLASS), "filt": one_of("all", "type", "time")},
         ),
+        # After an erasure a backend confirmed that it forgot a job, or is given up, at the `ntry`th try.
+        "forget.ended": Fields({"dsr": HEX16, "bak": HEX16, "how": FORGOT, "ntry": COUNT}),
         # A legal hold on what is held of one subject; `dsr` where an open request asks for it.
         "hold.placed": Fields(
             {"hld": HEX16, "cls": listed(CLASS), "rule": RULE}, {"until": MS, "dsr": HEX16}
         ),
-        "hold.released": Fields({"hld": HEX16, "why": one_of("released", "ended")}),
+        # `rc`, here and below, is what an officer gave as the reason.
+        "hold.released": Fields({"hld": HEX16, "why": one_of("released", "ended")}, {"rc": GIVEN_REASON}),
         "image.scrubbed": Fields({"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)}),
         "job.cancelled": Fields({"job": HEX16, "why": WHY}),
         "job.created": Fields({"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}),
@@ -381,7 +388,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         ),
         # Entries below `to` are not kept any more; their hashes are.
         # Subject keys were wrapped anew, and the epoch keys that wrapped them before destroyed.
-        "key.rotated": Fields({"nkey": COUNT, "nepo": COUNT}),
+        "key.rotated": Fields({"nkey": COUNT, "nepo": COUNT}, {"rc": GIVEN_REASON}),
         "log.pruned": Fields({"to": SIZE}),
         # Nothing is believed that these retired keys signed for a checkpoint of `from` leaves or more.
         "log.keyrevoked": Fields({"key": listed(KEY_ID), "from": SIZE, "rc": GIVEN_REASON}),
@@ -393,10 +400,16 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "object.held": Fields({"obj": HEX16, "cat": KIND, "hld": HEX16, "why": WHY}),
         "object.freed": Fields({"obj": HEX16, "cat": KIND}),
         "object.sealed": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
+        # A picture is in memory only, and gone by then: it is never stored.
+        "object.transient": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
+        # The bytes of an object whose key is destroyed could not be removed, and are not tried any more.
+        "object.stuck": Fields({"obj": HEX16, "rc": REASON, "ntry": COUNT}),
         # The keys and bytes of `nseal` payloads were destroyed: by an erasure, or because their term ended.
         "payload.erased": Fields({"nseal": COUNT}),
         "payload.expired": Fields({"cls": CLASS, "month": MONTH, "nseal": COUNT}),
         "record.expired": Fields({}, {"con": HEX16, "dsr": HEX16}),
+        # An officer had the sweeper come at once: objects that were due then, and debts taken up again.
+        "retention.swept": Fields({"rc": GIVEN_REASON, "nobj": COUNT, "nowed": COUNT}),
         "result.released": Fields({"job": HEX16, "obj": HEX16}),
         "signal.recorded": Fields({"sig": listed(SIGNAL)}),
         "subject.blocked": Fields({"dsr": HEX16}),

@@ -28,6 +28,7 @@ from gateway.adapters import telemetry
 from gateway.adapters.backup_file import BackupFile
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.disk import Reserve
+from gateway.adapters.dumps import forbid_dumps
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.keys_split import FarKeys, SplitKeys
@@ -41,6 +42,7 @@ from gateway.adapters.timestamp import HttpTimestamps
 from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
 from gateway.caller import Caller
+from gateway.debts import Debts
 from gateway.deidentify import Scrubber
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
@@ -98,6 +100,7 @@ from gateway.settings import (
     TimestampsSection,
     WitnessSection,
 )
+from gateway.transient import Transients
 from gateway.vault import backup as backup_stream
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
@@ -159,6 +162,7 @@ class Flows:
     prune: Prune
     sweep: Sweep
     suppress: Suppress
+    transients: Transients
     ledger: Ledger
     packs: Mapping[str, Pack]
     controllers: Mapping[str, ControllerFacts]
@@ -231,6 +235,11 @@ def flows(
     bell = Bell()
     jobs = settings.jobs
     poll_s = jobs.poll_ms / 1000
+    debts = Debts(records, clock, settings.sweep.tries, lambda kind: alarm("debt_set_aside", kind))
+    transients = Transients(settings.limits.max_transient_bytes)
+    zero_retention = frozenset(name for name, tenant in settings.tenants.items() if tenant.zero_retention)
+    # A call that takes a picture in and gives the result back lasts no longer.
+    transient_ttl = timedelta(seconds=settings.listen.max_deadline_s)
     return Flows(
         upload=Upload(
             records=records,
@@ -250,7 +259,11 @@ def flows(
                 original_ttl=timedelta(hours=jobs.original_ttl_h),
                 output_ttl=timedelta(hours=jobs.output_ttl_h),
                 max_backend_retention_s=jobs.max_backend_retention_s,
+                transient_ttl=transient_ttl,
+                lease=timedelta(seconds=jobs.lease_s),
             ),
+            transients=transients,
+            zero_retention=zero_retention,
             bell=bell,
         ),
         generate=Generate(
@@ -270,14 +283,17 @@ def flows(
                 output_ttl=timedelta(hours=jobs.output_ttl_h),
                 poll_s=poll_s,
                 max_backend_retention_s=jobs.max_backend_retention_s,
+                transient_ttl=transient_ttl,
             ),
+            transients=transients,
+            debts=debts,
             bell=bell,
         ),
         jobs=Jobs(records, people, ledger, objects, clock, poll_s, bell),
-        release=Release(records, people, judge, ledger, safe, clock),
+        release=Release(records, people, judge, ledger, safe, clock, transients),
         retention=Retention(records, people, packs, _terms(settings), ledger, idempotency, clock),
         rotation=Rotation(
-            records, custody, keys, ledger, clock, timedelta(hours=settings.keys.destroy_within_h)
+            records, custody, keys, ledger, clock, timedelta(hours=settings.keys.destroy_within_h), debts
         ),
         subjects=Subjects(records, people, ledger, idempotency, holdings, objects, clock),
         notices=Notices(records, ledger, idempotency, clock),
@@ -330,7 +346,15 @@ def flows(
             outside.log_files,
         ),
         prune=Prune(records, ledger, clock, _days(settings.audit.entry_term_days), outside.log_files),
-        sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys),
+        sweep=Sweep(
+            records,
+            objects,
+            ledger,
+            clock,
+            timedelta(seconds=settings.sweep.orphan_grace_s),
+            keys,
+            debts,
+        ),
         suppress=Suppress(
             records,
             objects,
@@ -347,6 +371,7 @@ def flows(
             outside.log_files,
             outside.survivors,
         ),
+        transients=transients,
         ledger=ledger,
         packs=packs,
         controllers=controllers,
@@ -382,7 +407,9 @@ def services(wired: Flows) -> Services:
             "lethe.v1.NoticeService": rpc.NoticeService(wired.notices),
             "lethe.v1.ConsentService": rpc.ConsentService(wired.consents, wired.upload.people),
             "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.audit),
-            "lethe.v1.RetentionService": rpc.RetentionService(wired.retention, wired.upload.people),
+            "lethe.v1.RetentionService": rpc.RetentionService(
+                wired.retention, wired.sweep, wired.upload.people
+            ),
             "lethe.v1.AuditService": rpc.AuditService(wired.audit),
             "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
@@ -697,6 +724,8 @@ async def serve(
     provider = telemetry.set_up_traces(settings.telemetry.otlp_endpoint)
     sight = Sight(telemetry.tracer(provider), registry)
     signers, retiring = read_signers(settings), read_retiring(settings)
+    if any(tenant.zero_retention for tenant in settings.tenants.values()):
+        refuse_dumps()
     async with open_outside(settings) as opened:
         outside = wrap(opened)
         wired = flows(settings, outside, signers, watch.alarm, retiring, watch.heard)
@@ -741,6 +770,7 @@ async def serve(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            wired.transients.clear()
             with contextlib.suppress(LetheError):
                 await wired.sequence.run()
                 await wired.publish.run()
@@ -794,6 +824,7 @@ def background(
         ("disk_reserve", ROOM_LOOK_S, look_for_room),
         ("key_cache_failing", KEY_CACHE_TTL.total_seconds() / 10, forget_keys),
         ("forget_failing", BACKEND_LOOK_S, wired.generate.settle),
+        ("transient_failing", poll_s, wired.generate.tend),
         ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
     ]
     loops += [
@@ -891,6 +922,20 @@ async def settle_restore(wired: Flows) -> None:
                 f"{error.detail}: {error}; nothing is served (docs/how-to/back-up-and-restore.md)"
             ) from error
         raise
+
+
+def refuse_dumps() -> None:
+    """Let no crash, and no other process of this user, put this one's memory on a disk.
+
+    Raises:
+        ConfigInvalid: This system cannot promise it, so pictures in memory could still reach a disk.
+    """
+    try:
+        forbid_dumps()
+    except OSError as error:
+        raise ConfigInvalid(
+            "tenants: zero_retention needs a system that lets core dumps be turned off"
+        ) from error
 
 
 async def refuse_past(wired: Flows) -> None:

@@ -26,6 +26,7 @@ from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
+    STANDING,
     Consent,
     Dsr,
     Hold,
@@ -229,10 +230,10 @@ class Suppress:
             return self._expire(tx, event)
         if ty == "object.destroyed":
             stored = tx.get(StoredObject, event["obj"])
-            if stored is not None and stored.state in {"live", "held"}:
+            if stored is not None and stored.state in STANDING:
                 tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
                 return ("nobj",)
-        if ty == "object.sealed":
+        if ty in {"object.sealed", "object.transient"}:
             is_lost = event["obj"] not in ahead.destroyed and tx.get(StoredObject, event["obj"]) is None
             return self._write_off(tx, tenant, event) if is_lost else ()
         if ty.startswith("job."):

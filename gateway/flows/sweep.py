@@ -6,17 +6,21 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 
-from gateway.errors import LetheError
+from gateway.caller import Caller
+from gateway.debts import EPOCH, OBJECT, UNCLAIMED, Debts, take_up
+from gateway.errors import LetheError, MessageInvalid
 from gateway.holds import end_hold, standing
-from gateway.ledger import Ledger
-from gateway.objects import destroy_object, end_queued, reap
+from gateway.ledger import Ledger, Receipt
+from gateway.objects import destroy_object, drop_row, end_queued
 from gateway.ports.clock import Clock
 from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
+    STANDING,
     Certificate,
     ClosedEpoch,
     Consent,
+    Debt,
     Dsr,
     Hold,
     Job,
@@ -34,6 +38,7 @@ from policy.terms import KeyClass
 BATCH = 100
 STRAYS = 500
 """So many keys a sweep are looked at for strays."""
+MOST_COUNTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +51,23 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a sweep finds of a tenant: objects that are due, and held ones among them; debts set aside.
+
+    Counted up to `MOST_COUNTED`.
+    """
+
+    due: int
+    held: int
+    owed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
-    """The sweeper.  Several may run; every step is idempotent."""
+    """The sweeper.  Several may run; every step is idempotent.
+
+    What fails for one object or one key is owed (`gateway.debts`) and holds up no other.
+    """
 
     records: Records
     objects: ObjectStore
@@ -55,6 +75,7 @@ class Sweep:
     clock: Clock
     orphan_grace: timedelta
     keys: KeyService
+    debts: Debts
     looked_to: list[str] = field(default_factory=lambda: [""])
     """Up to which key strays were looked for in this round."""
 
@@ -85,6 +106,56 @@ class Sweep:
         expired, freed, reaped, orphans = counts[:4]
         return Swept(expired + freed, reaped, orphans)
 
+    async def outlook(self, caller: Caller) -> Outlook:
+        """Return what a sweep would find of the caller's tenant."""
+        return await self.records.transact(lambda tx: self._outlook(tx, caller.tenant))
+
+    def _outlook(self, tx: Transaction, tenant: str) -> Outlook:
+        due = tx.find(
+            StoredObject,
+            equal={"tenant": tenant},
+            among={"state": STANDING},
+            below={"expires_at": self.clock.now()},
+            order_by=("expires_at",),
+            limit=MOST_COUNTED,
+        )
+        held = sum(
+            bool(standing(tx, tenant, row.handle, self.clock.now(), KeyClass.CONTENT))
+            for row in due
+            if row.state != "transient"
+        )
+        owed = sum(tx.count(Debt, equal={"tenant": one, "retry_at": None}) for one in (tenant, ""))
+        return Outlook(len(due), held, owed)
+
+    async def run_for(self, caller: Caller, reason_code: str) -> tuple[Outlook, Receipt]:
+        """Sweep now, because an officer says so; what was set aside is taken up again.
+
+        Returns what was found.  Whatever this does not come to, the next sweep does.
+
+        Raises:
+            MessageInvalid: No reason is given.
+        """
+        if not reason_code:
+            raise MessageInvalid("a sweep needs its reason", violations=(("reason_code", "reason.missing"),))
+
+        def begin(tx: Transaction) -> tuple[Outlook, Receipt]:
+            found = self._outlook(tx, caller.tenant)
+            take_up(tx, caller.tenant, self.clock)
+            receipt = self.ledger.record(
+                tx,
+                caller.tenant,
+                "retention.swept",
+                caller,
+                rc=reason_code,
+                nobj=found.due,
+                nowed=found.owed,
+            )
+            return found, receipt
+
+        began = await self.records.transact(begin)
+        await self.run()
+        return began
+
     async def _expire(self) -> int:
         """Destroy the keys of objects whose term is over (GDPR Art. 5(1)(e))."""
         total = 0
@@ -98,7 +169,7 @@ class Sweep:
         now = self.clock.now()
         due = tx.find(
             StoredObject,
-            equal={"state": "live"},
+            among={"state": ["live", "transient"]},
             below={"expires_at": now},
             order_by=("expires_at",),
             limit=BATCH,
@@ -143,12 +214,41 @@ class Sweep:
         total, after = 0, ""
         while True:
             doomed = await self.records.transact(partial(_in_state, state="destroyed", after=after))
+            owed = await self.debts.resting(OBJECT, [stored.object_id for stored in doomed])
             for stored in doomed:
-                await reap(self.records, self.objects, stored.object_id)
-            total += len(doomed)
+                if not owed.get(stored.object_id):
+                    total += await self._reap(stored)
             if len(doomed) < BATCH:
                 return total
             after = doomed[-1].object_id
+
+    async def _reap(self, stored: StoredObject) -> bool:
+        """Remove the bytes and the row of a destroyed object, and say whether that succeeded."""
+        try:
+            await self.objects.delete(stored.object_id)
+        except LetheError as fault:
+            await self._refuse_outage(fault)
+            await self.debts.failed(OBJECT, stored.object_id, fault.code, stored.tenant, self._log_stuck)
+            return False
+        await self.records.transact(partial(drop_row, object_id=stored.object_id))
+        return True
+
+    def _log_stuck(self, tx: Transaction, debt: Debt) -> None:
+        self.ledger.record(
+            tx, debt.tenant, "object.stuck", None, obj=debt.item, rc=debt.code, ntry=debt.tries
+        )
+
+    async def _refuse_outage(self, fault: LetheError) -> None:
+        """Return where the store answers, so that the fault is one object's; else it is no debt of that.
+
+        Raises:
+            LetheError: The fault: the store is out.
+        """
+        try:
+            async for _ in self.objects.list():
+                return
+        except LetheError:
+            raise fault from None
 
     async def _reap_orphans(self) -> int:
         """Remove bytes that no record claims: a crash or a refusal came between put and commit."""
@@ -165,9 +265,21 @@ class Sweep:
     async def _remove_unclaimed(self, object_ids: list[str]) -> int:
         claimed = await self.records.transact(partial(_claimed, object_ids=object_ids))
         orphans = [object_id for object_id in object_ids if object_id not in claimed]
+        owed = await self.debts.resting(UNCLAIMED, orphans)
+        removed = 0
         for object_id in orphans:
-            await self.objects.delete(object_id)
-        return len(orphans)
+            if owed.get(object_id):
+                continue
+            try:
+                await self.objects.delete(object_id)
+            except LetheError as fault:
+                await self._refuse_outage(fault)
+                await self.debts.failed(UNCLAIMED, object_id, fault.code)
+                continue
+            if object_id in owed:
+                await self.debts.paid(UNCLAIMED, object_id)
+            removed += 1
+        return removed
 
     async def _forget_all(self) -> int:
         """Remove answers older than a day, ended jobs past their term, and proof past its keeping."""
@@ -229,10 +341,24 @@ class Sweep:
         """End what audit events say of anyone, a month at a time: its epoch key dies with the month."""
         ended = f"{self.clock.now():%Y-%m}"
         total = 0
-        for epoch in await self.keys.epochs():
-            if epoch.cls == KeyClass.AUDIT and OPEN_TERM != epoch.month < ended:
-                total += await self.records.transact(partial(self._end_month, epoch=epoch))
+        over = [
+            epoch
+            for epoch in await self.keys.epochs()
+            if epoch.cls == KeyClass.AUDIT and OPEN_TERM != epoch.month < ended
+        ]
+        owed = await self.debts.resting(EPOCH, list(map(str, over)))
+        for epoch in over:
+            if owed.get(str(epoch)):
+                continue
+            total += await self.records.transact(partial(self._end_month, epoch=epoch))
+            try:
                 await self.keys.destroy_epoch(epoch)
+            except LetheError as fault:
+                await self.keys.epochs()  # the service itself is out: that is no debt of one epoch
+                await self.debts.failed(EPOCH, str(epoch), fault.code, epoch.tenant)
+                continue
+            if str(epoch) in owed:
+                await self.debts.paid(EPOCH, str(epoch))
         return total
 
     def _end_month(self, tx: Transaction, epoch: Epoch) -> int:
