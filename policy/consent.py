@@ -268,6 +268,7 @@ def _best_ground(pack: Pack, rule: PurposeRule, facts: Facts) -> _Finding:
 
     A withdrawn consent is not cured by another ground: whoever asked for consent
     may not fall back on something else when it is taken back (EDPB 05/2020 para 122).
+    Only a new consent does, and where that falls short, the answer says by what.
     """
     failed: list[tuple[_Assessed, Ground]] = []
     allowed: list[_Finding] = []
@@ -285,9 +286,10 @@ def _best_ground(pack: Pack, rule: PurposeRule, facts: Facts) -> _Finding:
             allowed.append(_finding(pack, ground.allow, ground, assessed.record, strength))
         elif met:
             failed.append((assessed, ground))
-    withdrawn = [pair for pair in failed if pair[0].status == "withdrawn"]
-    if allowed and not withdrawn:
-        return max(allowed, key=lambda finding: finding.strength)
+    best = max(allowed, key=lambda finding: finding.strength, default=None)
+    is_bound = facts.purpose_withdrawn_at is not None and bool(failed)
+    if best is not None and (best.consent is not None or not is_bound):
+        return best
     if not failed:
         return _finding(pack, rule.otherwise, rule)
     assessed, ground = min(failed, key=lambda pair: _WORST_LAST.index(pair[0].status))
@@ -353,10 +355,11 @@ def _minor_is_covered(rule: MinorRule, facts: Facts) -> tuple[bool, int | None]:
     assessed = assess(facts, need)
     if assessed.status != "valid" or rule.requires == "self_opt_in":
         return assessed.status == "valid", assessed.record
-    return facts.guardian_verified and _is_by_guardian(facts.consents[assessed.record or 0]), assessed.record
+    return facts.guardian_verified and is_by_guardian(facts.consents[assessed.record or 0]), assessed.record
 
 
-def _is_by_guardian(consent: Consent) -> bool:
+def is_by_guardian(consent: Consent) -> bool:
+    """Return whether someone who holds parental responsibility gave the consent."""
     return consent.form is ConsentForm.PARENTAL or (consent.by or "").strip().lower() in {
         "guardian",
         "parent",
@@ -368,10 +371,15 @@ def _is_by_guardian(consent: Consent) -> bool:
 
 
 def assess(facts: Facts, need: ConsentNeed) -> _Assessed:
-    """Return how close the recorded consents come to `need`, and which one came closest."""
+    """Return how close the recorded consents come to `need`, and which one came closest.
+
+    What was withdrawn says nothing any more once the person has given another consent after it.
+    """
     best = _Assessed("absent", None)
+    given = [c for c in facts.consents if c.purpose is facts.purpose and facts.given(c)]
+    is_given_anew = any(not facts.withdrawn(consent) for consent in given)
     for index, consent in enumerate(facts.consents):
-        if consent.purpose is facts.purpose:
+        if consent.purpose is facts.purpose and not (is_given_anew and facts.withdrawn(consent)):
             status = _status(facts, consent, need)
             if _WORST_LAST.index(status) < _WORST_LAST.index(best.status):
                 best = _Assessed(status, index)
@@ -387,7 +395,7 @@ def _status(facts: Facts, consent: Consent, need: ConsentNeed) -> Status:
         return "expired"
     if not _is_by_depicted(facts, consent):
         return "stranger"
-    if _strength(facts, consent) < need.form.strength or any(
+    if strength(facts, consent) < need.form.strength or any(
         not getattr(consent, name) for name in need.must_have
     ):
         return "weak"
@@ -403,7 +411,7 @@ def _is_by_depicted(facts: Facts, consent: Consent) -> bool:
     return facts.subject.is_uploader is True or (consent.by or "").strip().lower() in _BY_DEPICTED
 
 
-def _strength(facts: Facts, consent: Consent) -> int:
+def strength(facts: Facts, consent: Consent) -> int:
     """Return the rank of a consent as it was really expressed.
 
     Accepting terms is implied whatever the record calls it (EDPB 05/2020 paras
