@@ -275,7 +275,7 @@ def flows(
         ),
         subjects=Subjects(records, people, ledger, idempotency, holdings, objects, clock),
         notices=Notices(records, ledger, idempotency, clock),
-        consents=Consents(records, people, judge, ledger, idempotency, objects, clock),
+        consents=Consents(records, people, judge, ledger, idempotency, objects, clock, poll_s),
         dsrs=Dsrs(
             records,
             people,
@@ -323,7 +323,9 @@ def flows(
             outside.log_files,
         ),
         prune=Prune(records, ledger, clock, _days(settings.audit.entry_term_days), outside.log_files),
-        sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys),
+        sweep=Sweep(
+            records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys, judge
+        ),
         suppress=Suppress(
             records,
             objects,

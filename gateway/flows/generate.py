@@ -363,15 +363,20 @@ class Generate:
         return standing
 
     async def _finish(self, job: Job, result: Result) -> None:
-        """Scrub and seal the result; in one commit keep it and destroy the original's key."""
-        clean = await self._scrub_output(result)
+        """Scrub and seal the result; in one commit keep it and destroy the original's key.
+
+        Policy is asked before anything looks at it: what comes late is dropped unread.
+        """
         case = await self._case(job)
         now = case.at
 
         def until(tx: Transaction) -> datetime:
+            self._standing(tx, job)
             verdict = self._permitted(tx, job, case)
             return self.judge.term(verdict, "output", now, self.limits.output_ttl)
 
+        expires_at = await self.records.transact(until)
+        clean = await self._scrub_output(result)
         sealed = await self.safe.seal(
             Draft(
                 tenant=job.tenant,
@@ -383,7 +388,7 @@ class Generate:
                 width=clean.width,
                 height=clean.height,
                 image=clean.data,
-                expires_at=await self.records.transact(until),
+                expires_at=expires_at,
             )
         )
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from gateway.errors import LetheError
 from gateway.holds import end_hold, standing
+from gateway.judge import Judge
 from gateway.ledger import Ledger
 from gateway.objects import destroy_object, end_queued, reap
 from gateway.ports.clock import Clock
@@ -20,6 +21,7 @@ from gateway.ports.records import (
     Dsr,
     Hold,
     Job,
+    Notice,
     Records,
     Remembered,
     SealedPayload,
@@ -28,6 +30,7 @@ from gateway.ports.records import (
     Transaction,
 )
 from gateway.vault.custody import OPEN_TERM
+from policy.consent_state import STANDING, state_at
 from policy.terms import KeyClass
 
 BATCH = 100
@@ -52,6 +55,7 @@ class Sweep:
     clock: Clock
     orphan_grace: timedelta
     keys: KeyService
+    judge: Judge
 
     async def run(self) -> Swept:
         """Sweep once.  A step that fails does not keep the others from their work.
@@ -67,6 +71,7 @@ class Sweep:
             self._reap_orphans,
             self._forget_all,
             self._end_payloads,
+            self._mark_renewals,
         )
         for step in steps:
             try:
@@ -242,6 +247,48 @@ class Sweep:
             )
             tx.change(SealedPayload, equal=held, to={"handle": None, "blob": b"", "erased_by": by.event_id})
         return number
+
+    async def _mark_renewals(self) -> int:
+        """Mark the consents that are to be asked for anew, because their notice has a new version."""
+        total = 0
+        for notice in await self.records.transact(lambda tx: tx.find(Notice, equal={"is_spread": False})):
+            after = ""
+            while True:
+                marked, after = await self.records.transact(
+                    partial(self._mark_some, newer=notice, after=after)
+                )
+                total += marked
+                if not after:
+                    break
+        return total
+
+    def _mark_some(self, tx: Transaction, newer: Notice, after: str) -> tuple[int, str]:
+        """Mark some consents to older versions; return how many, and after which one to go on."""
+        same = {"tenant": newer.tenant, "notice_id": newer.notice_id, "notice_language": newer.language}
+        rows = tx.find(
+            Consent, equal=same, above={"consent_id": after}, order_by=("consent_id",), limit=BATCH
+        )
+        marked = sum(self._is_marked(tx, consent, newer) for consent in rows)
+        if len(rows) == BATCH:
+            return marked, rows[-1].consent_id
+        tx.put(replace(newer, is_spread=True))
+        return marked, ""
+
+    def _is_marked(self, tx: Transaction, consent: Consent, newer: Notice) -> bool:
+        """Mark a consent that stands, unless it was before; it goes on to permit what its text named."""
+        now = self.clock.now()
+        stands = state_at(consent.state, consent.expires_at, now) in STANDING
+        if not stands or consent.renew_at is not None or consent.notice_version >= newer.version:
+            return False
+        key = (consent.tenant, consent.notice_id, consent.notice_version, consent.notice_language)
+        shown = tx.get(Notice, *key)
+        if shown is None or not self.judge.calls_for_renewal(consent, shown, newer):
+            return False
+        tx.put(replace(consent, renew_at=now))
+        self.ledger.record(
+            tx, consent.tenant, "consent.renewal", None, con=consent.consent_id, ntc=newer.thing_id
+        )
+        return True
 
 
 def _in_state(tx: Transaction, state: str, after: str) -> list[StoredObject]:

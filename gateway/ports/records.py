@@ -79,7 +79,11 @@ class PackText(Record):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Record):
-    """One version of a privacy notice in one language; `thing_id` is its random id in the log."""
+    """One version of a privacy notice in one language; `thing_id` is its random id in the log.
+
+    `shown` is what else it states: term, recipients, countries, how to withdraw, shorter layers.
+    `is_spread` once the consents to earlier versions have been looked through for renewal.
+    """
 
     tenant: str
     notice_id: str
@@ -92,6 +96,7 @@ class Notice(Record):
     purposes: tuple[str, ...]
     shown: Mapping[str, Any]
     published_at: datetime
+    is_spread: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,11 @@ class Consent(Record):
     """Proof that a subject consented to one purpose (GDPR Art. 7(1)).
 
     `flags` are codes (`separate`, `presented_separately`, `highlighted`,
-    `condition_of_service`, `two_step_confirmed`, ...).  Who, how and the
+    `condition_of_service`, `two_step_confirmed`, `signature`).  Who, how and the
     signature artefact are in `sealed_evidence` under the `evidence` class.
+    `state` follows `policy.consent_state`; that a term has run out is not written.
+    `event_id` is the event in the log that recorded it, `receipt_id` the number of its
+    receipt, `renew_at` since when it is to be asked for anew, as its notice has changed.
     """
 
     consent_id: str
@@ -125,6 +133,10 @@ class Consent(Record):
     regimes: tuple[str, ...]
     sealed_evidence: bytes
     keep_until: datetime | None = None
+    state: str = "given"
+    event_id: str = ""
+    receipt_id: str = ""
+    renew_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

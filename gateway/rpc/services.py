@@ -147,27 +147,37 @@ class ConsentService:
         draft = convert.consent_draft(request.consent, request.request_id)
         record, receipt = await self.consents.record(caller(), draft)
         return consent_pb2.RecordConsentResponse(
-            consent=convert.consent(record, draft.subject_id), receipt=convert.receipt(receipt)
+            consent=self._message(record, draft.subject_id), receipt=convert.receipt(receipt)
         )
 
     async def WithdrawConsent(
         self, request: consent_pb2.WithdrawConsentRequest, _context: object
     ) -> consent_pb2.WithdrawConsentResponse:
         """Take consent back."""
-        which = request.subject_purpose
-        if request.WhichOneof("which") == "name":
-            records, receipt = await self.consents.withdraw(
-                caller(), consent_id=convert.bare(request.name), channel=request.channel
-            )
-        else:
-            records, receipt = await self.consents.withdraw(
-                caller(),
-                subject_id=convert.bare(which.subject),
-                purpose=convert.purpose_code(which.purpose),
-                channel=request.channel,
-            )
+        done = await self.consents.withdraw(
+            caller(),
+            consent_id=convert.bare(request.name),
+            subject_id=convert.bare(request.subject_purpose.subject),
+            purpose=convert.purpose_code(request.subject_purpose.purpose),
+            channel=request.channel,
+            receipt_id=convert.bare(request.receipt),
+        )
         return consent_pb2.WithdrawConsentResponse(
-            consents=[await self._named(record) for record in records], receipt=convert.receipt(receipt)
+            consents=[await self._named(record) for record in done.consents],
+            receipt=convert.receipt(done.receipt),
+            stopping_jobs=[f"jobs/{job_id}" for job_id in done.stopping],
+            already_ended=done.is_repeated,
+        )
+
+    async def InvalidateConsent(
+        self, request: consent_pb2.InvalidateConsentRequest, _context: object
+    ) -> consent_pb2.InvalidateConsentResponse:
+        """Note that a consent was never valid."""
+        done = await self.consents.invalidate(caller(), convert.bare(request.name))
+        return consent_pb2.InvalidateConsentResponse(
+            consent=await self._named(done.consents[0]),
+            receipt=convert.receipt(done.receipt),
+            stopping_jobs=[f"jobs/{job_id}" for job_id in done.stopping],
         )
 
     async def GetConsent(
@@ -180,11 +190,16 @@ class ConsentService:
     async def ListConsents(
         self, request: consent_pb2.ListConsentsRequest, _context: object
     ) -> consent_pb2.ListConsentsResponse:
-        """List a subject's consents."""
-        subject_id = convert.bare(request.subject)
-        page = await self.consents.list(caller(), subject_id, request.page_size, request.page_token)
+        """List a subject's consents, or those that are due for renewal."""
+        page = await self.consents.list(
+            caller(),
+            convert.bare(request.subject),
+            request.page_size,
+            request.page_token,
+            due_for_renewal=request.renewal_due,
+        )
         return consent_pb2.ListConsentsResponse(
-            consents=[convert.consent(c, subject_id) for c in page.items], next_page_token=page.next_token
+            consents=[await self._named(consent) for consent in page.items], next_page_token=page.next_token
         )
 
     async def CheckConsent(
@@ -208,7 +223,10 @@ class ConsentService:
     async def _named(self, record: Consent) -> consent_pb2.Consent:
         """Return the consent with its subject's name, where there still is one."""
         names = await self.people.subject_ids(record.tenant, {record.handle} if record.handle else set())
-        return convert.consent(record, names.get(record.handle or "", ""))
+        return self._message(record, names.get(record.handle or "", ""))
+
+    def _message(self, record: Consent, subject_id: str) -> consent_pb2.Consent:
+        return convert.consent(record, self.consents.clock.now(), subject_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "size": 5,
         **dict.fromkeys(("nsub", "nkey", "nobj", "njob", "ncon", "nseal", "ndsr", "nres"), 1),
     },
+    "consent.invalidated": {"con": ID, "pur": "train"},
+    "consent.renewal": {"con": ID, "ntc": ID},
+    "object.kept": {"obj": ID, "cat": "output", "pur": "retain_output", "con": ID},
 }
 
 

@@ -107,8 +107,10 @@ async def test_a_withdrawal_ends_a_job_that_waits(w: World) -> None:
 async def test_a_withdrawal_is_repeated_without_effect(w: World) -> None:
     consent = await w.consent("ann")
     for _ in range(2):
-        (withdrawn,), _ = await w.flows.consents.withdraw(APP, consent.consent_id)
-        assert withdrawn.withdrawn_at is not None
+        done = await w.flows.consents.withdraw(APP, consent.consent_id)
+        assert done.consents[0].withdrawn_at is not None
+    assert done.is_repeated
+    assert done.receipt is None
     assert len(w.events("consent.withdrawn")) == 1
 
 
