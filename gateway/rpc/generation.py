@@ -10,12 +10,14 @@ from typing import TypeVar
 from lethe.v1 import generation_pb2 as pb
 
 from gateway.errors import ImageRejected, JobCancelled, MessageInvalid, StateConflict
+from gateway.flows.consent import Consents
 from gateway.flows.job import Jobs
 from gateway.flows.release import Release
 from gateway.flows.upload import Accepted, JobOrder, Upload
 from gateway.ports.records import Job
 from gateway.rpc import convert
 from gateway.rpc.interceptors import caller
+from gateway.rpc.signals import Context, heed_gpc
 
 Part = TypeVar("Part", pb.GenerateRequest, pb.CreateJobRequest)
 
@@ -27,14 +29,15 @@ class GenerationService:
     upload: Upload
     jobs: Jobs
     release: Release
+    consents: Consents
 
     async def Generate(
-        self, requests: AsyncIterator[pb.GenerateRequest], _context: object
+        self, requests: AsyncIterator[pb.GenerateRequest], context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Run one job from upload to result in one call."""
         # Asked once: whoever closes this generator after a hang-up may do so in another call's context.
         by = caller()
-        accepted, can_return = await self._accept(requests)
+        accepted, can_return = await self._accept(requests, context)
         job_id = accepted.job.job_id
         last = accepted.job
         try:
@@ -56,15 +59,16 @@ class GenerationService:
         yield pb.GenerateResponse(receipt=convert.receipt(accepted.receipt) or pb.GenerateResponse().receipt)
 
     async def CreateJob(
-        self, requests: AsyncIterator[pb.CreateJobRequest], _context: object
+        self, requests: AsyncIterator[pb.CreateJobRequest], context: Context
     ) -> pb.CreateJobResponse:
         """Upload a portrait and queue a job."""
-        accepted, _ = await self._accept(requests)
+        accepted, _ = await self._accept(requests, context)
         return pb.CreateJobResponse(job=convert.job(accepted.job), receipt=convert.receipt(accepted.receipt))
 
-    async def _accept(self, requests: AsyncIterator[Part]) -> tuple[Accepted, bool]:
+    async def _accept(self, requests: AsyncIterator[Part], context: Context) -> tuple[Accepted, bool]:
         """Return the queued job, and whether the caller can come back to it with a request_id."""
         order = await _header(requests)
+        await heed_gpc(self.consents, context, order.subject_id)
         return await self.upload.run(caller(), order, _chunks(requests)), bool(order.request_id)
 
     async def GetJob(self, request: pb.GetJobRequest, _context: object) -> pb.GetJobResponse:

@@ -25,6 +25,7 @@ from gateway.flows.audit import Audit
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import DsrDraft, Dsrs
 from gateway.flows.notice import Notices
+from gateway.flows.receipt import MEDIA_TYPE, Receipts
 from gateway.flows.retention import HoldDraft, Retention
 from gateway.flows.rotation import Rotation
 from gateway.flows.subject import Subjects
@@ -35,6 +36,7 @@ from gateway.ports.keys import KeyService
 from gateway.ports.records import Consent, Records, SubjectKey
 from gateway.rpc import convert
 from gateway.rpc.interceptors import caller
+from gateway.rpc.signals import Context, heed_gpc
 from policy.pack import Pack
 
 CHUNK = 256 << 10
@@ -45,13 +47,15 @@ class SubjectService:
     """Subjects on the wire."""
 
     subjects: Subjects
+    consents: Consents
 
     async def UpsertSubject(
-        self, request: subject_pb2.UpsertSubjectRequest, _context: object
+        self, request: subject_pb2.UpsertSubjectRequest, context: Context
     ) -> subject_pb2.UpsertSubjectResponse:
         """Make a subject known."""
         profile = convert.profile(request.subject)
         record, receipt = await self.subjects.upsert(caller(), profile, request.request_id)
+        await heed_gpc(self.consents, context, profile.subject_id)
         return subject_pb2.UpsertSubjectResponse(
             subject=convert.subject(record, profile), receipt=convert.receipt(receipt)
         )
@@ -138,13 +142,16 @@ class ConsentService:
     """Consent on the wire."""
 
     consents: Consents
+    receipts: Receipts
+    audit: Audit
     people: People
 
     async def RecordConsent(
-        self, request: consent_pb2.RecordConsentRequest, _context: object
+        self, request: consent_pb2.RecordConsentRequest, context: Context
     ) -> consent_pb2.RecordConsentResponse:
         """Keep proof of a consent."""
         draft = convert.consent_draft(request.consent, request.request_id)
+        await heed_gpc(self.consents, context, draft.subject_id)
         record, receipt = await self.consents.record(caller(), draft)
         return consent_pb2.RecordConsentResponse(
             consent=self._message(record, draft.subject_id), receipt=convert.receipt(receipt)
@@ -200,6 +207,19 @@ class ConsentService:
         )
         return consent_pb2.ListConsentsResponse(
             consents=[await self._named(consent) for consent in page.items], next_page_token=page.next_token
+        )
+
+    async def GetReceipt(
+        self, request: consent_pb2.GetReceiptRequest, _context: object
+    ) -> consent_pb2.GetReceiptResponse:
+        """Return a receipt, with the proof that the log has the consent."""
+        consent_id = convert.bare(request.name)
+        event_id = await self.receipts.event_of(caller(), consent_id)
+        proof = await self.audit.inclusion(caller(), event_id=event_id, method="ConsentService/GetReceipt")
+        evidence = await self.consents.evidence(await self.consents.get(caller(), consent_id))
+        number, content = await self.receipts.issue(caller(), consent_id, evidence, proof.tlog_proof)
+        return consent_pb2.GetReceiptResponse(
+            name=f"receipts/{number}", content=content, media_type=MEDIA_TYPE
         )
 
     async def CheckConsent(
