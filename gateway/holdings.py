@@ -108,7 +108,7 @@ class VaultHolding:
                 f"objects/{o.object_id}",
                 "content",
                 o.kind,
-                o.purpose,
+                o.basis,
                 o.size_bytes,
                 None if None in until else max([o.expires_at, *(end for end in until if end)]),
                 rule,

@@ -108,7 +108,10 @@ def _stop(tx: Transaction, judge: Judge, consent: Consent, by: Caller | None, en
     ended.running += [job.job_id for job in running]
     # A worker has these open: it destroys them when it stops.
     open_still = {job.input_object for job in running}
-    for stored in tx.find(StoredObject, equal=same):
+    owned = {"tenant": consent.tenant, "handle": consent.handle}
+    for stored in tx.find(StoredObject, equal=owned):
+        if stored.basis != consent.purpose:
+            continue
         if stored.object_id in open_still or _is_kept(tx, judge, stored, by):
             continue
         if destroy_object(tx, ledger, stored, "withdrawn", by):
@@ -121,7 +124,7 @@ def _is_kept(tx: Transaction, judge: Judge, stored: StoredObject, by: Caller | N
     From here on it rests on that one, is given out by it, and goes with it.
     """
     purpose = KEPT_FOR.get(stored.kind)
-    if stored.state != "live" or purpose in {None, stored.purpose}:
+    if stored.state != "live" or purpose in {None, stored.basis}:
         return False
     now = judge.ledger.clock.now()
     others = tx.find(
@@ -133,7 +136,7 @@ def _is_kept(tx: Transaction, judge: Judge, stored: StoredObject, by: Caller | N
     if basis is None or purpose is None:
         return False
     ends = min(stored.expires_at, basis.expires_at or stored.expires_at)
-    tx.put(replace(stored, purpose=purpose, expires_at=ends))
+    tx.put(replace(stored, kept_for=purpose, expires_at=ends))
     judge.ledger.record(
         tx,
         stored.tenant,

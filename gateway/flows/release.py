@@ -87,7 +87,7 @@ class Release:
         now = self.clock.now()
         stored = tx.get(StoredObject, job.result_object)
         # What it was made for may have ended, and another consent keep it (`gateway.withdrawal`).
-        asked = replace(case, purpose=stored.purpose if stored is not None else case.purpose)
+        asked = replace(case, purpose=stored.basis if stored is not None else case.purpose)
         verdict = self.judge.decide(tx, caller.tenant, job.handle, asked)
         if not verdict.allowed:
             raise self.judge.refusal(verdict)

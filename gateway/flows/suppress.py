@@ -241,7 +241,7 @@ class Suppress:
         if ty == "object.kept":
             stored = tx.get(StoredObject, event["obj"])
             if stored is not None:
-                tx.put(replace(stored, purpose=event["pur"]))
+                tx.put(replace(stored, kept_for=event["pur"]))
         if ty == "object.sealed":
             is_lost = event["obj"] not in ahead.destroyed and tx.get(StoredObject, event["obj"]) is None
             return self._write_off(tx, tenant, event) if is_lost else ()

@@ -156,6 +156,7 @@ class StoredObject(Record):
 
     `state` is `live`, `held` (its term is over, or it was to go, and a legal hold
     stops that: it is kept and not used) or `destroyed` (key gone, bytes still to be reaped).
+    `purpose` is what it was sealed for; `kept_for` the one it is kept for since that ended.
     """
 
     object_id: str
@@ -173,6 +174,12 @@ class StoredObject(Record):
     state: str
     created_at: datetime
     expires_at: datetime
+    kept_for: str = ""
+
+    @property
+    def basis(self) -> str:
+        """The purpose by which it may be used now."""
+        return self.kept_for or self.purpose
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""States of consents, their receipts and their renewal.
+"""States of consents, their receipts and their renewal; what a picture is kept for.
 
 Revision ID: 0008
 Revises: 0006
@@ -27,6 +27,8 @@ def upgrade() -> None:
         op.add_column("consent", sa.Column(name, TEXT, nullable=True))
     op.add_column("consent", sa.Column("renew_at", sa.BigInteger(), nullable=True))
     op.add_column("notice", sa.Column("is_spread", sa.Boolean(), nullable=True))
+    op.add_column("stored_object", sa.Column("kept_for", TEXT, nullable=True))
+    op.execute("UPDATE stored_object SET kept_for = ''")
     op.execute("UPDATE consent SET state = 'given', event_id = '', receipt_id = ''")
     op.execute("UPDATE consent SET state = 'superseded' WHERE superseded_by <> ''")
     op.execute("UPDATE consent SET state = 'withdrawn' WHERE withdrawn_at IS NOT NULL")
@@ -34,6 +36,8 @@ def upgrade() -> None:
     with op.batch_alter_table("consent") as consent:
         for name in names:
             consent.alter_column(name, existing_type=TEXT, nullable=False)
+    with op.batch_alter_table("stored_object") as stored:
+        stored.alter_column("kept_for", existing_type=TEXT, nullable=False)
     with op.batch_alter_table("notice") as notice:
         notice.alter_column("is_spread", existing_type=sa.Boolean(), nullable=False)
     for columns in INDEXES:
