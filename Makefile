@@ -58,7 +58,8 @@ serve: setup weights  ## a development gateway and backend, with a folder in .ca
 test: setup-dev weights  ## all tests, warnings are errors
 	@LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
-test-faults: setup-dev weights  ## kill the gateway at every point, and N times at random moments (1,000; an hour or more)
+test-faults: setup-dev weights  ## kill the gateway at every point, and N times at random moments (1,000; an hour or more); 12,000 races
+	@LETHE_INTERLEAVINGS=10000 $(BIN)/python -m pytest tests/property/test_withdrawal_model.py
 	@LETHE_KILLS=0 LETHE_EVERY_POINT=1 LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist load tests/faults/test_kill.py
 	@LETHE_KILLS=$(or $(N),1000) LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -s tests/faults/test_random_kills.py $(ARGS)
 
