@@ -404,10 +404,12 @@ def _consents_as_said(log: Log, row: Row) -> Iterator[Finding]:
             yield from _as_recorded(said, row, recorded.event)
             yield from _in_its_term(said, at, recorded.event)
         yield from _as_withdrawn(log, said, row, at)
+        yield from _forbidden(log.first("con", said["con"], _INVALID), row, "consent_invalid")
 
 
 def _as_recorded(said: Mapping[str, Any], row: Row, recorded: Mapping[str, Any]) -> Iterator[Finding]:
-    same = {"form": said["form"], "pur": row.event["pur"], "flags": [f for f in said["flags"] if f in FLAGS]}
+    flags = [flag for flag in said["flags"] if flag in {*FLAGS, "signature"}]
+    same = {"form": said["form"], "pur": row.event["pur"], "flags": flags}
     for name, value in same.items():
         was = sorted(recorded[name]) if name == "flags" else recorded[name]
         if was != value:
@@ -452,9 +454,23 @@ def _permitted(log: Log, row: Row) -> Iterator[Finding]:
         yield from _standing(log, row, con, permission)
 
 
+def _released_by_right(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask for the permission of the job, or where another consent keeps the result, for that one."""
+    kept = log.last("obj", row.event["obj"], "object.kept", row)
+    if kept is None:
+        yield from _permitted(log, row)
+    else:
+        yield from _standing(log, row, kept.event["con"], kept)
+
+
+def _kept_by_right(log: Log, row: Row) -> Iterator[Finding]:
+    yield from _standing(log, row, row.event["con"], row)
+
+
 def _standing(log: Log, row: Row, con: str, permission: Row) -> Iterator[Finding]:
     """Ask whether a consent that a permission rests on stood at the instant of `row`."""
     yield from _forbidden(log.first("con", con, "consent.withdrawn"), row, "consent_withdrawn")
+    yield from _forbidden(log.first("con", con, _INVALID), row, "consent_invalid")
     recorded = log.first("con", con, "consent.recorded")
     if recorded is None or not _is_before(recorded, row):
         yield log.absent("consent_unknown", con)
@@ -569,6 +585,7 @@ def _pruned_behind(_log: Log, row: Row) -> Iterator[Finding]:
 
 
 _TAKEN = ("object.sealed", "object.transient")
+_INVALID = "consent.invalidated"
 _DSR_OVER = ("dsr.refused", "dsr.cancelled")
 _NAMES_NOBODY = "nothing to replay: the leaf names no thing, so that it cannot be tied to anybody"
 
@@ -587,6 +604,22 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("con", "consent.recorded", rule="consent_twice"),
                 needs("ntc", "notice.published", rule="notice_unpublished"),
                 _notice_names_purpose,
+            ),
+        ),
+        "consent.invalidated": Rule(
+            "a consent is found invalid once, for the purpose it was recorded for",
+            (
+                needs("con", "consent.recorded", rule="consent_unknown", pur="pur"),
+                once("con", "consent.invalidated", rule="invalidated_twice"),
+            ),
+        ),
+        "consent.renewal": Rule(
+            "a consent is marked for renewal once, because of a published notice, and while it stands",
+            (
+                needs("con", "consent.recorded", rule="consent_unknown"),
+                needs("ntc", "notice.published", rule="notice_unpublished"),
+                never("con", "consent.withdrawn", "consent.invalidated", rule="consent_over"),
+                once("con", "consent.renewal", rule="renewal_twice"),
             ),
         ),
         "consent.withdrawn": Rule(
@@ -751,6 +784,15 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 never("obj", "object.destroyed", rule="held_destroyed"),
             ),
         ),
+        "object.kept": Rule(
+            "an object is kept by a consent to keeping it that stands, and not once it is destroyed",
+            (
+                needs("obj", "object.sealed", rule="object_unknown", cat="cat"),
+                needs("con", "consent.recorded", rule="consent_unknown", pur="pur"),
+                never("obj", "object.destroyed", rule="kept_destroyed"),
+                _kept_by_right,
+            ),
+        ),
         "object.sealed": Rule(
             "an object is sealed once, scrubbed before, and destroyed by its promised moment unless held",
             (
@@ -791,7 +833,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "never once it was destroyed",
             (
                 needs("job", "job.succeeded", rule="no_result", obj="obj"),
-                _permitted,
+                _released_by_right,
                 never("obj", "object.destroyed", rule="released_destroyed"),
                 never("job", "job.deleted", rule="job_over"),
                 _in_term,

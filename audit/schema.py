@@ -314,12 +314,16 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "con": HEX16,
                 "pur": PURPOSE,
                 "form": FORM,
-                "flags": listed(FLAG),
+                "flags": listed(one_of(*FLAGS, "signature")),
                 "ntc": HEX16,
                 "minor": one_of("own", "guardian"),
             },
             {"exp": MS},
         ),
+        # Found never to have been valid.
+        "consent.invalidated": Fields({"con": HEX16, "pur": PURPOSE}),
+        # To be asked for anew, because of this version of its notice.
+        "consent.renewal": Fields({"con": HEX16, "ntc": HEX16}),
         "consent.withdrawn": Fields({"con": HEX16, "pur": PURPOSE, "meth": one_of("api", "erasure")}),
         "decision.made": Fields(
             {
@@ -394,11 +398,14 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "log.keyrevoked": Fields({"key": listed(KEY_ID), "from": SIZE, "rc": GIVEN_REASON}),
         # The keys of the log changed: key ids (C2SP, 8 hex) that signed until here and that sign from here.
         "log.rekeyed": Fields({"old": listed(KEY_ID), "new": listed(KEY_ID)}),
-        "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}),
+        # `dig`: SHA-256 of all that the version says.
+        "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}, {"dig": HEX32}),
         "object.destroyed": Fields({"obj": HEX16, "cat": KIND, "why": WHY}),
         # A hold stops the destruction of an object (`why` it was due); no hold does any more.
         "object.held": Fields({"obj": HEX16, "cat": KIND, "hld": HEX16, "why": WHY}),
         "object.freed": Fields({"obj": HEX16, "cat": KIND}),
+        # What it was made for has ended; from here on another consent is why it is kept.
+        "object.kept": Fields({"obj": HEX16, "cat": KIND, "pur": PURPOSE, "con": HEX16}),
         "object.sealed": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
         # A picture is in memory only, and gone by then: it is never stored.
         "object.transient": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),

@@ -58,6 +58,7 @@ from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
 from gateway.flows.prune import Prune
 from gateway.flows.publish import Publish, alarm_of
+from gateway.flows.receipt import Receipts
 from gateway.flows.release import Release
 from gateway.flows.restore import Restoring
 from gateway.flows.retention import Retention
@@ -153,6 +154,7 @@ class Flows:
     subjects: Subjects
     notices: Notices
     consents: Consents
+    receipts: Receipts
     dsrs: Dsrs
     erasure: Erasure
     audit: Audit
@@ -297,7 +299,8 @@ def flows(
         ),
         subjects=Subjects(records, people, ledger, idempotency, holdings, objects, clock),
         notices=Notices(records, ledger, idempotency, clock),
-        consents=Consents(records, people, judge, ledger, idempotency, objects, clock),
+        consents=Consents(records, people, judge, ledger, idempotency, objects, clock, poll_s),
+        receipts=Receipts(records, people, ledger, controllers, signers, clock),
         dsrs=Dsrs(
             records,
             people,
@@ -353,6 +356,7 @@ def flows(
             clock,
             timedelta(seconds=settings.sweep.orphan_grace_s),
             keys,
+            judge,
             debts,
         ),
         suppress=Suppress(
@@ -402,10 +406,14 @@ def services(wired: Flows) -> Services:
     board = wired.backends
     return Services(
         {
-            "lethe.v1.GenerationService": GenerationService(wired.upload, wired.jobs, wired.release),
-            "lethe.v1.SubjectService": rpc.SubjectService(wired.subjects),
+            "lethe.v1.GenerationService": GenerationService(
+                wired.upload, wired.jobs, wired.release, wired.consents
+            ),
+            "lethe.v1.SubjectService": rpc.SubjectService(wired.subjects, wired.consents),
             "lethe.v1.NoticeService": rpc.NoticeService(wired.notices),
-            "lethe.v1.ConsentService": rpc.ConsentService(wired.consents, wired.upload.people),
+            "lethe.v1.ConsentService": rpc.ConsentService(
+                wired.consents, wired.receipts, wired.audit, wired.upload.people
+            ),
             "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.audit),
             "lethe.v1.RetentionService": rpc.RetentionService(
                 wired.retention, wired.sweep, wired.upload.people

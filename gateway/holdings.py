@@ -112,7 +112,7 @@ class VaultHolding:
                 f"objects/{o.object_id}",
                 "content",
                 o.kind,
-                o.purpose,
+                o.basis,
                 o.size_bytes,
                 None if None in kept else max([o.expires_at, *(end for end in kept if end)]),
                 rule if kept else _TERM,

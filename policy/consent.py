@@ -92,7 +92,7 @@ class _Assessed(NamedTuple):
 class _Worth(NamedTuple):
     """What one consent for the purpose is worth, whatever is asked of it."""
 
-    index: int
+    place: int
     consent: Consent
     ended: Status | None
     strength: int
@@ -205,17 +205,27 @@ def _case(facts: Facts, packs: tuple[ReadyPack, ...], unpacked: tuple[str, ...])
         is_nowhere(facts),
         band,
         minor,
-        tuple(
-            _worth(facts, index, consent)
-            for index, consent in enumerate(facts.consents)
-            if consent.purpose is facts.purpose and facts.given(consent)
-        ),
+        _worths(facts),
     )
 
 
 def utc_day(at: datetime) -> str:
     """Return the UTC day of an instant, as rules say since when they are in force."""
     return at.astimezone(UTC).date().isoformat()
+
+
+def _worths(facts: Facts) -> tuple[_Worth, ...]:
+    """Return what the consents given for the purpose are worth.
+
+    What was withdrawn says nothing any more once the person has given another consent.
+    """
+    worths = [
+        _worth(facts, index, consent)
+        for index, consent in enumerate(facts.consents)
+        if consent.purpose is facts.purpose and facts.given(consent)
+    ]
+    standing = [worth for worth in worths if worth.ended != "withdrawn"]
+    return tuple(standing or worths)
 
 
 def _worth(facts: Facts, index: int, consent: Consent) -> _Worth:
@@ -226,7 +236,7 @@ def _worth(facts: Facts, index: int, consent: Consent) -> _Worth:
         ended = "expired"
     elif not _is_by_depicted(facts, consent):
         ended = "stranger"
-    return _Worth(index, consent, ended, _strength(facts, consent))
+    return _Worth(index, consent, ended, strength(facts, consent))
 
 
 def _legal_decision(case: _Case) -> Decision | None:
@@ -316,6 +326,7 @@ def _best_ground(grounds: Sequence[ReadyGround], otherwise: Finding | None, case
 
     A withdrawn consent is not cured by another ground: whoever asked for consent
     may not fall back on something else when it is taken back (EDPB 05/2020 para 122).
+    Only a new consent does, and where that falls short, the answer says by what.
     """
     facts = case.facts
     allowed: Finding | None = None
@@ -335,7 +346,8 @@ def _best_ground(grounds: Sequence[ReadyGround], otherwise: Finding | None, case
             found = found._replace(consent=record)
         if allowed is None or found.strength > allowed.strength:
             allowed = found
-    if allowed is not None and (closest is None or closest[0] != _RANK["withdrawn"]):
+    is_bound = closest is not None and facts.purpose_withdrawn_at is not None
+    if allowed is not None and (allowed.consent is not None or not is_bound):
         return allowed
     return closest[1] if closest is not None else otherwise
 
@@ -363,10 +375,11 @@ def _minor_is_covered(rule: ReadyMinor, case: _Case) -> tuple[bool, int | None]:
     status, record = _assess(case, rule.need, None)
     if status != "valid" or record is None or requires == "self_opt_in":
         return status == "valid", record
-    return case.facts.guardian_verified and _is_by_guardian(case.facts.consents[record]), record
+    return case.facts.guardian_verified and is_by_guardian(case.facts.consents[record]), record
 
 
-def _is_by_guardian(consent: Consent) -> bool:
+def is_by_guardian(consent: Consent) -> bool:
+    """Return whether someone who holds parental responsibility gave the consent."""
     return consent.form is ConsentForm.PARENTAL or (consent.by or "").strip().lower() in {
         "guardian",
         "parent",
@@ -384,7 +397,7 @@ def _assess(case: _Case, need: ConsentNeed, valid_for: Span | None) -> _Assessed
     for worth in case.worths:
         status = worth.ended or _against(worth, need, valid_for, case.facts.at)
         if _RANK[status] < _RANK[best]:
-            best, record = status, worth.index
+            best, record = status, worth.place
     return _Assessed(best, record)
 
 
@@ -417,7 +430,7 @@ def _is_by_depicted(facts: Facts, consent: Consent) -> bool:
     return facts.subject.is_uploader is True or (consent.by or "").strip().lower() in _BY_DEPICTED
 
 
-def _strength(facts: Facts, consent: Consent) -> int:
+def strength(facts: Facts, consent: Consent) -> int:
     """Return the rank of a consent as it was really expressed.
 
     Accepting terms is implied whatever the record calls it (EDPB 05/2020 paras

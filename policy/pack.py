@@ -261,6 +261,25 @@ class Withdrawal(Rule):
     effects: Annotated[tuple[Line, ...], Field(min_length=1)]
 
 
+class Renewal(Rule):
+    """Changes of a notice after which consent is asked for anew, beyond those of the house floor."""
+
+    when_changed: Annotated[
+        tuple[
+            Literal[
+                "text",
+                "purposes",
+                "recipients",
+                "transfer_countries",
+                "retention_term",
+                "withdrawal_method",
+            ],
+            ...,
+        ],
+        Field(min_length=1),
+    ]
+
+
 class Notice(Rule):
     """What must be told, and when."""
 
@@ -536,6 +555,7 @@ class PackRules(Strict):
     minors: tuple[MinorRule, ...] = ()
     consent_record: ConsentRecord | None = None
     withdrawal: Withdrawal | None = None
+    renewal: Renewal | None = None
     notices: tuple[Notice, ...] = ()
     seat: Seat
     calendars: dict[Name, Calendar]

@@ -182,8 +182,13 @@ class World:
             await self.know(subject)
             await self.consent(subject)
 
-    async def know(self, subject: str) -> None:
-        await self.flows.subjects.upsert(APP, Profile(subject, residence="DE", birth_year=1980))
+    async def know(self, subject: str, residence: str = "DE") -> None:
+        await self.flows.subjects.upsert(APP, Profile(subject, residence=residence, birth_year=1980))
+
+    async def agree_to_terms(self, subject: str) -> None:
+        """Let someone accept terms, where a record of that may be kept; it permits nothing."""
+        await self.know(subject, "JP")
+        await self.consent(subject, form="implied", via="terms_of_service")
 
     async def consent(self, subject: str, purpose: str = "generate", **changes: Any) -> Consent:
         consent, _ = await self.flows.consents.record(APP, consent_draft(subject, purpose, **changes))

@@ -194,6 +194,8 @@ def _consents(told: Told) -> str:
         ("given", "consent.recorded"),
         ("withdrawn by the person", "consent.withdrawn/meth=api"),
         ("withdrawn by an erasure", "consent.withdrawn/meth=erasure"),
+        ("found invalid", "consent.invalidated"),
+        ("to be asked for anew", "consent.renewal"),
         ("given here, neither withdrawn nor past its term", "consents.standing"),
     ]
     return (

@@ -39,6 +39,7 @@ from gateway.ports.records import (
 )
 from gateway.vault.custody import Custody
 from policy import erasure
+from policy.consent_state import transition as consent_after
 from policy.dsr import transition
 from policy.erasure import ErasurePlan
 from policy.terms import KeyClass
@@ -174,7 +175,8 @@ class Erasure:
             same = {"tenant": dsr.tenant, "handle": handle}
             for consent in tx.find(Consent, equal=same):
                 if consent.withdrawn_at is None:
-                    tx.put(replace(consent, withdrawn_at=now, withdrawn_via="erasure"))
+                    state = consent_after(consent.state, "withdraw") or consent.state
+                    tx.put(replace(consent, state=state, withdrawn_at=now, withdrawn_via="erasure"))
                     self.ledger.record(
                         tx,
                         dsr.tenant,

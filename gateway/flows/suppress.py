@@ -44,6 +44,7 @@ from gateway.ports.records import (
 )
 from gateway.vault.custody import Custody
 from policy import erasure, retention
+from policy.consent_state import ConsentState, ConsentVerb, transition
 from policy.pack import Pack
 from policy.terms import KeyClass
 
@@ -226,6 +227,12 @@ class Suppress:
         ty, at = event["ty"], _EPOCH + timedelta(milliseconds=event["t"])
         if ty == "consent.withdrawn":
             return self._withdraw(tx, event["con"], at)
+        if ty == "consent.invalidated":
+            consent = tx.get(Consent, event["con"])
+            if consent is not None:
+                keep_until = self.judge.proof_term(consent.regimes, at)
+                tx.put(replace(consent, state=ConsentState.INVALIDATED, keep_until=keep_until))
+                return ("ncon",)
         if ty == "record.expired":
             return self._expire(tx, event)
         if ty == "object.destroyed":
@@ -233,6 +240,10 @@ class Suppress:
             if stored is not None and stored.state in STANDING:
                 tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
                 return ("nobj",)
+        if ty == "object.kept":
+            stored = tx.get(StoredObject, event["obj"])
+            if stored is not None:
+                tx.put(replace(stored, kept_for=event["pur"]))
         if ty in {"object.sealed", "object.transient"}:
             is_lost = event["obj"] not in ahead.destroyed and tx.get(StoredObject, event["obj"]) is None
             return self._write_off(tx, tenant, event) if is_lost else ()
@@ -273,7 +284,8 @@ class Suppress:
         if consent is None or consent.withdrawn_at is not None:
             return ()
         keep_until = self.judge.proof_term(consent.regimes, at)
-        tx.put(replace(consent, withdrawn_at=at, withdrawn_via=RESTORED, keep_until=keep_until))
+        state = transition(consent.state, ConsentVerb.WITHDRAW) or consent.state
+        tx.put(replace(consent, state=state, withdrawn_at=at, withdrawn_via=RESTORED, keep_until=keep_until))
         return ("ncon",)
 
     @staticmethod

@@ -10,6 +10,7 @@ from gateway.caller import Caller
 from gateway.debts import EPOCH, OBJECT, UNCLAIMED, Debts, take_up
 from gateway.errors import LetheError, MessageInvalid
 from gateway.holds import end_hold, standing
+from gateway.judge import Judge
 from gateway.ledger import Ledger, Receipt
 from gateway.objects import destroy_object, drop_row, end_queued
 from gateway.ports.clock import Clock
@@ -24,6 +25,7 @@ from gateway.ports.records import (
     Dsr,
     Hold,
     Job,
+    Notice,
     Records,
     Remembered,
     SealedPayload,
@@ -33,6 +35,7 @@ from gateway.ports.records import (
     Transaction,
 )
 from gateway.vault.custody import OPEN_TERM
+from policy import consent_state
 from policy.terms import KeyClass
 
 BATCH = 100
@@ -75,6 +78,7 @@ class Sweep:
     clock: Clock
     orphan_grace: timedelta
     keys: KeyService
+    judge: Judge
     debts: Debts
     looked_to: list[str] = field(default_factory=lambda: [""])
     """Up to which key strays were looked for in this round."""
@@ -94,6 +98,7 @@ class Sweep:
             self._forget_all,
             self._end_payloads,
             self._drop_strays,
+            self._mark_renewals,
         )
         for step in steps:
             try:
@@ -390,6 +395,49 @@ class Sweep:
         strays = await self.records.transact(partial(_of_nobody, keys=old)) if old else []
         fenced = [key for key in strays if await self.keys.is_fenced(key.handle or "")]
         return await self.records.transact(partial(_drop, keys=fenced)) if fenced else 0
+
+    async def _mark_renewals(self) -> int:
+        """Mark the consents that are to be asked for anew, because their notice has a new version."""
+        total = 0
+        for notice in await self.records.transact(lambda tx: tx.find(Notice, equal={"is_spread": False})):
+            after = ""
+            while True:
+                marked, after = await self.records.transact(
+                    partial(self._mark_some, newer=notice, after=after)
+                )
+                total += marked
+                if not after:
+                    break
+        return total
+
+    def _mark_some(self, tx: Transaction, newer: Notice, after: str) -> tuple[int, str]:
+        """Mark some consents to older versions; return how many, and after which one to go on."""
+        same = {"tenant": newer.tenant, "notice_id": newer.notice_id, "notice_language": newer.language}
+        rows = tx.find(
+            Consent, equal=same, above={"consent_id": after}, order_by=("consent_id",), limit=BATCH
+        )
+        marked = sum(self._is_marked(tx, consent, newer) for consent in rows)
+        if len(rows) == BATCH:
+            return marked, rows[-1].consent_id
+        tx.put(replace(newer, is_spread=True))
+        return marked, ""
+
+    def _is_marked(self, tx: Transaction, consent: Consent, newer: Notice) -> bool:
+        """Mark a consent that stands, unless it was before; it goes on to permit what its text named."""
+        now = self.clock.now()
+        state = consent_state.state_at(consent.state, consent.expires_at, now)
+        stands = state in consent_state.STANDING
+        if not stands or consent.renew_at is not None or consent.notice_version >= newer.version:
+            return False
+        key = (consent.tenant, consent.notice_id, consent.notice_version, consent.notice_language)
+        shown = tx.get(Notice, *key)
+        if shown is None or not self.judge.calls_for_renewal(consent, shown, newer):
+            return False
+        tx.put(replace(consent, renew_at=now))
+        self.ledger.record(
+            tx, consent.tenant, "consent.renewal", None, con=consent.consent_id, ntc=newer.thing_id
+        )
+        return True
 
 
 def _in_state(tx: Transaction, state: str, after: str) -> list[StoredObject]:

@@ -27,6 +27,7 @@ ROLES: dict[str, frozenset[Role]] = {
     "NoticeService/ListNotices": _ALL,
     "ConsentService/RecordConsent": frozenset({_S, _P}),
     "ConsentService/WithdrawConsent": frozenset({_S, _P}),
+    "ConsentService/InvalidateConsent": frozenset({_P}),
     "ConsentService/GetConsent": frozenset({_S, _P}),
     "ConsentService/ListConsents": frozenset({_S, _P}),
     "ConsentService/GetReceipt": frozenset({_S, _P}),

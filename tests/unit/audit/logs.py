@@ -130,6 +130,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "log.keyrevoked": {"key": ["0a1b2c3d"], "from": 4, "rc": "KEY_STOLEN"},
     "log.disputed": {"why": "ahead", "wit": ["0a1b2c3d"], "size": 5, "known": 9},
+    "consent.invalidated": {"con": ID, "pur": "train"},
+    "consent.renewal": {"con": ID, "ntc": ID},
+    "object.kept": {"obj": ID, "cat": "output", "pur": "retain_output", "con": ID},
 }
 
 
