@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property, lru_cache
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -290,11 +290,49 @@ class Seat(Strict):
     calendar: Name
 
 
+Degree = Literal["none", "account", "reasonable", "reasonably_high"]
+
+
+class Identity(Rule):
+    """How sure one must be of who asks; a right may say otherwise.
+
+    `on_doubt`: the degree that may be asked for where there is reason to doubt.
+    """
+
+    level: Degree
+    on_doubt: Degree
+    methods: tuple[Line, ...] = ()
+    agent: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _doubt_asks_no_less(self) -> Identity:
+        degrees: tuple[str, ...] = get_args(Degree)
+        if degrees.index(self.on_doubt) < degrees.index(self.level):
+            raise ValueError("a doubt asks for no less than there was before")
+        return self
+
+
+class Answering(Rule):
+    """How requests are taken and answered under this law, whatever is asked for."""
+
+    form: Literal["any", "written"] = "any"
+    silence: Literal["breach", "refusal"] = "breach"
+    identity: Identity
+    extension_reasons: tuple[Name, ...] = ()
+    extension_states: tuple[Name, ...] = ()
+    fee: Literal["free", "free_twice_a_year", "minimal_and_announced", "reproduction_announced"]
+    fee_if: tuple[Name, ...] = ()
+    refusal_states: tuple[Name, ...] = ()
+    complaint_to: Line | None = None
+    keep_until_recourse_exhausted: bool = False
+
+
 class Right(Rule):
     """Is the right there, how is it answered, and what may be said against it."""
 
     available: Literal["legal", "house", "none"]
     event: Name | None = None
+    identity: Degree | None = None
     exemptions: tuple[Line, ...] = ()
     propagate_to: tuple[Line, ...] = ()
     notes: tuple[Line, ...] = ()
@@ -342,6 +380,18 @@ class Keep(Rule):
         return self
 
 
+ALWAYS_SAID = (
+    DsrKind.ACCESS,
+    DsrKind.ERASURE,
+    DsrKind.CORRECTION,
+    DsrKind.PORTABILITY,
+    DsrKind.RESTRICTION,
+    DsrKind.OPT_OUT,
+    DsrKind.WITHDRAWAL,
+)
+"""The rights of which every pack says whether they are there; of others a pack may be silent."""
+
+
 class PackRules(Strict):
     """The whole text of a pack."""
 
@@ -359,6 +409,7 @@ class PackRules(Strict):
     calendars: dict[Name, Calendar]
     clocks: dict[Name, Clock]
     events: dict[Name, Event]
+    answering: Answering | None = None
     rights: dict[DsrKind, Right]
     retention: tuple[Term, ...] = ()
     keep_at_erasure: tuple[Keep, ...] = ()
@@ -366,7 +417,7 @@ class PackRules(Strict):
     @model_validator(mode="after")
     def _is_whole(self) -> PackRules:
         _complete("purposes", set(Purpose), set(self.purposes))
-        _complete("rights", set(DsrKind), set(self.rights))
+        _complete("rights", set(ALWAYS_SAID), set(self.rights))
         self._check_references()
         self._check_cites()
         self._check_predicates()

@@ -226,8 +226,10 @@ class World:
         await self.flows.publish.run()
 
     async def carry_out(self, flows: compose.Flows | None = None) -> None:
-        """Carry out every erasure that is ready."""
+        """Carry out every approved request that is ready."""
         while await (flows or self.flows).erasure.run_one():
+            pass
+        while await (flows or self.flows).fulfilment.run_one():
             pass
 
     # what a test looks at

@@ -225,7 +225,7 @@ class Consents:
             receipt, doomed, withdrawn = None, [], []
             for consent in chosen:
                 if consent.withdrawn_at is None:
-                    receipt, bytes_of = self._withdraw(tx, caller, consent, channel)
+                    receipt, bytes_of = self.end(tx, caller, consent, channel)
                     doomed += bytes_of
                 withdrawn.append(tx.get(Consent, consent.consent_id) or consent)
             return withdrawn, receipt, doomed
@@ -246,15 +246,16 @@ class Consents:
         # The same purpose's superseded consents must not come back to life: all of them go.
         return tx.find(Consent, equal=_of_purpose(consent)) if consent.handle else [consent]
 
-    def _withdraw(
-        self, tx: Transaction, caller: Caller, consent: Consent, channel: str
+    def end(
+        self, tx: Transaction, caller: Caller | None, consent: Consent, channel: str
     ) -> tuple[Receipt, list[str]]:
+        """Withdraw one consent inside `tx`; whose bytes are to be removed next is returned, too."""
         now = self.clock.now()
         keep_until = self.judge.proof_term(consent.regimes, now)
         tx.put(replace(consent, withdrawn_at=now, withdrawn_via=channel, keep_until=keep_until))
         receipt = self.ledger.record(
             tx,
-            caller.tenant,
+            consent.tenant,
             "consent.withdrawn",
             caller,
             con=consent.consent_id,

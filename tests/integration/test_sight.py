@@ -38,6 +38,7 @@ LABELS = {
     "lethe_call_seconds": {"method", "le"},
     "lethe_calls_running": set(),
     "lethe_alarms": {"alarm"},
+    "lethe_requests_due": {"days"},
     "lethe_swept_objects": set(),
     "lethe_handshakes_begun": set(),
     "lethe_handshakes_without_call": set(),
