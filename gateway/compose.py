@@ -53,12 +53,14 @@ from gateway.flows.consent import Consents
 from gateway.flows.dsr import HELD_CLASSES, Dsrs
 from gateway.flows.erasure import Erasure
 from gateway.flows.fsck import Fsck
+from gateway.flows.fulfil import Fulfilment, MakePackage
 from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
 from gateway.flows.prune import Prune
 from gateway.flows.publish import Publish, alarm_of
 from gateway.flows.receipt import Receipts
+from gateway.flows.register import STEPS, Register
 from gateway.flows.release import Release
 from gateway.flows.restore import Restoring
 from gateway.flows.retention import Retention
@@ -157,6 +159,8 @@ class Flows:
     receipts: Receipts
     dsrs: Dsrs
     erasure: Erasure
+    fulfilment: Fulfilment
+    register: Register
     audit: Audit
     sequence: Sequence
     publish: Publish
@@ -199,10 +203,12 @@ def flows(
     alarm: Callable[..., None] = lambda _name, *_places: None,
     retiring: Mapping[str, tuple[Signer, ...]] | None = None,
     heard: Callable[[str, str, bool], None] = lambda _witness, _code, _is_new: None,
+    make_package: MakePackage | None = None,
 ) -> Flows:
     """Hand each flow the doors it needs and no others.
 
     `alarm` hears of what a person must look at, and where; `heard` what witnesses answer (`Publish`).
+    Without `make_package` no request for access or portability is taken.
     """
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
@@ -312,6 +318,7 @@ def flows(
             idempotency,
             clock,
             two_person=settings.access.two_person,
+            makes_packages=make_package is not None,
         ),
         erasure=Erasure(
             records,
@@ -329,6 +336,17 @@ def flows(
             absence=Absence(records, objects, keys, custody.cache, ledger),
             on_found=lambda *places: alarm("erasure_incomplete", *places),
         ),
+        fulfilment=Fulfilment(
+            records,
+            ledger,
+            objects,
+            packs,
+            clock,
+            lease=timedelta(seconds=jobs.lease_s),
+            judge=judge,
+            make_package=make_package,
+        ),
+        register=Register(records, packs, controllers, clock),
         audit=Audit(records, ledger, signers, policies, custody),
         sequence=Sequence(records, outside.lock, signers, clock, ledger, retiring or {}),
         publish=Publish(
@@ -414,7 +432,7 @@ def services(wired: Flows) -> Services:
             "lethe.v1.ConsentService": rpc.ConsentService(
                 wired.consents, wired.receipts, wired.audit, wired.upload.people
             ),
-            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.audit),
+            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.register, wired.audit),
             "lethe.v1.RetentionService": rpc.RetentionService(
                 wired.retention, wired.sweep, wired.upload.people
             ),
@@ -682,6 +700,9 @@ class Watch:
     answers: Counter = field(init=False)
     failing: Gauge = field(init=False)
     queue: Gauge = field(init=False)
+    due: Gauge = field(init=False)
+    pressing: int = 0
+    """How many requests were due today, or overdue, when they were last counted."""
 
     def __post_init__(self) -> None:
         """Register the metrics."""
@@ -701,6 +722,20 @@ class Watch:
             registry=self.registry,
         )
         self.queue = Gauge("lethe_swept_objects", "Objects the last sweep ended.", registry=self.registry)
+        self.due = Gauge(
+            "lethe_requests_due",
+            "Open requests of data subjects that are due within so many days, overdue ones included.",
+            ("days",),
+            registry=self.registry,
+        )
+
+    def count_due(self, left: Mapping[int, int]) -> None:
+        """Show how many open requests are due in so many days; more that are due today raise the alarm."""
+        for days, number in left.items():
+            self.due.labels(str(days)).set(number)
+        if left[STEPS[0]] > self.pressing:
+            self.alarm("request_due")
+        self.pressing = left[STEPS[0]]
 
     def alarm(self, name: str, *places: str) -> None:
         """Raise an alarm: counted, and one line in the log, or one for each place."""
@@ -816,6 +851,9 @@ def background(
                 "swept", expired=swept.expired, reaped=swept.reaped, orphans=swept.orphans
             )
 
+    async def watch_due() -> None:
+        watch.count_due(await wired.register.left())
+
     async def until_idle(run_one: Callable[[], Awaitable[bool]]) -> None:
         while await run_one():
             pass
@@ -834,6 +872,8 @@ def background(
         ("forget_failing", BACKEND_LOOK_S, wired.generate.settle),
         ("transient_failing", poll_s, wired.generate.tend),
         ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
+        ("fulfilment_failing", poll_s, lambda: until_idle(wired.fulfilment.run_one)),
+        ("due_watch_failing", settings.sweep.interval_s, watch_due),
     ]
     loops += [
         ("generate_failing", poll_s, lambda: until_idle(wired.generate.run_one))
