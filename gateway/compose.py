@@ -64,7 +64,7 @@ from gateway.flows.sequence import Sequence
 from gateway.flows.stamp import Stamp
 from gateway.flows.subject import Subjects
 from gateway.flows.suppress import Suppress
-from gateway.flows.sweep import Sweep
+from gateway.flows.sweep import Sweep, Swept
 from gateway.flows.upload import QUEUE, Upload, UploadLimits
 from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
@@ -759,14 +759,19 @@ def background(
     async def forget_keys() -> None:
         wired.upload.people.custody.cache.expire()
 
-    async def sweep() -> None:
-        swept = await wired.sweep.run()
-        await wired.rotation.retire()
+    def note(swept: Swept) -> None:
         watch.queue.set(swept.expired)
         if swept.expired or swept.reaped or swept.orphans:
             structlog.get_logger().info(
                 "swept", expired=swept.expired, reaped=swept.reaped, orphans=swept.orphans
             )
+
+    async def expire() -> None:
+        note(Swept(await wired.sweep.expire(), 0, 0))
+
+    async def sweep() -> None:
+        note(await wired.sweep.run())
+        await wired.rotation.retire()
 
     async def until_idle(run_one: Callable[[], Awaitable[bool]]) -> None:
         while await run_one():
@@ -776,7 +781,7 @@ def background(
     loops: list[tuple[str, float, Callable[[], Awaitable[object]]]] = [
         ("sequence_failing", settings.audit.sequence_interval_ms / 1000, wired.sequence.run),
         ("publish_failing", settings.audit.sequence_interval_ms / 1000, wired.publish.run),
-        ("expire_failing", min(EXPIRE_S, settings.sweep.interval_s), wired.sweep.expire),
+        ("expire_failing", min(EXPIRE_S, settings.sweep.interval_s), expire),
         ("sweep_failing", settings.sweep.interval_s, sweep),
         ("timestamp_failing", STAMP_LOOK_S, wired.stamp.run),
         ("prune_failing", settings.sweep.interval_s, wired.prune.run),

@@ -114,11 +114,13 @@ class Sweep:
             order_by=("expires_at",),
             limit=MOST_COUNTED,
         )
-        held = sum(
-            bool(standing(tx, tenant, row.handle, self.clock.now(), KeyClass.CONTENT))
-            for row in due
-            if row.state != "transient"
-        )
+        now = self.clock.now()
+        covered = {
+            hold.handle
+            for hold in tx.find(Hold, equal={"tenant": tenant})
+            if KeyClass.CONTENT in hold.classes and (hold.until is None or hold.until > now)
+        }
+        held = sum(row.handle in covered for row in due if row.state != "transient")
         owed = sum(tx.count(Debt, equal={"tenant": one, "retry_at": None}) for one in (tenant, ""))
         return Outlook(len(due), held, owed)
 
