@@ -495,7 +495,7 @@ def _same_purpose(log: Log, row: Row) -> Iterator[Finding]:
 
 
 def _in_term(log: Log, row: Row) -> Iterator[Finding]:
-    sealed = log.first("obj", row.event["obj"], "object.sealed")
+    sealed = log.first("obj", row.event["obj"], *_TAKEN)
     if sealed is not None and row.t > sealed.event["exp"] + SKEW_MS:
         yield Finding("broken", "released_late", f"its term ended at {sealed.event['exp']}")
 
@@ -569,11 +569,22 @@ def _backed_up(_log: Log, row: Row) -> Iterator[Finding]:
         yield Finding("broken", "backup_ahead", "the backup holds more of the log than there was")
 
 
+def _disputed(_log: Log, row: Row) -> Iterator[Finding]:
+    if row.event["size"] > row.index:
+        yield Finding("broken", "disputed_ahead", "the disputed head is larger than the log was")
+
+
+def _revoked_behind(_log: Log, row: Row) -> Iterator[Finding]:
+    if row.event["from"] > row.index:
+        yield Finding("broken", "revoked_ahead", "a key is revoked at a size that was not there yet")
+
+
 def _pruned_behind(_log: Log, row: Row) -> Iterator[Finding]:
     if row.event["to"] > row.index:
         yield Finding("broken", "pruned_ahead", "entries are gone that were not there yet")
 
 
+_TAKEN = ("object.sealed", "object.transient")
 _INVALID = "consent.invalidated"
 _DSR_OVER = ("dsr.refused", "dsr.cancelled")
 _NAMES_NOBODY = "nothing to replay: the leaf names no thing, so that it cannot be tied to anybody"
@@ -655,6 +666,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "export.created": Rule("what was exported is within the log of that time", (_within_size,)),
+        "forget.ended": Rule(
+            "a backend is asked to forget for an erasure that was approved",
+            (needs("dsr", "dsr.approved", rule="not_approved"),),
+        ),
         "hold.placed": Rule(
             "a hold is placed once, for a request only if that was received",
             (
@@ -670,7 +685,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "image.scrubbed": Rule(
-            "a picture is scrubbed once, before it is sealed",
+            "a picture is scrubbed once, before it is sealed or held in memory",
             (
                 once("obj", "image.scrubbed", rule="scrubbed_twice"),
                 never("obj", "object.destroyed", rule="scrubbed_destroyed"),
@@ -689,7 +704,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("job", "job.created", rule="job_twice"),
                 _permitted,
                 _same_purpose,
-                needs("obj", "object.sealed", rule="picture_unknown"),
+                needs("obj", *_TAKEN, rule="picture_unknown"),
                 never("obj", "object.destroyed", rule="picture_destroyed"),
             ),
             "accepted_with_permission",
@@ -732,12 +747,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "a job succeeds once, after it was forwarded, not once it was told to stop; its result is sealed",
             (
                 needs("job", "job.dispatched", rule="not_forwarded"),
-                needs("obj", "object.sealed", rule="result_unknown"),
+                needs("obj", *_TAKEN, rule="result_unknown"),
                 never("job", "job.stopping", rule="succeeded_after_stop"),
                 once("job", *_ENDS, "job.deleted", rule="job_over"),
             ),
         ),
         "key.rotated": Rule("nothing to replay: keys are not in the log; that they were rotated is"),
+        "log.disputed": Rule("what was disputed is a head of the log of that time", (_disputed,)),
+        "log.keyrevoked": Rule("a key is revoked at a size that the log had reached", (_revoked_behind,)),
         "log.pruned": Rule("only entries before it are gone", (_pruned_behind,)),
         "log.rekeyed": Rule("nothing to replay: the checkpoints' signatures show which keys signed"),
         "notice.published": Rule(
@@ -747,7 +764,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "object.destroyed": Rule(
             "an object is destroyed once, after it was sealed",
             (
-                needs("obj", "object.sealed", rule="object_unknown", cat="cat"),
+                needs("obj", *_TAKEN, rule="object_unknown", cat="cat"),
                 once("obj", "object.destroyed", rule="destroyed_twice"),
             ),
         ),
@@ -779,11 +796,24 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "object.sealed": Rule(
             "an object is sealed once, scrubbed before, and destroyed by its promised moment unless held",
             (
-                once("obj", "object.sealed", rule="sealed_twice"),
+                once("obj", *_TAKEN, rule="sealed_twice"),
                 needs("obj", "image.scrubbed", rule="not_scrubbed"),
                 _destroyed_in_time,
             ),
             "destroyed_in_time",
+        ),
+        "object.transient": Rule(
+            "a picture is in memory once, never stored, scrubbed before, and gone by its promised moment",
+            (
+                once("obj", *_TAKEN, rule="sealed_twice"),
+                needs("obj", "image.scrubbed", rule="not_scrubbed"),
+                _destroyed_in_time,
+            ),
+            "destroyed_in_time",
+        ),
+        "object.stuck": Rule(
+            "bytes are given up only once their key is destroyed",
+            (needs("obj", "object.destroyed", rule="stuck_alive"),),
         ),
         "payload.erased": Rule(
             "no more payloads are erased by it than it says, nor fewer", (_payloads_counted,)
@@ -810,6 +840,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
             "released_with_permission",
         ),
+        "retention.swept": Rule("nothing to replay: what a sweep destroys has leaves of its own"),
         "signal.recorded": Rule(_NAMES_NOBODY),
         "subject.blocked": Rule(
             "a subject is blocked for an erasure that was approved",

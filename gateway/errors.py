@@ -246,6 +246,12 @@ class StateConflict(LetheError):
     reason = "STATE_CONFLICT"
 
 
+class ZeroRetention(LetheError):
+    """This controller keeps no picture: only `Generate` takes one, and gives the result back at once."""
+
+    reason = "ZERO_RETENTION"
+
+
 class InputLost(LetheError):
     """The job's input is gone, so the job cannot be finished."""
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from policy.applicability import applicable
-from policy.consent import HOUSE, is_by_guardian, is_of_age, strength
+from policy.compiled import ready
+from policy.consent import HOUSE, is_by_guardian, stands_alone, strength, utc_day
 from policy.facts import Consent, Facts
 from policy.pack import ConsentNeed, MinorRule, Pack, PurposeRule, Rule
 from policy.terms import ConsentForm
@@ -43,6 +44,9 @@ def lacks(
     """
     found: list[Lack] = []
     for pack in applicable(facts, packs):
+        scope = ready(pack).scope
+        if scope is not None and not scope(facts):
+            continue
         rule = pack.rules.purposes[facts.purpose]
         found += _of_grounds(pack, rule, facts, consent)
         found += _of_house(pack, rule, facts, consent)
@@ -67,7 +71,7 @@ def _short_of(pack: Pack, rule: Rule, need: ConsentNeed, facts: Facts, consent: 
     for name in need.must_have:
         if not getattr(consent, name):
             yield Lack(name, need.weak, pack.id, cited)
-    if need.separate and not (consent.separate or consent.presented_separately):
+    if need.separate and not stands_alone(consent):
         yield Lack("separate", need.bundled, pack.id, cited)
     if need.conditioning == "never" and consent.condition_of_service:
         yield Lack("condition_of_service", need.conditioned, pack.id, cited)
@@ -80,8 +84,10 @@ def _of_house(pack: Pack, rule: PurposeRule, facts: Facts, consent: Consent) -> 
 
 
 def _of_minors(pack: Pack, facts: Facts, consent: Consent, *, has_guardian: bool) -> Iterable[Lack]:
-    for rule in pack.rules.minors:
-        if facts.purpose not in rule.purposes or not rule.in_force(facts.at) or not is_of_age(rule, facts):
+    day = utc_day(facts.at)
+    for minor in ready(pack).minors:
+        rule = minor.rule
+        if facts.purpose not in rule.purposes or not minor.window.holds(day) or not minor.binds(facts):
             continue
         for field in _young(rule, consent, has_guardian=has_guardian):
             yield Lack(field, rule.deny, pack.id, pack.cited(rule.cite))
@@ -96,3 +102,5 @@ def _young(rule: MinorRule, consent: Consent, *, has_guardian: bool) -> Iterable
         yield "form"
     if rule.two_step and not consent.two_step_confirmed:
         yield "two_step_confirmed"
+    if rule.separate and not stands_alone(consent):
+        yield "separate"

@@ -74,10 +74,10 @@ class PlainScrubber:
     def __init__(self) -> None:
         self.is_down = False
 
-    async def scrub(self, data: bytes) -> Scrubbed:
+    async def scrub(self, data: bytes | bytearray) -> Scrubbed:
         if self.is_down:
             raise ScrubberUnavailable
-        return scrub(data, Limits())
+        return scrub(bytes(data), Limits())
 
 
 FAULTS: dict[str, Callable[[], Exception]] = {
@@ -196,6 +196,13 @@ class World:
 
     async def upload(self, subject: str, request_id: str = "", image: bytes = PORTRAIT) -> Accepted:
         return await self.flows.upload.run(APP, order(subject, request_id=request_id), chunks(image))
+
+    def keep_nothing(self) -> None:
+        """Configure the tenant so that no picture is stored, and start a new process."""
+        tenants = self.settings.tenants
+        changed = {**tenants, TENANT: tenants[TENANT].model_copy(update={"zero_retention": True})}
+        self.settings = self.settings.model_copy(update={"tenants": changed})
+        self.flows = self.process()
 
     async def work(self, flows: compose.Flows | None = None) -> None:
         """Work on jobs until none is ready."""

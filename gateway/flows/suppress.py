@@ -16,6 +16,7 @@ from gateway.errors import AuditUnavailable
 from gateway.holdings import Holdings
 from gateway.judge import Judge
 from gateway.ledger import Ledger
+from gateway.logkeys import log_keys, read_book
 from gateway.logs import grow, leaves
 from gateway.objects import destroy_object, drop_row
 from gateway.ports.backup import Survivors
@@ -25,6 +26,7 @@ from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
+    STANDING,
     Consent,
     Dsr,
     Hold,
@@ -235,14 +237,14 @@ class Suppress:
             return self._expire(tx, event)
         if ty == "object.destroyed":
             stored = tx.get(StoredObject, event["obj"])
-            if stored is not None and stored.state in {"live", "held"}:
+            if stored is not None and stored.state in STANDING:
                 tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
                 return ("nobj",)
         if ty == "object.kept":
             stored = tx.get(StoredObject, event["obj"])
             if stored is not None:
                 tx.put(replace(stored, kept_for=event["pur"]))
-        if ty == "object.sealed":
+        if ty in {"object.sealed", "object.transient"}:
             is_lost = event["obj"] not in ahead.destroyed and tx.get(StoredObject, event["obj"]) is None
             return self._write_off(tx, tenant, event) if is_lost else ()
         if ty.startswith("job."):
@@ -253,10 +255,22 @@ class Suppress:
             hold = tx.get(Hold, event["hld"])
             if hold is not None:
                 tx.remove(hold)
+        if ty == "log.keyrevoked":
+            self._revoke(tx, self.ledger.origins[tenant], event)
         if ty == "payload.expired":
             held = {"log": self.ledger.origins[tenant], "month": event["month"], "erased_by": ""}
             tx.change(SealedPayload, equal=held, to={"handle": None, "blob": b"", "erased_by": event["id"]})
         return ()
+
+    @staticmethod
+    def _revoke(tx: Transaction, origin: str, event: Mapping[str, Any]) -> None:
+        """Believe a stolen key as little as before; one that the book lacks is the sequencer's to refuse."""
+        row = log_keys(tx, origin)
+        book = read_book(row)
+        for key in book.keys:
+            if key.verifier.key_id.hex() in event["key"]:
+                book = book.revoked(key.verifier, event["from"])
+        tx.put(replace(row, text=book.text()))
 
     def _write_off(self, tx: Transaction, tenant: str, event: Mapping[str, Any]) -> Iterable[str]:
         """Log that an object is lost: its row is gone, and with it the key, so nothing opens its bytes."""

@@ -155,7 +155,8 @@ class StoredObject(Record):
     """A sealed object.  `wrapped_dek` is empty once its key is destroyed; the bytes follow.
 
     `state` is `live`, `held` (its term is over, or it was to go, and a legal hold
-    stops that: it is kept and not used) or `destroyed` (key gone, bytes still to be reaped).
+    stops that: it is kept and not used), `destroyed` (key gone, bytes still to be reaped)
+    or `transient` (never sealed: its bytes are in memory only, see `gateway.transient`).
     `purpose` is what it was sealed for; `kept_for` the one it is kept for since that ended.
     """
 
@@ -264,6 +265,25 @@ class Hold(Record):
     classes: tuple[str, ...]
     until: datetime | None
     placed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Debt(Record):
+    """Work on one thing that failed, or is still to be done; it names the thing and nobody.
+
+    `kind` and `item` say what (`gateway.debts`), `about` the request (a dsr's id) for which
+    it is done, or nothing.  `tries` failed so far, the last with the reason `code`; it is
+    tried again from `retry_at` on, or set aside where that is None.
+    """
+
+    kind: str
+    item: str
+    tenant: str
+    about: str
+    tries: int
+    code: str
+    since: datetime
+    retry_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,6 +442,10 @@ class Restore(Record):
     logs: Mapping[str, Any]
     settled: Mapping[str, Any]
     counts: Mapping[str, Any]
+
+
+STANDING = ("live", "held", "transient")
+"""The states of a `StoredObject` that is there."""
 
 
 class Duplicate(Exception):

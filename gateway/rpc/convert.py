@@ -28,7 +28,7 @@ from gateway.holdings import Held
 from gateway.ledger import Receipt
 from gateway.people import Guardian, Profile
 from gateway.ports.inference import BackendFacts
-from gateway.ports.records import Consent, Dsr, Hold, Job, Leaf, Notice, StoredObject, Subject
+from gateway.ports.records import Consent, Debt, Dsr, Hold, Job, Leaf, Notice, StoredObject, Subject
 from policy.consent import Decision
 from policy.consent_state import state_at
 from policy.retention import Line
@@ -226,6 +226,19 @@ def hold(record: Hold, subject_id: str) -> retention_pb2.Hold:
         create_time=stamp(record.placed_at),
         retain_until_time=stamp(record.until) if record.until else None,
         key_classes=record.classes,
+    )
+
+
+def debt(record: Debt) -> retention_pb2.Debt:
+    """Return what is owed."""
+    return retention_pb2.Debt(
+        kind=retention_pb2.Debt.Kind.Value(f"KIND_{record.kind.upper()}"),
+        item=record.item,
+        dsr=f"dsrs/{record.about}" if record.about else "",
+        tries=record.tries,
+        reason=record.code,
+        create_time=stamp(record.since),
+        retry_time=stamp(record.retry_at) if record.retry_at else None,
     )
 
 

@@ -49,6 +49,8 @@ ROLES: dict[str, frozenset[Role]] = {
     "RetentionService/PlaceHold": frozenset({_P}),
     "RetentionService/ReleaseHold": frozenset({_P}),
     "RetentionService/ListHolds": frozenset({_P, _A}),
+    "RetentionService/Sweep": frozenset({_P}),
+    "RetentionService/ListDebts": frozenset({_P, _A}),
     "PolicyService/Decide": _ALL,
     "PolicyService/ComputeClock": _ALL,
     "PolicyService/ListPacks": _ALL,

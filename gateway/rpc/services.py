@@ -29,6 +29,7 @@ from gateway.flows.receipt import MEDIA_TYPE, Receipts
 from gateway.flows.retention import HoldDraft, Retention
 from gateway.flows.rotation import Rotation
 from gateway.flows.subject import Subjects
+from gateway.flows.sweep import Sweep
 from gateway.judge import ControllerFacts
 from gateway.people import People
 from gateway.ports.inference import BackendFacts
@@ -71,8 +72,12 @@ class SubjectService:
         self, request: subject_pb2.ListStoredDataRequest, _context: object
     ) -> subject_pb2.ListStoredDataResponse:
         """List what is held of a subject."""
-        held = await self.subjects.stored_data(caller(), convert.bare(request.subject))
-        return subject_pb2.ListStoredDataResponse(items=[convert.stored_data(item) for item in held])
+        page = await self.subjects.stored_data(
+            caller(), convert.bare(request.subject), request.page_size, request.page_token
+        )
+        return subject_pb2.ListStoredDataResponse(
+            items=[convert.stored_data(item) for item in page.items], next_page_token=page.next_token
+        )
 
     async def DeleteObject(
         self, request: subject_pb2.DeleteObjectRequest, _context: object
@@ -336,9 +341,10 @@ class DsrService:
 
 @dataclass(frozen=True, slots=True)
 class RetentionService:
-    """Terms and legal holds on the wire."""
+    """Terms, legal holds and the sweeper on the wire."""
 
     retention: Retention
+    sweep: Sweep
     people: People
 
     async def GetSchedule(
@@ -381,7 +387,7 @@ class RetentionService:
         self, request: retention_pb2.ReleaseHoldRequest, _context: object
     ) -> retention_pb2.ReleaseHoldResponse:
         """Release a hold."""
-        receipt = await self.retention.release(caller(), convert.bare(request.name))
+        receipt = await self.retention.release(caller(), convert.bare(request.name), request.reason_code)
         return retention_pb2.ReleaseHoldResponse(receipt=convert.receipt(receipt))
 
     async def ListHolds(
@@ -393,6 +399,31 @@ class RetentionService:
         return retention_pb2.ListHoldsResponse(
             holds=[convert.hold(hold, names.get(hold.handle, "")) for hold in page.items],
             next_page_token=page.next_token,
+        )
+
+    async def Sweep(
+        self, request: retention_pb2.SweepRequest, _context: object
+    ) -> retention_pb2.SweepResponse:
+        """Sweep now, or say what a sweep would find."""
+        receipt = None
+        if request.validate_only:
+            found = await self.sweep.outlook(caller())
+        else:
+            found, receipt = await self.sweep.run_for(caller(), request.reason_code)
+        return retention_pb2.SweepResponse(
+            due_objects=found.due,
+            held_objects=found.held,
+            debts=found.owed,
+            receipt=convert.receipt(receipt),
+        )
+
+    async def ListDebts(
+        self, request: retention_pb2.ListDebtsRequest, _context: object
+    ) -> retention_pb2.ListDebtsResponse:
+        """List what is owed."""
+        page = await self.retention.debts(caller(), request.page_size, request.page_token)
+        return retention_pb2.ListDebtsResponse(
+            debts=[convert.debt(debt) for debt in page.items], next_page_token=page.next_token
         )
 
 
@@ -524,7 +555,9 @@ class KeyService_:  # noqa: N801 - the port has the plain name
         self, request: key_pb2.RotateKeysRequest, _context: object
     ) -> key_pb2.RotateKeysResponse:
         """Wrap the tenant's subject keys anew."""
-        moved, receipt = await self.rotation.rotate(caller(), rehearse=request.validate_only)
+        moved, receipt = await self.rotation.rotate(
+            caller(), rehearse=request.validate_only, reason_code=request.reason_code
+        )
         return key_pb2.RotateKeysResponse(rewrapped_keys=moved, receipt=convert.receipt(receipt))
 
     async def GetKeyStatus(

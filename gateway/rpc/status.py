@@ -43,6 +43,7 @@ CODES: dict[type[errors.LetheError], grpc.StatusCode] = {
     errors.PromptRejected: grpc.StatusCode.INVALID_ARGUMENT,
     errors.StateConflict: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InputLost: grpc.StatusCode.DATA_LOSS,
+    errors.ZeroRetention: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 RETRY_AFTER_S: dict[type[errors.LetheError], int] = {

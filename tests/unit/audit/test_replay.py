@@ -255,6 +255,17 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
         ("export.created", "export_bounds"),
     ),
     (after("notice.published", {"ty": "log.pruned", "to": 256}), ("log.pruned", "pruned_ahead")),
+    (
+        after(
+            "notice.published",
+            {"ty": "log.keyrevoked", "key": ["0a1b2c3d"], "from": 256, "rc": "KEY_STOLEN"},
+        ),
+        ("log.keyrevoked", "revoked_ahead"),
+    ),
+    (
+        after("notice.published", {"ty": "log.disputed", "why": "root", "wit": [], "size": 256}),
+        ("log.disputed", "disputed_ahead"),
+    ),
     (held(HELD[0], HELD[0]), ("hold.placed", "hold_twice")),
     (held({**HELD[0], "dsr": OBJ}), ("hold.placed", "request_unknown")),
     (held(HELD[1]), ("object.held", "hold_unknown")),
