@@ -5,6 +5,7 @@ Secrets are file paths, never values.  Unknown keys are refused.
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -52,10 +53,16 @@ class Listen(Section):
 
 
 class RecordsSection(Section):
-    """The database: `sqlite:///ABSOLUTE/PATH` or `postgresql://…`; the password may stand in a file."""
+    """The database: `sqlite:///ABSOLUTE/PATH` or `postgresql://…`; the password may stand in a file.
+
+    Where less is free beside a SQLite file than its own size and `reserve_bytes`, nothing new is
+    begun; erasures, withdrawals and the log go on.  0 switches that off.  The disk of PostgreSQL is
+    its operator's to watch.
+    """
 
     url: str
     password_file: Path | None = None
+    reserve_bytes: Annotated[int, Field(ge=0)] = 64 << 20
 
 
 class S3Section(Section):
@@ -304,6 +311,12 @@ class AccessSection(Section):
     two_person: bool = True
 
 
+class PolicySection(Section):
+    """Where the operator's own packs lie: every `*.yaml` in the folder, beside those that come with this."""
+
+    packs_dir: Path | None = None
+
+
 class Settings(BaseSettings):
     """Everything the gateway is told from outside."""
 
@@ -329,6 +342,7 @@ class Settings(BaseSettings):
     telemetry: TelemetrySection = TelemetrySection()
     access: AccessSection = AccessSection()
     backup: BackupSection = BackupSection()
+    policy: PolicySection = PolicySection()
 
     @classmethod
     def settings_customise_sources(
@@ -380,6 +394,11 @@ def load(path: Path) -> Settings:
 
 
 def _check(settings: Settings) -> None:
+    for name in os.environ:
+        # The schema refuses what is unknown below a section; an unknown section it would pass over.
+        start, _, rest = name.lower().partition("__")
+        if start == "lethe" and rest.partition("__")[0] not in Settings.model_fields:
+            raise ConfigInvalid(f"{name}: there is no such section")
     if settings.audit.timestamps is not None and find_spec("rfc3161_client") is None:
         raise ConfigInvalid("audit.timestamps needs the extra `timestamp`: pip install 'lethe[timestamp]'")
     identities = [caller.identity for caller in settings.callers]

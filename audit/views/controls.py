@@ -32,7 +32,15 @@ class Control:
     see: tuple[str, ...] = ()
 
 
-_DSR = ("dsr.received", "dsr.approved", "dsr.refused", "dsr.cancelled")
+_DSR = (
+    "dsr.received",
+    "dsr.verified",
+    "dsr.extended",
+    "dsr.approved",
+    "dsr.fulfilled",
+    "dsr.refused",
+    "dsr.cancelled",
+)
 _JOBS = ("job.created", "job.dispatched", "job.succeeded", "job.failed", "job.stopping", "job.cancelled")
 
 CONTROLS = (
@@ -50,8 +58,10 @@ CONTROLS = (
             "export.created",
             "backup.created",
             "backup.restored",
+            "log.disputed",
             "log.pruned",
             "log.rekeyed",
+            "log.keyrevoked",
         ),
         ("decisions",),
     ),
@@ -84,7 +94,16 @@ CONTROLS = (
         "Conditions for consent",
         "Be able to demonstrate consent (7(1)); let it be withdrawn at any time, as easily as it was given "
         "(7(3)).",
-        ("notice.published", "consent.recorded", "consent.withdrawn", "signal.recorded", "decision.made"),
+        (
+            "notice.published",
+            "consent.recorded",
+            "consent.renewal",
+            "consent.withdrawn",
+            "consent.invalidated",
+            "object.kept",
+            "signal.recorded",
+            "decision.made",
+        ),
         ("consents",),
     ),
     Control(
@@ -179,7 +198,9 @@ CONTROLS = (
             "object.stuck",
             "audit.read",
             "key.rotated",
+            "log.disputed",
             "log.rekeyed",
+            "log.keyrevoked",
             "log.pruned",
         ),
         ("refusals",),
@@ -225,12 +246,17 @@ SAID: Mapping[str, str] = MappingProxyType(
         "backup.created": "A backup of records and objects was made",
         "backup.restored": "A backup was restored, and whatever had ended since was ended again",
         "consent.recorded": "A consent was given",
+        "consent.invalidated": "A consent was found never to have been valid",
+        "consent.renewal": "A consent is to be asked for anew, as its notice has changed",
         "consent.withdrawn": "A consent was withdrawn",
         "decision.made": "The rule books permitted or denied a step",
         "dsr.approved": "A request of a data subject was approved",
         "dsr.cancelled": "A request was cancelled by its maker",
+        "dsr.extended": "The time for an answer to a request was extended, with a reason",
+        "dsr.fulfilled": "A request of a data subject was answered",
         "dsr.received": "A request of a data subject arrived; its clock runs",
         "dsr.refused": "A request was refused, with a reason",
+        "dsr.verified": "It was checked who makes a request",
         "erasure.incomplete": "After an erasure something was found that should be gone; no certificate yet",
         "export.created": "An export of this log was made",
         "forget.ended": "After an erasure a backend confirmed that it forgot, or is not asked any more",
@@ -245,12 +271,15 @@ SAID: Mapping[str, str] = MappingProxyType(
         "job.stopping": "A job is being stopped",
         "job.succeeded": "A job succeeded",
         "key.rotated": "Subject keys were wrapped anew, and the keys that wrapped them destroyed",
+        "log.disputed": "A witness disputed the log's head, or answered with a false cosignature",
+        "log.keyrevoked": "A retired signing key of the log is not believed any more from a size on",
         "log.pruned": "Old entries of the log are not kept any more; their hashes are",
         "log.rekeyed": "The log's signing keys changed",
         "notice.published": "A privacy notice was published",
         "object.destroyed": "An object's key and bytes were destroyed",
         "object.freed": "No hold stops an object's destruction any more",
         "object.held": "A legal hold stopped an object's destruction",
+        "object.kept": "An object is kept by another consent than the one that ended",
         "object.sealed": "An object was encrypted and stored until a stated instant",
         "object.stuck": "The bytes of a destroyed object could not be removed; nothing opens them",
         "object.transient": "A picture was in memory only, until a stated instant at the latest",

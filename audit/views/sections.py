@@ -23,7 +23,7 @@ _TERMS: Mapping[str, str] = {
 }
 _ANSWERS = {
     "subject.erased": "erased",
-    "dsr.approved": "approved",
+    "dsr.fulfilled": "answered",
     "dsr.refused": "refused",
     "dsr.cancelled": "cancelled",
 }
@@ -194,6 +194,8 @@ def _consents(told: Told) -> str:
         ("given", "consent.recorded"),
         ("withdrawn by the person", "consent.withdrawn/meth=api"),
         ("withdrawn by an erasure", "consent.withdrawn/meth=erasure"),
+        ("found invalid", "consent.invalidated"),
+        ("to be asked for anew", "consent.renewal"),
         ("given here, neither withdrawn nor past its term", "consents.standing"),
     ]
     return (
@@ -388,6 +390,7 @@ def _refusals(told: Told) -> str:
         + _values(told, "Calls refused, by method", "Method", "access.refused/mthd")
         + _values(told, "Uploads refused, by reason", "Reason", "upload.refused/rc")
         + _values(told, "Jobs failed, by reason", "Reason", "job.failed/rc")
+        + _values(told, "Heads disputed by a witness, by what it says", "Says", "log.disputed/why")
     )
 
 

@@ -484,16 +484,19 @@ class Generate:
     async def _finish(self, job: Job, result: Result, *, is_transient: bool) -> None:
         """Scrub and seal the result; in one commit keep it and destroy the original's key.
 
+        Policy is asked before anything looks at it: what comes late is dropped unread.
         A transient one is not sealed: it waits in memory for the call that made the job.
         """
-        clean = await self._scrub_output(result)
         case = await self._case(job)
         now = case.at
 
         def until(tx: Transaction) -> datetime:
+            self._standing(tx, job)
             verdict = self._permitted(tx, job, case)
             return self.judge.term(verdict, "output", now, self.limits.output_ttl)
 
+        expires_at = await self.records.transact(until)
+        clean = await self._scrub_output(result)
         draft = Draft(
             tenant=job.tenant,
             handle=job.handle,
@@ -504,7 +507,7 @@ class Generate:
             width=clean.width,
             height=clean.height,
             image=clean.data,
-            expires_at=await self.records.transact(until),
+            expires_at=expires_at,
         )
         if is_transient:
             sealed = transient(draft, self.random(16).hex(), now, self.limits.transient_ttl)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from gateway.caller import Caller
@@ -112,12 +112,14 @@ class Release:
         if job is None or job.tenant != caller.tenant:
             raise NotFound
         now = self.clock.now()
-        verdict = self.judge.decide(tx, caller.tenant, job.handle, case)
+        stored = tx.get(StoredObject, job.result_object)
+        # What it was made for may have ended, and another consent keep it (`gateway.withdrawal`).
+        asked = replace(case, purpose=stored.basis if stored is not None else case.purpose)
+        verdict = self.judge.decide(tx, caller.tenant, job.handle, asked)
         if not verdict.allowed:
             raise self.judge.refusal(verdict)
         if job.state != "succeeded":
             raise StateConflict("the job has no result", detail=job.state)
-        stored = tx.get(StoredObject, job.result_object)
         if stored is None or stored.state not in {"live", "transient"} or stored.expires_at <= now:
             raise ObjectExpired
         return stored

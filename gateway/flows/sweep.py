@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 
@@ -10,6 +10,7 @@ from gateway.caller import Caller
 from gateway.debts import EPOCH, OBJECT, UNCLAIMED, Debts, take_up
 from gateway.errors import LetheError, MessageInvalid
 from gateway.holds import end_hold, standing
+from gateway.judge import Judge
 from gateway.ledger import Ledger, Receipt
 from gateway.objects import destroy_object, destroy_objects, drop_row, end_queued
 from gateway.ports.clock import Clock
@@ -24,17 +25,22 @@ from gateway.ports.records import (
     Dsr,
     Hold,
     Job,
+    Notice,
     Records,
     Remembered,
     SealedPayload,
     StoredObject,
+    Subject,
     SubjectKey,
     Transaction,
 )
 from gateway.vault.custody import OPEN_TERM
+from policy import consent_state
 from policy.terms import KeyClass
 
 BATCH = 100
+STRAYS = 500
+"""So many keys a sweep are looked at for strays."""
 EXPIRE_BATCH = 250
 MOST_COUNTED = 10_000
 
@@ -73,7 +79,10 @@ class Sweep:
     clock: Clock
     orphan_grace: timedelta
     keys: KeyService
+    judge: Judge
     debts: Debts
+    looked_to: list[str] = field(default_factory=lambda: [""])
+    """Up to which key strays were looked for in this round."""
 
     async def run(self) -> Swept:
         """Sweep once.  A step that fails does not keep the others from their work.
@@ -89,6 +98,8 @@ class Sweep:
             self._reap_orphans,
             self._forget_all,
             self._end_payloads,
+            self._drop_strays,
+            self._mark_renewals,
         )
         for step in steps:
             try:
@@ -392,6 +403,65 @@ class Sweep:
             tx.change(SealedPayload, equal=held, to={"handle": None, "blob": b"", "erased_by": by.event_id})
         return number
 
+    async def _drop_strays(self) -> int:
+        """Drop keys that were made for somebody while their erasure ended.
+
+        Whoever makes a key looks at the fence afterwards and takes it back.  Who is killed
+        between leaves a key that seals nothing, under the handle of a person who is gone.
+        In each sweep a page of the keys is looked at, and the key service asked of those that
+        belong to no subject; beside strays that is the staff.
+        """
+        page = await self.records.transact(partial(_some_keys, after=self.looked_to[0]))
+        self.looked_to[0] = page[-1].key_id if len(page) == STRAYS else ""
+        edge = self.clock.now() - self.orphan_grace
+        old = [key for key in page if key.handle and key.created_at <= edge]
+        strays = await self.records.transact(partial(_of_nobody, keys=old)) if old else []
+        fenced = [key for key in strays if await self.keys.is_fenced(key.handle or "")]
+        return await self.records.transact(partial(_drop, keys=fenced)) if fenced else 0
+
+    async def _mark_renewals(self) -> int:
+        """Mark the consents that are to be asked for anew, because their notice has a new version."""
+        total = 0
+        for notice in await self.records.transact(lambda tx: tx.find(Notice, equal={"is_spread": False})):
+            after = ""
+            while True:
+                marked, after = await self.records.transact(
+                    partial(self._mark_some, newer=notice, after=after)
+                )
+                total += marked
+                if not after:
+                    break
+        return total
+
+    def _mark_some(self, tx: Transaction, newer: Notice, after: str) -> tuple[int, str]:
+        """Mark some consents to older versions; return how many, and after which one to go on."""
+        same = {"tenant": newer.tenant, "notice_id": newer.notice_id, "notice_language": newer.language}
+        rows = tx.find(
+            Consent, equal=same, above={"consent_id": after}, order_by=("consent_id",), limit=BATCH
+        )
+        marked = sum(self._is_marked(tx, consent, newer) for consent in rows)
+        if len(rows) == BATCH:
+            return marked, rows[-1].consent_id
+        tx.put(replace(newer, is_spread=True))
+        return marked, ""
+
+    def _is_marked(self, tx: Transaction, consent: Consent, newer: Notice) -> bool:
+        """Mark a consent that stands, unless it was before; it goes on to permit what its text named."""
+        now = self.clock.now()
+        state = consent_state.state_at(consent.state, consent.expires_at, now)
+        stands = state in consent_state.STANDING
+        if not stands or consent.renew_at is not None or consent.notice_version >= newer.version:
+            return False
+        key = (consent.tenant, consent.notice_id, consent.notice_version, consent.notice_language)
+        shown = tx.get(Notice, *key)
+        if shown is None or not self.judge.calls_for_renewal(consent, shown, newer):
+            return False
+        tx.put(replace(consent, renew_at=now))
+        self.ledger.record(
+            tx, consent.tenant, "consent.renewal", None, con=consent.consent_id, ntc=newer.thing_id
+        )
+        return True
+
 
 def _in_state(tx: Transaction, state: str, after: str) -> list[StoredObject]:
     return tx.find(
@@ -410,3 +480,29 @@ def _drop_rows(tx: Transaction, object_ids: list[str]) -> None:
 
 def _claimed(tx: Transaction, object_ids: list[str]) -> set[str]:
     return {stored.object_id for stored in tx.find(StoredObject, among={"object_id": object_ids})}
+
+
+def _some_keys(tx: Transaction, after: str) -> list[SubjectKey]:
+    return tx.find(SubjectKey, above={"key_id": after}, order_by=("key_id",), limit=STRAYS)
+
+
+def _of_nobody(tx: Transaction, keys: list[SubjectKey]) -> list[SubjectKey]:
+    """Return the keys whose handle is no subject's."""
+    known: set[tuple[str, str]] = set()
+    for tenant in sorted({key.tenant for key in keys}):
+        handles = sorted({key.handle for key in keys if key.tenant == tenant and key.handle})
+        rows = tx.find(Subject, equal={"tenant": tenant}, among={"handle": handles})
+        known |= {(tenant, row.handle) for row in rows}
+    return [key for key in keys if (key.tenant, key.handle) not in known]
+
+
+def _drop(tx: Transaction, keys: list[SubjectKey]) -> int:
+    """Remove the keys that still are what they were, unless a request is to note their epochs first."""
+    strays = [
+        key
+        for key in _of_nobody(tx, keys)
+        if tx.get(SubjectKey, key.key_id) == key
+        and not tx.count(Dsr, equal={"tenant": key.tenant, "handle": key.handle})
+    ]
+    tx.remove(*strays)
+    return len(strays)

@@ -11,12 +11,14 @@ from lethe.v1 import generation_pb2 as pb
 
 from gateway.caller import Caller
 from gateway.errors import ImageRejected, InputLost, JobCancelled, MessageInvalid, StateConflict
+from gateway.flows.consent import Consents
 from gateway.flows.job import Jobs
 from gateway.flows.release import Release
 from gateway.flows.upload import Accepted, JobOrder, Upload
 from gateway.ports.records import Job
 from gateway.rpc import convert
 from gateway.rpc.interceptors import caller
+from gateway.rpc.signals import Context, heed_gpc
 
 Part = TypeVar("Part", pb.GenerateRequest, pb.CreateJobRequest)
 
@@ -28,14 +30,15 @@ class GenerationService:
     upload: Upload
     jobs: Jobs
     release: Release
+    consents: Consents
 
     async def Generate(
-        self, requests: AsyncIterator[pb.GenerateRequest], _context: object
+        self, requests: AsyncIterator[pb.GenerateRequest], context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Run one job from upload to result in one call."""
         # Asked once: whoever closes this generator after a hang-up may do so in another call's context.
         by = caller()
-        order = await _header(requests)
+        order = await self._order(requests, context)
         accepted = await self.upload.run(by, order, _chunks(requests), is_attended=True)
         can_return = bool(order.request_id) and not accepted.is_transient
         try:
@@ -71,11 +74,18 @@ class GenerationService:
         yield pb.GenerateResponse(receipt=convert.receipt(accepted.receipt) or pb.GenerateResponse().receipt)
 
     async def CreateJob(
-        self, requests: AsyncIterator[pb.CreateJobRequest], _context: object
+        self, requests: AsyncIterator[pb.CreateJobRequest], context: Context
     ) -> pb.CreateJobResponse:
         """Upload a portrait and queue a job."""
-        accepted = await self.upload.run(caller(), await _header(requests), _chunks(requests))
+        order = await self._order(requests, context)
+        accepted = await self.upload.run(caller(), order, _chunks(requests))
         return pb.CreateJobResponse(job=convert.job(accepted.job), receipt=convert.receipt(accepted.receipt))
+
+    async def _order(self, requests: AsyncIterator[Part], context: Context) -> JobOrder:
+        """Return what the header orders, once the signal beside it is heeded."""
+        order = await _header(requests)
+        await heed_gpc(self.consents, context, order.subject_id)
+        return order
 
     async def GetJob(self, request: pb.GetJobRequest, _context: object) -> pb.GetJobResponse:
         """Return a job."""

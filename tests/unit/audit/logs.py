@@ -75,8 +75,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "dsr.approved": {"dsr": ID},
     "dsr.cancelled": {"dsr": ID},
-    "dsr.received": {"dsr": ID, "dkind": "erasure", "reg": "gdpr"},
+    "dsr.extended": {"dsr": ID, "rc": "COMPLEXITY", "due": START_MS},
+    "dsr.fulfilled": {"dsr": ID, "out": "complied"},
+    "dsr.received": {"dsr": ID, "dkind": "erasure", "reg": "gdpr", "due": START_MS},
     "dsr.refused": {"dsr": ID, "rc": "MANIFESTLY_UNFOUNDED"},
+    "dsr.verified": {"dsr": ID, "meth": "account_session", "out": "shown"},
     "erasure.incomplete": {"dsr": ID, "where": ["object_store", "consent"]},
     "export.created": {"from": 0, "to": 7, "size": 7, "root": HASH},
     "hold.placed": {"hld": ID, "cls": ["content"], "rule": "GDPR Art. 17(3)(e)", "until": START_MS},
@@ -128,6 +131,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "size": 5,
         **dict.fromkeys(("nsub", "nkey", "nobj", "njob", "ncon", "nseal", "ndsr", "nres"), 1),
     },
+    "log.keyrevoked": {"key": ["0a1b2c3d"], "from": 4, "rc": "KEY_STOLEN"},
+    "log.disputed": {"why": "ahead", "wit": ["0a1b2c3d"], "size": 5, "known": 9},
+    "consent.invalidated": {"con": ID, "pur": "train"},
+    "consent.renewal": {"con": ID, "ntc": ID},
+    "object.kept": {"obj": ID, "cat": "output", "pur": "retain_output", "con": ID},
 }
 
 
