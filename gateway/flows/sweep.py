@@ -277,12 +277,17 @@ class Sweep:
         """Remove bytes that no record claims: a crash or a refusal came between put and commit."""
         edge = self.clock.now() - self.orphan_grace
         orphans, batch = 0, list[str]()
+        owed, there = await self.debts.items(UNCLAIMED), set[str]()
         async for found in self.objects.list():
+            if found.object_id in owed:
+                there.add(found.object_id)
             if found.stored_at <= edge:
                 batch.append(found.object_id)
             if len(batch) == BATCH:
                 orphans += await self._remove_unclaimed(batch)
                 batch = []
+        for item in owed - there:
+            await self.debts.paid(UNCLAIMED, item)  # another has seen to it
         return orphans + await self._remove_unclaimed(batch)
 
     async def _remove_unclaimed(self, object_ids: list[str]) -> int:

@@ -145,6 +145,17 @@ def test_a_hold_that_is_kept_and_released_breaks_no_rule() -> None:
     assert broken(held(HELD[0], HELD[1], HELD[3], HELD[2])) == set()
 
 
+IN_MEMORY: list[Event] = [
+    {**event, "ty": "object.transient"} if event["ty"] == "object.sealed" else event for event in STORY
+]
+"""The same where nothing is kept."""
+
+
+def test_pictures_in_memory_only_are_counted_like_those_that_are_stored() -> None:
+    assert broken(IN_MEMORY) == set()
+    assert run(placed(IN_MEMORY)).promises == run(placed(STORY)).promises
+
+
 INVALID: Event = {"ty": "consent.invalidated", "con": CON, "pur": "generate"}
 RENEWAL: Event = {"ty": "consent.renewal", "con": CON, "ntc": NTC}
 KEPT: Event = {"ty": "object.kept", "obj": OUT, "cat": "output", "pur": "generate", "con": CON}
@@ -296,6 +307,15 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("object.destroyed", *HELD), ("object.held", "held_destroyed")),
     (after("object.destroyed", *HELD), ("object.freed", "freed_destroyed")),
     (held(HELD[0], HELD[1]), ("object.sealed", "destroyed_under_hold")),
+    ([*without("dsr.approved"), {"ty": "forget.ended", "dsr": DSR}], ("forget.ended", "not_approved")),
+    (
+        after("object.sealed", {"ty": "object.transient", "obj": OBJ, "exp": EXP}),
+        ("object.transient", "sealed_twice"),
+    ),
+    (
+        held({"ty": "object.transient", "obj": "e" * 32, "exp": EXP}),
+        ("object.transient", "not_scrubbed"),
+    ),
     (after("notice.published", {"ty": "backup.created", "size": 256}), ("backup.created", "backup_ahead")),
     ([*without("consent.recorded"), INVALID], ("consent.invalidated", "consent_unknown")),
     (after("result.released", INVALID, INVALID), ("consent.invalidated", "invalidated_twice")),
