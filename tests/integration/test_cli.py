@@ -194,6 +194,16 @@ async def test_a_hold_is_placed_stops_a_deletion_and_is_released(shell) -> None:
     assert gone.code == 0, gone.err
 
 
+async def test_a_sweep_is_rehearsed_then_done_and_debts_are_listed(shell) -> None:
+    rehearsed = await shell.as_("officer", "retention sweep --reason complaint -o json")
+    assert (rehearsed.code, "receipt" in rehearsed.json) == (0, False)
+    swept = await shell.as_("officer", "retention sweep --reason complaint --apply -o json")
+    assert (swept.code, "receipt" in swept.json) == (0, True)
+    denied = await shell.as_("auditor", "retention sweep --reason complaint --apply")
+    assert (denied.code, "ROLE_REQUIRED" in denied.err) == (3, True)
+    assert (await shell.as_("auditor", "retention debts -o json")).json.get("debts", []) == []
+
+
 async def test_the_retention_schedule_is_published(shell) -> None:
     rules = (await shell.as_("auditor", "retention schedule -o json")).json["rules"]
     assert {"GDPR", "CCPA", "PIPEDA", "HOUSE", "DEPLOYMENT"} <= {rule["regime"] for rule in rules}
