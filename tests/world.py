@@ -35,6 +35,11 @@ from tests.fakes.records import MemoryRecords
 
 TENANT, OTHER_TENANT = "acme", "other"
 ORIGIN = "lethe.test/0a"
+SHOWN = {
+    "withdrawal_method": "one tap in the app",
+    "recipients": ["studio"],
+    "transfer_countries": ["DE"],
+}
 SECRET = b"home at 52.5200 north, 13.4050 east"
 PORTRAIT = paint(b"a portrait", "studio_grey", SECRET)
 APP = Caller(TENANT, "app", Role.SERVICE, is_person=False)
@@ -187,7 +192,7 @@ class World:
     # what people do
 
     async def publish(self, *purposes: str) -> None:
-        draft = NoticeDraft("portraits", "en", "Your portrait", "We make a portrait.", purposes, {})
+        draft = NoticeDraft("portraits", "en", "Your portrait", "We make a portrait.", purposes, SHOWN)
         await self.flows.notices.publish(OFFICER, draft)
 
     async def ready(self, *subjects: str) -> None:
