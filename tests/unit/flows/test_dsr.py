@@ -310,6 +310,18 @@ async def test_an_approval_rests_on_a_preview_for_an_hour(w: World) -> None:
     assert (await w.flows.dsrs.approve(SECOND, opened.dsr_id, again.etag))[0].state == "approved"
 
 
+async def test_whoever_approves_may_have_looked_before_somebody_else_did(w: World) -> None:
+    opened = await w.open("ann", "erasure")
+    seen = await w.flows.dsrs.preview(OFFICER, opened.dsr_id)
+    await w.consent("ann")
+    for _ in range(4):
+        await w.flows.dsrs.preview(SECOND, opened.dsr_id)
+    with pytest.raises(PreviewStale) as refused:
+        await w.flows.dsrs.approve(SECOND, opened.dsr_id, seen.etag)
+    assert refused.value.metadata["added"].startswith("consents/")
+    assert len(w.dsr(opened.dsr_id).preview) == 2
+
+
 async def test_a_preview_that_nobody_saw_approves_nothing(w: World) -> None:
     opened = await w.open("ann", "restriction")
     with pytest.raises(PreviewStale):
