@@ -144,7 +144,8 @@ def reckon(pack: Pack, case: Mapping[str, Any]) -> dict[str, Moment | None]:
     tz = ZoneInfo(str(case["clock_tz"])) if case.get("clock_tz") else None
     inputs: Mapping[str, str] = case.get("inputs") or {}
     event = str(case.get("event", ""))
-    if find_event(pack, event).respond is None:
+    found = find_event(pack, event)
+    if found.limits and (found.respond is None or case.get("received_at") is None):
         return dict(limits(pack, event, inputs, tz, case.get("holiday_calendar")))
     received_at = datetime.fromisoformat(str(case.get("received_at")))
     answer = due(pack, event, received_at, tz, case.get("holiday_calendar"), inputs=inputs)

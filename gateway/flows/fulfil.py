@@ -7,15 +7,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import Protocol
 
 from gateway.dsrs import claim, closed, leased, with_heartbeat
 from gateway.errors import StateConflict
-from gateway.ledger import Ledger, Receipt
+from gateway.judge import Judge
+from gateway.ledger import Ledger
 from gateway.objects import reap
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Consent, Dsr, Records, Signal, Subject, SubjectKey, Transaction
+from gateway.withdrawal import end_consents
+from policy.consent_state import ConsentVerb
 from policy.dsr import EFFECTS, Effect, ended_purposes, transition
 from policy.pack import Pack
 from policy.terms import DsrKind
@@ -24,15 +26,6 @@ MakePackage = Callable[[Dsr], Awaitable[str]]
 """Makes the package of an access request, once however often it is asked, and returns its object's id."""
 
 KINDS = tuple(kind.value for kind in DsrKind if kind is not DsrKind.ERASURE)
-
-
-class EndConsent(Protocol):
-    """Ends one consent inside a transaction, and what rests on it; returns whose bytes are to be removed."""
-
-    def __call__(
-        self, tx: Transaction, caller: None, consent: Consent, channel: str, /
-    ) -> tuple[Receipt, list[str]]:
-        """End the consent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,7 @@ class Fulfilment:
     packs: Mapping[str, Pack]
     clock: Clock
     lease: timedelta
-    end_consent: EndConsent
+    judge: Judge
     make_package: MakePackage | None = None
     random: Callable[[int], bytes] = os.urandom
 
@@ -137,14 +130,14 @@ class Fulfilment:
         self.ledger.record(tx, subject.tenant, "signal.recorded", None, sig=codes)
 
     def _end_consents(self, tx: Transaction, dsr: Dsr, subject: Subject) -> list[str]:
-        doomed: list[str] = []
-        for purpose in ended_purposes(DsrKind(dsr.kind), tuple(dsr.purposes)):
-            of_purpose = {"tenant": subject.tenant, "handle": subject.handle, "purpose": purpose}
-            for consent in tx.find(Consent, equal=of_purpose, order_by=("given_at", "consent_id")):
-                if consent.withdrawn_at is None:
-                    _, bytes_of = self.end_consent(tx, None, consent, "request")
-                    doomed += bytes_of
-        return doomed
+        purposes = ended_purposes(DsrKind(dsr.kind), tuple(dsr.purposes))
+        consents = tx.find(
+            Consent,
+            equal={"tenant": subject.tenant, "handle": subject.handle},
+            among={"purpose": purposes},
+            order_by=("given_at", "consent_id"),
+        )
+        return end_consents(tx, self.judge, consents, ConsentVerb.WITHDRAW, None, "request").doomed
 
 
 def _living(tx: Transaction, dsr: Dsr) -> Subject | None:

@@ -16,6 +16,7 @@ from gateway.errors import (
     MandateRequired,
     MessageInvalid,
     MethodNotBuilt,
+    NotFound,
     PreviewStale,
     StateConflict,
     SubjectUnknown,
@@ -360,13 +361,11 @@ async def test_a_refusal_names_a_ground_of_the_regime_and_of_the_right(w: World)
 
 
 async def test_a_complaint_is_about_a_request_of_the_same_tenant(w: World) -> None:
-    gdpr, last = w.flows.packs["gdpr"], b'"objection request"'
-    hears = parse_pack(gdpr.source_bytes.replace(last, last + b', "complaint"'))
-    w.flows = replace(w.flows, dsrs=replace(w.flows.dsrs, packs={**w.flows.packs, "gdpr": hears}))
-    with pytest.raises(LetheError):
-        await w.open("ann", "complaint", about="0" * 32)
+    with pytest.raises(NotFound):
+        await w.open("ann", "complaint", about="0" * 32, regime="uk_gdpr")
     first = await w.open("ann", "access")
-    assert (await w.open("ann", "complaint", about=first.dsr_id)).about == first.dsr_id
+    complaint = await w.open("ann", "complaint", about=first.dsr_id, regime="uk_gdpr")
+    assert (complaint.about, complaint.ack_on != "") == (first.dsr_id, True)
 
 
 # --- lists ---------------------------------------------------------------------------------------

@@ -1,19 +1,21 @@
 """What a request of a data subject pins, shows, waits for and was answered with; its place on the due list.
 
 Revision ID: 0009
-Revises: 0006
+Revises: 0008
 """
+
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
-down_revision = "0006"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-NEW = {
+NEW: dict[str, tuple[sa.types.TypeEngine[Any], Any]] = {
     "policy": (TEXT, "{}"),
     "ack_on": (TEXT, ""),
     "extension_reason": (TEXT, ""),
@@ -50,7 +52,7 @@ def upgrade() -> None:
 
 def _fill() -> None:
     """Give open requests their place on the due list, and those that are over the time of their answer."""
-    columns = [sa.column(name, kind) for name, (kind, _) in NEW.items()]
+    columns: list[Any] = [sa.column(name, kind) for name, (kind, _) in NEW.items()]
     text = [sa.column(name, TEXT) for name in ("dsr_id", "state", "due_on", "due_key")]
     times = [sa.column(name, sa.BigInteger()) for name in ("updated_at", "answered_at")]
     dsr = sa.table("dsr", *columns, *text, *times)
