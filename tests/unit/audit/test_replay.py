@@ -163,6 +163,7 @@ def test_a_result_that_another_consent_keeps_is_given_out_by_that_one() -> None:
     assert late in broken(after("job.succeeded", other, kept, {**gone, "con": HLD}))
 
 
+STUCK = {"ty": "object.stuck", "obj": STORY[4]["obj"], "rc": "STORE_UNAVAILABLE", "ntry": 12}
 LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (without("notice.published"), ("consent.recorded", "notice_unpublished")),
     (changed("notice.published", pur=["train"]), ("consent.recorded", "notice_purpose")),
@@ -195,6 +196,7 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("image.scrubbed", STORY[3]), ("image.scrubbed", "scrubbed_twice")),
     (after("object.destroyed", STORY[3]), ("image.scrubbed", "scrubbed_destroyed")),
     (after("object.sealed", STORY[4]), ("object.sealed", "sealed_twice")),
+    (after("object.sealed", STUCK), ("object.stuck", "stuck_alive")),
     (without("object.sealed"), ("job.created", "picture_unknown")),
     (without("object.sealed"), ("job.succeeded", "result_unknown")),
     (without("object.sealed"), ("object.destroyed", "object_unknown")),

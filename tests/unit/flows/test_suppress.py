@@ -197,7 +197,7 @@ async def test_without_its_published_files_or_with_others_the_log_does_not_go_on
         key=lambda path: (path.parent.name, int(path.name)),
     )
     content = bundle.read_bytes()
-    bundle.write_bytes(content[:-2] + b'"}')
+    bundle.write_bytes(content[:-1] + b"]")
     with pytest.raises(AuditUnavailable) as changed:
         await w.flows.suppress.run()
     bundle.unlink()
