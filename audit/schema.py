@@ -239,10 +239,6 @@ CONSIDERED = record(
 )
 AGE = one_of("lt13", "13-15", "16-17", "adult", "unknown")
 CLASS = one_of("content", "profile", "evidence", "dsr", "audit")
-WHY = one_of(
-    "cancelled", "deleted", "denied", "erasure", "expired", "job_done", "lost", "restored", "withdrawn"
-)
-FORGOT = one_of("confirmed", "given_up")
 DSR_KIND = one_of(
     "access",
     "erasure",
@@ -263,6 +259,10 @@ SHOWN_BY = one_of(
     "three_data_points_declaration",
     "reauthentication",
 )
+WHY = one_of(
+    "cancelled", "deleted", "denied", "erasure", "expired", "job_done", "lost", "restored", "withdrawn"
+)
+FORGOT = one_of("confirmed", "given_up")
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 PLACE = text(r"[a-z][a-z0-9_]{1,47}")

@@ -66,6 +66,9 @@ HELD_CLASSES = tuple(KeyClass)
 PREVIEW_TERM = timedelta(hours=1)
 """How long an approval may rest on a preview."""
 
+PREVIEWS_KEPT = 3
+"""How many different previews an approval may rest on: the newest."""
+
 MOST_NAMES = 10
 """How many things a stale preview names."""
 
@@ -323,11 +326,11 @@ class Dsrs:
             MessageInvalid: An unknown method, one that asks for more than is needed, or one too weak.
             StateConflict: Nothing is to be verified: it is approved or over.
         """
-        if method not in METHODS:
-            raise MessageInvalid("no such method", violations=(("method", "method.unknown"),))
 
         def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
             dsr = own(tx, caller, dsr_id)
+            if method not in METHODS:
+                raise MessageInvalid("no such method", violations=(("method", "method.unknown"),))
             pack, kind = pinned(tx, dsr, self.packs), DsrKind(dsr.kind)
             if asks_too_much(pack, kind, method):
                 raise MessageInvalid(
@@ -426,11 +429,13 @@ class Dsrs:
             seen = self._preview(tx, dsr, laws)
             if transition(dsr.state, "approve") is not None:
                 noted = {
-                    "etag": seen.etag,
                     "until": seen.ends_at.isoformat(),
                     "names": sorted(held.name for held in seen.held),
                 }
-                tx.put(replace(dsr, preview=noted))
+                # The newest last; whoever approves may have looked before somebody else did.
+                before = {etag: shown for etag, shown in dsr.preview.items() if etag != seen.etag}
+                kept = dict(list(before.items())[1 - PREVIEWS_KEPT :])
+                tx.put(replace(dsr, preview={**kept, seen.etag: noted}))
             return seen
 
         return await self.records.transact(look)
@@ -490,14 +495,14 @@ class Dsrs:
         return await self.records.transact(commit)
 
     def _check_fresh(self, dsr: Dsr, now: Preview, etag: str) -> None:
-        seen = dsr.preview
-        if etag != now.etag or seen.get("etag") != etag:
-            names, before = {held.name for held in now.held}, set(seen.get("names", ()))
-            differs = {"added": names - before, "gone": before - names} if seen.get("etag") == etag else {}
-            raise PreviewStale(
-                detail="changed",
-                **{name: _names(things) for name, things in differs.items() if things},
-            )
+        seen = dsr.preview.get(etag)
+        if seen is None:
+            raise PreviewStale("nobody was shown that", detail="unknown")
+        if etag != now.etag:
+            names, before = {held.name for held in now.held}, set(seen["names"])
+            differs = {"added": names - before, "gone": before - names}
+            told = {name: _names(things) for name, things in differs.items() if things}
+            raise PreviewStale(detail="changed", **told)
         if self.clock.now() > datetime.fromisoformat(seen["until"]):
             raise PreviewStale("the preview is too old", detail="expired")
 

@@ -233,7 +233,7 @@ class Dsr(Record):
     it was not.  `mandate` is what an agent showed, empty where the subject asked.
     `duplicate_of` is the open request of the same subject for the same.
     `purposes` are those that a withdrawal or an objection names; none means all.
-    `preview` is what the last preview showed, until the approval.  `wish_key` and
+    `preview` is what the newest previews showed, by etag, until the approval.  `wish_key` and
     `sealed_wish` are the profile as a correction wants it, sealed as a profile is;
     `wish_age` is its band of age.
     """
