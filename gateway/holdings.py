@@ -65,6 +65,18 @@ def _of(tenant: str, handle: str) -> dict[str, str]:
     return {"tenant": tenant, "handle": handle}
 
 
+def doomed_keys(tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> list[SubjectKey]:
+    """Return the subject keys that an erasure destroys: of the erased classes, and all that objects rest under.
+
+    No object survives an erasure, whatever its class: a package of the class `dsr` opened with a kept
+    key, by the wrapped key that an old backup still has, would be one that does.
+    """
+    erased = {cls.value for cls in plan.erase}
+    under = {stored.key_id for stored in tx.find(StoredObject, equal=_of(tenant, handle))}
+    keys = tx.find(SubjectKey, equal=_of(tenant, handle))
+    return [key for key in keys if key.cls in erased or key.key_id in under]
+
+
 @dataclass(frozen=True, slots=True)
 class JobHolding:
     """Jobs: none survives, so no new copy can be made."""
@@ -100,32 +112,33 @@ class VaultHolding:
             among={"state": ["live", "held"]},
             order_by=("created_at",),
         )
-        holds = standing(tx, tenant, handle, self.ledger.clock.now(), KeyClass.CONTENT)
-        rule = holds[0].rule if holds else "GDPR Art. 5(1)(e)"
+        holds = standing(tx, tenant, handle, self.ledger.clock.now())
+        return [self._held(stored, [hold for hold in holds if stored.cls in hold.classes]) for stored in rows]
+
+    @staticmethod
+    def _held(stored: StoredObject, holds: list[Hold]) -> Held:
         until = [hold.until for hold in holds]
-        return [
-            Held(
-                f"objects/{o.object_id}",
-                "content",
-                o.kind,
-                o.purpose,
-                o.size_bytes,
-                None if None in until else max([o.expires_at, *(end for end in until if end)]),
-                rule,
-            )
-            for o in rows
-        ]
+        rule = "GDPR Art. 15(3)" if stored.cls is KeyClass.DSR else "GDPR Art. 5(1)(e)"
+        return Held(
+            f"objects/{stored.object_id}",
+            stored.cls.value,
+            stored.kind,
+            stored.purpose,
+            stored.size_bytes,
+            None if None in until else max([stored.expires_at, *(end for end in until if end)]),
+            holds[0].rule if holds else rule,
+        )
 
     def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:
-        """Destroy the objects' keys and the subject keys of the erased classes; unlink the kept keys."""
+        """Destroy the objects' keys and the subject keys that go with them; unlink the kept keys."""
         objects = tx.find(StoredObject, equal=_of(tenant, handle))
+        doomed = doomed_keys(tx, tenant, handle, plan)
         for stored in objects:
             # The row waits for its bytes to go; whose they were is not said any more.
             tx.put(replace(stored, handle="", wrapped_dek=b"", state="destroyed"))
-        erased = {cls.value for cls in plan.erase}
         destroyed = 0
         for key in tx.find(SubjectKey, equal=_of(tenant, handle)):
-            if key.cls in erased:
+            if key in doomed:
                 tx.remove(key)
                 destroyed += 1
             else:
@@ -141,6 +154,10 @@ class VaultHolding:
         return {"nobj": len(live), "nkey": destroyed}
 
 
+SIGNAL_RULE = "Cal. Civ. Code 1798.135(c)(4)"
+"""Why a signal is kept: who has opted out is not to be asked again."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConsentHolding:
     """Consents and signals.  Proof of consent may outlive the subject's handle, by the rule in the plan."""
@@ -148,8 +165,9 @@ class ConsentHolding:
     kinds: tuple[type[Record], ...] = (Consent, Signal)
 
     def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
-        """List the consents."""
-        return [
+        """List the consents and the signals."""
+        signals = tx.find(Signal, equal=_of(tenant, handle))
+        return [Held("signals", "profile", "signal", "", 0, None, SIGNAL_RULE) for _ in signals] + [
             Held(
                 f"consents/{c.consent_id}",
                 "evidence",

@@ -16,7 +16,6 @@ from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Job, Records, StoredObject, Transaction
-from policy.terms import KeyClass
 
 
 def destroy_object(
@@ -31,7 +30,7 @@ def destroy_object(
     if stored.state not in {"live", "held"}:
         return None
     said: dict[str, Any] = {"obj": stored.object_id, "cat": stored.kind}
-    holds = standing(tx, stored.tenant, stored.handle, ledger.clock.now(), KeyClass.CONTENT)
+    holds = standing(tx, stored.tenant, stored.handle, ledger.clock.now(), stored.cls)
     if holds:
         if stored.state == "live":
             tx.put(replace(stored, state="held"))

@@ -290,6 +290,12 @@ class Seat(Strict):
     calendar: Name
 
 
+class AutoHold(Rule):
+    """What an open request keeps from being destroyed, by class of key."""
+
+    classes: Annotated[tuple[KeyClass, ...], Field(min_length=1)]
+
+
 class Right(Rule):
     """Is the right there, how is it answered, and what may be said against it."""
 
@@ -297,6 +303,7 @@ class Right(Rule):
     event: Name | None = None
     exemptions: tuple[Line, ...] = ()
     propagate_to: tuple[Line, ...] = ()
+    hold: AutoHold | None = None
     notes: tuple[Line, ...] = ()
 
     @model_validator(mode="after")

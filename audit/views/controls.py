@@ -33,6 +33,7 @@ class Control:
 
 
 _DSR = ("dsr.received", "dsr.approved", "dsr.refused", "dsr.cancelled")
+_PACKAGES = ("package.made", "package.released")
 _JOBS = ("job.created", "job.dispatched", "job.succeeded", "job.failed", "job.stopping", "job.cancelled")
 
 CONTROLS = (
@@ -90,7 +91,7 @@ CONTROLS = (
         "Access by the data subject",
         "Answer requests without undue delay, within one month of receipt (12(3)); extend or refuse only "
         "with reasons.",
-        _DSR,
+        (*_DSR, *_PACKAGES),
         ("clocks", "requests"),
     ),
     Control(
@@ -135,7 +136,7 @@ CONTROLS = (
         "Records of consumer requests",
         "Keep for at least 24 months the date and nature of each request and of its answer, and the basis of "
         "a denial.",
-        (*_DSR, "signal.recorded"),
+        (*_DSR, *_PACKAGES, "signal.recorded"),
         see=("gdpr-15",),
     ),
     Control(
@@ -185,7 +186,7 @@ CONTROLS = (
         "ISO/IEC 27701 7.3.4, 7.3.6, 7.3.9",
         "Obligations to people",
         "Provide ways to modify or withdraw consent, to access, correct and erase; handle requests.",
-        ("consent.withdrawn", "subject.restricted", "subject.unrestricted", "subject.erased", *_DSR),
+        ("consent.withdrawn", "subject.restricted", "subject.unrestricted", "subject.erased", *_DSR, *_PACKAGES),
         see=("gdpr-7", "gdpr-15", "gdpr-17"),
     ),
     Control(
@@ -239,6 +240,8 @@ SAID: Mapping[str, str] = MappingProxyType(
         "object.freed": "No hold stops an object's destruction any more",
         "object.held": "A legal hold stopped an object's destruction",
         "object.sealed": "An object was encrypted and stored until a stated instant",
+        "package.made": "The package that answers a request for access or portability was made",
+        "package.released": "A package was handed out",
         "payload.erased": "Sealed payloads of this log were destroyed by an erasure",
         "payload.expired": "Sealed payloads of this log were destroyed at the end of their term",
         "record.expired": "The record of a consent or request reached its term",

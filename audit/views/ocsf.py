@@ -81,6 +81,8 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "object.freed": Mapped(DATASTORE, OTHER, "objects", "obj", label="Free"),
         "object.held": Mapped(DATASTORE, OTHER, "objects", "obj", label="Hold"),
         "object.sealed": Mapped(DATASTORE, _ENCRYPT, "objects", "obj"),
+        "package.made": Mapped(DATASTORE, _WRITE, "objects", "obj"),
+        "package.released": Mapped(DATASTORE, _READ, "objects", "obj"),
         "payload.erased": Mapped(DATASTORE, _REMOVE, "sealed audit payloads"),
         "payload.expired": Mapped(DATASTORE, _REMOVE, "sealed audit payloads"),
         "record.expired": Mapped(ENTITY, _DELETE, "Consent Record or Data Subject Request"),

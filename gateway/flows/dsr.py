@@ -21,7 +21,7 @@ from gateway.errors import (
     SubjectBlocked,
 )
 from gateway.holdings import Held, Holdings
-from gateway.holds import refuse_held, standing
+from gateway.holds import end_for_request, place_for_request, refuse_held, standing
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger, Receipt
@@ -37,6 +37,9 @@ from policy.terms import DsrKind, KeyClass
 
 OLDEST = timedelta(days=10 * 365)
 """A request received before that is a slip of the pen."""
+
+BUILT = frozenset({DsrKind.ERASURE.value, DsrKind.ACCESS.value, DsrKind.PORTABILITY.value})
+"""The kinds of requests that can be opened."""
 
 HELD_CLASSES = tuple(KeyClass)
 """The key classes under which data of a subject may rest."""
@@ -87,11 +90,11 @@ class Dsrs:
 
         Raises:
             SubjectUnknown, SubjectBlocked: Nobody to open it for.
-            MethodNotBuilt: Only erasures are built yet.
-            MessageInvalid: Unknown regime, or received in the future.
+            MethodNotBuilt: Requests of that kind are not built yet.
+            MessageInvalid: Unknown regime, one that has no such right, or received in the future.
         """
-        if draft.kind != DsrKind.ERASURE.value:
-            raise MethodNotBuilt("only erasures are built yet", detail="dsr_kind")
+        if draft.kind not in BUILT:
+            raise MethodNotBuilt("requests of that kind are not built yet", detail="dsr_kind")
         now = self.clock.now()
         received_at = draft.received_at or now
         if received_at > now:
@@ -101,6 +104,8 @@ class Dsrs:
         regime = draft.regime.lower() or "gdpr"
         if regime not in self.packs:
             raise MessageInvalid("no such regime", violations=(("regime", "regime.unknown"),))
+        if self.packs[regime].rules.rights[DsrKind(draft.kind)].event is None:
+            raise MessageInvalid("the regime has no such right", violations=(("kind", "kind.not_in_regime"),))
         ticket = await self.idempotency.ticket(
             caller.tenant,
             "CreateDsr",
@@ -137,6 +142,7 @@ class Dsrs:
                 dkind=dsr.kind,
                 reg=regime,
             )
+            place_for_request(tx, self.ledger, dsr, self.packs[regime], self.random)
             return dsr, receipt
 
         return await self.records.transact(commit)
@@ -228,7 +234,8 @@ class Dsrs:
                 return dsr, None
             if self.two_person and dsr.opened_by == caller.name:
                 raise SecondPersonRequired
-            refuse_held(tx, caller.tenant, dsr.handle, self.clock.now())
+            if dsr.kind == DsrKind.ERASURE:
+                refuse_held(tx, caller.tenant, dsr.handle, self.clock.now())
             if etag and etag != self._preview(tx, dsr, laws).etag:
                 raise PreviewStale
             changed = self._moved(dsr, "approve", approved_by=caller.name)
@@ -273,6 +280,8 @@ class Dsrs:
             changed = replace(self._moved(dsr, verb, reason_code=reason_code), keep_until=keep_until)
             tx.put(changed)
             receipt = self.ledger.record(tx, caller.tenant, ty, caller, dsr=dsr_id, rc=reason_code or None)
+            if verb == "cancel":
+                end_for_request(tx, self.ledger, changed)
             return changed, receipt
 
         return await self.records.transact(commit)

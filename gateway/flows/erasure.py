@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from audit.seal import commit_opening
 from gateway.absence import Absence, Looked, Sought
 from gateway.errors import StateConflict, StoreUnavailable
-from gateway.holdings import Holdings
+from gateway.holdings import Holdings, doomed_keys
 from gateway.holds import refuse_held
 from gateway.judge import Judge
 from gateway.ledger import Ledger
@@ -39,7 +39,7 @@ from gateway.vault.custody import Custody
 from policy import erasure
 from policy.dsr import transition
 from policy.erasure import ErasurePlan
-from policy.terms import KeyClass
+from policy.terms import DsrKind, KeyClass
 
 T = TypeVar("T")
 
@@ -129,7 +129,12 @@ class Erasure:
 
     def _claim(self, tx: Transaction, owner: str) -> Dsr | None:
         now = self.clock.now()
-        approved = tx.find(Dsr, among={"state": ["approved", "running"]}, order_by=("received_at", "dsr_id"))
+        approved = tx.find(
+            Dsr,
+            equal={"kind": DsrKind.ERASURE.value},
+            among={"state": ["approved", "running"]},
+            order_by=("received_at", "dsr_id"),
+        )
         ready = [dsr for dsr in approved if dsr.lease_until is None or dsr.lease_until <= now]
         if not ready:
             return None
@@ -248,7 +253,8 @@ class Erasure:
             sought = earlier | Sought(
                 handle,
                 tuple(
-                    (held.key_id, held.cls, held.month) for held in keys if KeyClass(held.cls) in plan.erase
+                    (held.key_id, held.cls, held.month)
+                    for held in doomed_keys(tx, dsr.tenant, handle, plan)
                 ),
                 tuple(job.job_id for job in jobs),
             )

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from policy.terms import PACKAGE, KeyClass
+
 R = TypeVar("R", bound="Record")
 T = TypeVar("T")
 
@@ -144,6 +146,8 @@ class StoredObject(Record):
 
     `state` is `live`, `held` (its term is over, or it was to go, and a legal hold
     stops that: it is kept and not used) or `destroyed` (key gone, bytes still to be reaped).
+    A package (`kind`) answers the request `dsr_id`, and `sha256` is the digest of its file, which the
+    log names, too; of pictures neither is kept.
     """
 
     object_id: str
@@ -161,6 +165,13 @@ class StoredObject(Record):
     state: str
     created_at: datetime
     expires_at: datetime
+    dsr_id: str = ""
+    sha256: str = ""
+
+    @property
+    def cls(self) -> KeyClass:
+        """Return the class of the subject key that wraps the object's own key."""
+        return KeyClass.DSR if self.kind == PACKAGE else KeyClass.CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +246,8 @@ class Dsr(Record):
 class Hold(Record):
     """A duty to keep what is held of a subject; it stands while its row is there, up to `until`.
 
-    `rule` is the citation that demands it, `classes` the key classes it covers.
+    `rule` is the citation that demands it, `classes` the key classes it covers, `dsr_id`
+    the request that placed it, or empty where a person did.
     """
 
     hold_id: str
@@ -245,6 +257,7 @@ class Hold(Record):
     classes: tuple[str, ...]
     until: datetime | None
     placed_at: datetime
+    dsr_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

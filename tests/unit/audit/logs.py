@@ -95,6 +95,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "object.held": {"obj": ID, "cat": "output", "hld": ID, "why": "expired"},
     "object.freed": {"obj": ID, "cat": "output"},
     "object.sealed": {"obj": ID, "cat": "output", "exp": START_MS, "pur": "generate"},
+    "package.made": {"dsr": ID, "obj": ID, "dig": HASH, "size": 4711},
+    "package.released": {"dsr": ID, "obj": ID, "from": 262144},
     "record.expired": {"con": ID},
     "result.released": {"job": ID, "obj": ID},
     "signal.recorded": {"sig": ["gpc", "limit_spi"]},
