@@ -744,7 +744,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "object.sealed": Rule(
-            "an object is sealed once, a picture scrubbed before, and destroyed by its promised moment unless held",
+            "an object is sealed once, a picture after it was scrubbed, and destroyed by its promised moment "
+            "unless held",
             (
                 once("obj", "object.sealed", rule="sealed_twice"),
                 _scrubbed,

@@ -186,7 +186,7 @@ class Absence:
         log = self.ledger.origins[tenant]
         jobs, first = set(sought.jobs), -1
         starts = []
-        found = {}
+        found: dict[str, str] = {}
         for key_id, cls, month in sought.keys:
             if cls == KeyClass.AUDIT:
                 async for leaf, slot in self._sealed_under(log, key_id, month):

@@ -68,6 +68,8 @@ from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger
+from gateway.package import Packages
+from gateway.package.gather import Gatherer
 from gateway.people import People
 from gateway.ports.backup import Survivors
 from gateway.ports.clock import Clock
@@ -146,6 +148,7 @@ class Flows:
     notices: Notices
     consents: Consents
     dsrs: Dsrs
+    packages: Packages
     erasure: Erasure
     audit: Audit
     sequence: Sequence
@@ -288,6 +291,9 @@ def flows(
             clock,
             two_person=settings.access.two_person,
         ),
+        packages=Packages(
+            Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known), safe, clock
+        ),
         erasure=Erasure(
             records,
             holdings,
@@ -374,7 +380,7 @@ def services(wired: Flows) -> Services:
             "lethe.v1.SubjectService": rpc.SubjectService(wired.subjects),
             "lethe.v1.NoticeService": rpc.NoticeService(wired.notices),
             "lethe.v1.ConsentService": rpc.ConsentService(wired.consents, wired.upload.people),
-            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.audit),
+            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.packages, wired.audit),
             "lethe.v1.RetentionService": rpc.RetentionService(wired.retention, wired.upload.people),
             "lethe.v1.AuditService": rpc.AuditService(wired.audit),
             "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),

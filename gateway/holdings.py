@@ -66,7 +66,7 @@ def _of(tenant: str, handle: str) -> dict[str, str]:
 
 
 def doomed_keys(tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> list[SubjectKey]:
-    """Return the subject keys that an erasure destroys: of the erased classes, and all that objects rest under.
+    """Return the subject keys that an erasure destroys: of erased classes, and those that objects rest under.
 
     No object survives an erasure, whatever its class: a package of the class `dsr` opened with a kept
     key, by the wrapped key that an old backup still has, would be one that does.

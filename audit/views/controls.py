@@ -186,7 +186,14 @@ CONTROLS = (
         "ISO/IEC 27701 7.3.4, 7.3.6, 7.3.9",
         "Obligations to people",
         "Provide ways to modify or withdraw consent, to access, correct and erase; handle requests.",
-        ("consent.withdrawn", "subject.restricted", "subject.unrestricted", "subject.erased", *_DSR, *_PACKAGES),
+        (
+            "consent.withdrawn",
+            "subject.restricted",
+            "subject.unrestricted",
+            "subject.erased",
+            *_DSR,
+            *_PACKAGES,
+        ),
         see=("gdpr-7", "gdpr-15", "gdpr-17"),
     ),
     Control(

@@ -16,12 +16,12 @@ from gateway.judge import Case, Judge
 from gateway.ledger import Ledger, Receipt
 from gateway.objects import ask_to_stop, destroy_object, end_queued, reap
 from gateway.paging import Page, page
-from gateway.people import People
+from gateway.people import People, evidence_binding
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Consent, Job, Notice, Records, Signal, StoredObject, Subject, Transaction
 from gateway.vault.custody import HeldKey
-from gateway.vault.keys import Binding, open_column, seal_column
+from gateway.vault.keys import open_column, seal_column
 from gateway.vault.payload import PayloadKey
 from policy.consent import Decision
 from policy.terms import KeyClass
@@ -54,17 +54,6 @@ class ConsentDraft:
     term_shown: str
     evidence: Mapping[str, Any]
     request_id: str = ""
-
-
-def evidence_binding(consent: Consent) -> Binding:
-    """Return the associated data of sealed evidence; it names the key, since evidence outlives the handle."""
-    return Binding(
-        tenant=consent.tenant,
-        handle=consent.key_id,
-        cls=KeyClass.EVIDENCE.value,
-        item=consent.consent_id,
-        purpose=consent.purpose,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,8 +253,7 @@ class Erasure:
             sought = earlier | Sought(
                 handle,
                 tuple(
-                    (held.key_id, held.cls, held.month)
-                    for held in doomed_keys(tx, dsr.tenant, handle, plan)
+                    (held.key_id, held.cls, held.month) for held in doomed_keys(tx, dsr.tenant, handle, plan)
                 ),
                 tuple(job.job_id for job in jobs),
             )

@@ -140,6 +140,16 @@ def result_header(stored: StoredObject) -> generation_pb2.ResultHeader:
     )
 
 
+def package_header(stored: StoredObject) -> dsr_pb2.PackageHeader:
+    """Return what is said of a package before its bytes."""
+    return dsr_pb2.PackageHeader(
+        object=f"objects/{stored.object_id}",
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        expire_time=stamp(stored.expires_at),
+    )
+
+
 def profile(message: subject_pb2.Subject) -> Profile:
     """Return what a message tells of a subject."""
     guardian = None

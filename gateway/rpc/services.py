@@ -29,6 +29,7 @@ from gateway.flows.retention import HoldDraft, Retention
 from gateway.flows.rotation import Rotation
 from gateway.flows.subject import Subjects
 from gateway.judge import ControllerFacts
+from gateway.package import Packages
 from gateway.people import People
 from gateway.ports.inference import BackendFacts
 from gateway.ports.keys import KeyService
@@ -216,6 +217,7 @@ class DsrService:
     """Data-subject requests on the wire."""
 
     dsrs: Dsrs
+    packages: Packages
     audit: Audit
 
     async def CreateDsr(
@@ -282,6 +284,15 @@ class DsrService:
         """Take a request back."""
         record, receipt = await self.dsrs.cancel(caller(), convert.bare(request.name))
         return dsr_pb2.CancelDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def DownloadPackage(
+        self, request: dsr_pb2.DownloadPackageRequest, _context: object
+    ) -> AsyncIterator[dsr_pb2.DownloadPackageResponse]:
+        """Stream a package."""
+        handed = await self.packages.hand_out(caller(), convert.bare(request.name), request.offset)
+        yield dsr_pb2.DownloadPackageResponse(package=convert.package_header(handed.stored))
+        async for chunk in handed.chunks:
+            yield dsr_pb2.DownloadPackageResponse(chunk=chunk)
 
     async def GetCertificate(
         self, request: dsr_pb2.GetCertificateRequest, _context: object
