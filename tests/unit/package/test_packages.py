@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import jsonschema
 import pytest
 
 from audit import leaf as leaf_codec
@@ -31,8 +32,10 @@ from gateway.flows.dsr import DsrDraft
 from gateway.package.gather import GATHERED
 from gateway.ports.records import Dsr, Job, StoredObject, SubjectKey
 from tests import invariants
+from tests.docs import REFERENCE
 from tests.fakes.inference import paint
 from tests.unit.flows.test_replay import replayed
+from tests.unit.package.example import DOCUMENT
 from tests.world import APP, OFFICER, ORIGIN, SECOND, STRANGER, World
 
 SCRIPT = re.compile(rb"<script|javascript:|https?://", re.IGNORECASE)
@@ -195,6 +198,21 @@ async def test_recipients_are_named_also_once_their_job_is_gone(w: World) -> Non
     said = document(await made(w))
     assert said["jobs"] == []
     assert [(who["name"], who["count"]) for who in said["recipients"]] == [("studio", 1)]
+
+
+@pytest.mark.parametrize("kind", ["access", "portability"])
+async def test_the_data_are_as_the_schema_says(w: World, kind: str) -> None:
+    schema = json.loads((REFERENCE / "access-package.schema.json").read_bytes())
+    opened, _ = await w.flows.dsrs.create(OFFICER, DsrDraft("ann", "access", "pipeda"))
+    await w.portrait("ann")
+    await w.upload("ann")
+    await w.flows.consents.signal(APP, "ann", gpc=True, limit_spi=False)
+    await w.log()
+    said = document(await made(w, kind=kind))
+    jsonschema.validate(said, schema, jsonschema.Draft202012Validator)
+    jsonschema.validate({**DOCUMENT, "consents": []}, schema, jsonschema.Draft202012Validator)
+    assert all(said[part] for part in schema["then"]["required"] if kind == "access")
+    assert opened.dsr_id in json.dumps(said) or kind == "portability"
 
 
 # --- how it is made --------------------------------------------------------------------------
