@@ -54,7 +54,7 @@ async def pack(entries: AsyncIterable[Entry], at: datetime, most: int) -> AsyncI
         async for entry in entries:
             info = ZipInfo(entry.name, max(at.astimezone(UTC).timetuple()[:6], _OLDEST))
             info.compress_type, info.create_system, info.external_attr = ZIP_DEFLATED, _UNIX, _READABLE
-            with archive.open(info, "w", force_zip64=True) as file:
+            with archive.open(info, "w") as file:
                 async for chunk in entry.chunks:
                     file.write(chunk)
                     if sink.total > most:

@@ -238,6 +238,7 @@ def hold(record: Hold, subject_id: str) -> retention_pb2.Hold:
         create_time=stamp(record.placed_at),
         retain_until_time=stamp(record.until) if record.until else None,
         key_classes=record.classes,
+        dsr=f"dsrs/{record.dsr_id}" if record.dsr_id else "",
     )
 
 

@@ -387,6 +387,22 @@ async def test_an_erasure_that_overtakes_the_making_wins(w: World) -> None:
     w.check()
 
 
+async def test_a_package_whose_row_is_lost_is_found_by_what_the_log_says(w: World) -> None:
+    """The search after an erasure goes by another way than the rows (decision 0025)."""
+    dsr = await asked(w)
+    object_id = await w.flows.packages.make(dsr)
+    row = packages(w)[0]
+    await w.records.transact(lambda tx: tx.remove(row))
+    erasure = await w.request("ann")
+    await w.carry_out()
+    assert [told["where"] for told in w.events("erasure.incomplete")] == [["object_store"]]
+    w.clock.advance(timedelta(hours=1))
+    await w.carry_out()
+    assert w.dsr(erasure.dsr_id).state == "fulfilled"
+    assert object_id not in w.objects.held
+    assert [told["cat"] for told in w.events("object.destroyed")] == ["package"]
+
+
 # --- holds -----------------------------------------------------------------------------------
 
 
