@@ -40,7 +40,9 @@ async def test_what_is_written_in_pieces_reads_as_a_whole() -> None:
     assert archive.testzip() is None
     assert [one.file_size for one in archive.infolist()] == [300_000, LARGE, 0, 7]
     assert archive.read("images/000-output.jpg") == b"".join([chunk async for chunk in noise(LARGE)])
-    assert {one.date_time for one in archive.infolist()} == {(2026, 11, 30, 14, 12, 5)}
+    assert {one.date_time for one in archive.infolist()} == {
+        (2026, 11, 30, 14, 12, 4)
+    }  # ZIP counts in steps of two
     assert not any(one.is_dir() or one.extra or one.comment for one in archive.infolist())
 
 
