@@ -404,10 +404,12 @@ def _consents_as_said(log: Log, row: Row) -> Iterator[Finding]:
             yield from _as_recorded(said, row, recorded.event)
             yield from _in_its_term(said, at, recorded.event)
         yield from _as_withdrawn(log, said, row, at)
+        yield from _forbidden(log.first("con", said["con"], _INVALID), row, "consent_invalid")
 
 
 def _as_recorded(said: Mapping[str, Any], row: Row, recorded: Mapping[str, Any]) -> Iterator[Finding]:
-    same = {"form": said["form"], "pur": row.event["pur"], "flags": [f for f in said["flags"] if f in FLAGS]}
+    flags = [flag for flag in said["flags"] if flag in {*FLAGS, "signature"}]
+    same = {"form": said["form"], "pur": row.event["pur"], "flags": flags}
     for name, value in same.items():
         was = sorted(recorded[name]) if name == "flags" else recorded[name]
         if was != value:
@@ -452,9 +454,23 @@ def _permitted(log: Log, row: Row) -> Iterator[Finding]:
         yield from _standing(log, row, con, permission)
 
 
+def _released_by_right(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask for the permission of the job, or where another consent keeps the result, for that one."""
+    kept = log.last("obj", row.event["obj"], "object.kept", row)
+    if kept is None:
+        yield from _permitted(log, row)
+    else:
+        yield from _standing(log, row, kept.event["con"], kept)
+
+
+def _kept_by_right(log: Log, row: Row) -> Iterator[Finding]:
+    yield from _standing(log, row, row.event["con"], row)
+
+
 def _standing(log: Log, row: Row, con: str, permission: Row) -> Iterator[Finding]:
     """Ask whether a consent that a permission rests on stood at the instant of `row`."""
     yield from _forbidden(log.first("con", con, "consent.withdrawn"), row, "consent_withdrawn")
+    yield from _forbidden(log.first("con", con, _INVALID), row, "consent_invalid")
     recorded = log.first("con", con, "consent.recorded")
     if recorded is None or not _is_before(recorded, row):
         yield log.absent("consent_unknown", con)
@@ -479,7 +495,7 @@ def _same_purpose(log: Log, row: Row) -> Iterator[Finding]:
 
 
 def _in_term(log: Log, row: Row) -> Iterator[Finding]:
-    sealed = log.first("obj", row.event["obj"], "object.sealed")
+    sealed = log.first("obj", row.event["obj"], *_TAKEN)
     if sealed is not None and row.t > sealed.event["exp"] + SKEW_MS:
         yield Finding("broken", "released_late", f"its term ended at {sealed.event['exp']}")
 
@@ -524,6 +540,51 @@ def _due(log: Log, row: Row) -> int | None:
     return due
 
 
+# --- requests ------------------------------------------------------------------------------------
+
+
+def _answered_in_time(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether a request was answered by the last moment of its clock, as it was extended in time."""
+    if "due" not in row.event:
+        yield Finding("unseen", "no_clock", "the leaf says no last moment")
+        return
+    request, due = row.event["dsr"], _last_moment(log, row)
+    answer = log.first("dsr", request, *_ANSWERS)
+    if answer is not None and answer.t > due + SKEW_MS:
+        # What a selection leaves out may have extended the time.
+        state: State = "broken" if log.is_gapless else "unseen"
+        yield Finding(state, "answered_late", f"entry {answer.index} at {answer.t}, by {due}")
+    elif answer is None and due >= log.end_ms:
+        yield Finding("pending", "not_due_yet")
+    elif answer is None:
+        yield Finding("broken" if log.is_gapless else "unseen", "not_answered", f"by {due}")
+
+
+def _last_moment(log: Log, row: Row) -> int:
+    """Return by when a request must be answered; what moved that after the moment itself is void."""
+    due = int(row.event["due"])
+    events = log.things["dsr", row.event["dsr"]]
+    moves = [*events.get("dsr.extended", ()), *events.get("dsr.verified", ())]
+    for move in sorted(moves, key=_place):
+        if "due" in move.event and move.t <= due + SKEW_MS:
+            due = int(move.event["due"])
+    return due
+
+
+def _extended_in_time(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether the time was extended while it still ran, and to a later moment."""
+    received = log.first("dsr", row.event["dsr"], "dsr.received")
+    if received is None or "due" not in received.event:
+        return
+    moves = [m for m in log.things["dsr", row.event["dsr"]].get("dsr.verified", ()) if m.index < row.index]
+    dues = [int(m.event["due"]) for m in (received, *moves) if "due" in m.event]
+    if row.t > max(dues) + SKEW_MS:
+        state: State = "broken" if log.is_gapless else "unseen"
+        yield Finding(state, "extended_late", f"the time ended at {max(dues)}")
+    if row.event["due"] <= max(dues):
+        yield Finding("broken", "extended_backwards", f"from {max(dues)} to {row.event['due']}")
+
+
 # --- the rest ------------------------------------------------------------------------------------
 
 
@@ -562,12 +623,25 @@ def _backed_up(_log: Log, row: Row) -> Iterator[Finding]:
         yield Finding("broken", "backup_ahead", "the backup holds more of the log than there was")
 
 
+def _disputed(_log: Log, row: Row) -> Iterator[Finding]:
+    if row.event["size"] > row.index:
+        yield Finding("broken", "disputed_ahead", "the disputed head is larger than the log was")
+
+
+def _revoked_behind(_log: Log, row: Row) -> Iterator[Finding]:
+    if row.event["from"] > row.index:
+        yield Finding("broken", "revoked_ahead", "a key is revoked at a size that was not there yet")
+
+
 def _pruned_behind(_log: Log, row: Row) -> Iterator[Finding]:
     if row.event["to"] > row.index:
         yield Finding("broken", "pruned_ahead", "entries are gone that were not there yet")
 
 
-_DSR_OVER = ("dsr.refused", "dsr.cancelled")
+_TAKEN = ("object.sealed", "object.transient")
+_INVALID = "consent.invalidated"
+_DSR_OVER = ("dsr.refused", "dsr.cancelled", "dsr.fulfilled")
+_ANSWERS = (*_DSR_OVER, "subject.erased")
 _NAMES_NOBODY = "nothing to replay: the leaf names no thing, so that it cannot be tied to anybody"
 
 RULES: Mapping[str, Rule] = MappingProxyType(
@@ -585,6 +659,22 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("con", "consent.recorded", rule="consent_twice"),
                 needs("ntc", "notice.published", rule="notice_unpublished"),
                 _notice_names_purpose,
+            ),
+        ),
+        "consent.invalidated": Rule(
+            "a consent is found invalid once, for the purpose it was recorded for",
+            (
+                needs("con", "consent.recorded", rule="consent_unknown", pur="pur"),
+                once("con", "consent.invalidated", rule="invalidated_twice"),
+            ),
+        ),
+        "consent.renewal": Rule(
+            "a consent is marked for renewal once, because of a published notice, and while it stands",
+            (
+                needs("con", "consent.recorded", rule="consent_unknown"),
+                needs("ntc", "notice.published", rule="notice_unpublished"),
+                never("con", "consent.withdrawn", "consent.invalidated", rule="consent_over"),
+                once("con", "consent.renewal", rule="renewal_twice"),
             ),
         ),
         "consent.withdrawn": Rule(
@@ -613,14 +703,40 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("dsr", *_DSR_OVER, "subject.erased", rule="request_over"),
             ),
         ),
+        "dsr.extended": Rule(
+            "the time of a request is extended once, while it runs, and not once it is over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                once("dsr", "dsr.extended", rule="extended_twice"),
+                never("dsr", *_ANSWERS, rule="request_over"),
+                _extended_in_time,
+            ),
+        ),
+        "dsr.fulfilled": Rule(
+            "a request is answered once, after it was received and approved, and not once it is over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                needs("dsr", "dsr.approved", rule="not_approved"),
+                once("dsr", *_ANSWERS, rule="request_over"),
+            ),
+        ),
         "dsr.received": Rule(
-            "a request is received once", (once("dsr", "dsr.received", rule="received_twice"),)
+            "a request is received once, and answered by the last moment of its clock",
+            (once("dsr", "dsr.received", rule="received_twice"), _answered_in_time),
+            "answered_in_time",
         ),
         "dsr.refused": Rule(
             "a request is refused after it was received, and neither once approved nor once over",
             (
                 needs("dsr", "dsr.received", rule="request_unknown"),
                 once("dsr", *_DSR_OVER, "dsr.approved", "subject.erased", rule="request_over"),
+            ),
+        ),
+        "dsr.verified": Rule(
+            "identity is checked after a request was received, and not once it is approved or over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                never("dsr", "dsr.approved", *_ANSWERS, rule="request_over"),
             ),
         ),
         "erasure.incomplete": Rule(
@@ -631,6 +747,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "export.created": Rule("what was exported is within the log of that time", (_within_size,)),
+        "forget.ended": Rule(
+            "a backend is asked to forget for an erasure that was approved",
+            (needs("dsr", "dsr.approved", rule="not_approved"),),
+        ),
         "hold.placed": Rule(
             "a hold is placed once, for a request only if that was received",
             (
@@ -646,7 +766,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "image.scrubbed": Rule(
-            "a picture is scrubbed once, before it is sealed",
+            "a picture is scrubbed once, before it is sealed or held in memory",
             (
                 once("obj", "image.scrubbed", rule="scrubbed_twice"),
                 never("obj", "object.destroyed", rule="scrubbed_destroyed"),
@@ -665,7 +785,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("job", "job.created", rule="job_twice"),
                 _permitted,
                 _same_purpose,
-                needs("obj", "object.sealed", rule="picture_unknown"),
+                needs("obj", *_TAKEN, rule="picture_unknown"),
                 never("obj", "object.destroyed", rule="picture_destroyed"),
             ),
             "accepted_with_permission",
@@ -708,12 +828,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "a job succeeds once, after it was forwarded, not once it was told to stop; its result is sealed",
             (
                 needs("job", "job.dispatched", rule="not_forwarded"),
-                needs("obj", "object.sealed", rule="result_unknown"),
+                needs("obj", *_TAKEN, rule="result_unknown"),
                 never("job", "job.stopping", rule="succeeded_after_stop"),
                 once("job", *_ENDS, "job.deleted", rule="job_over"),
             ),
         ),
         "key.rotated": Rule("nothing to replay: keys are not in the log; that they were rotated is"),
+        "log.disputed": Rule("what was disputed is a head of the log of that time", (_disputed,)),
+        "log.keyrevoked": Rule("a key is revoked at a size that the log had reached", (_revoked_behind,)),
         "log.pruned": Rule("only entries before it are gone", (_pruned_behind,)),
         "log.rekeyed": Rule("nothing to replay: the checkpoints' signatures show which keys signed"),
         "notice.published": Rule(
@@ -723,7 +845,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "object.destroyed": Rule(
             "an object is destroyed once, after it was sealed",
             (
-                needs("obj", "object.sealed", rule="object_unknown", cat="cat"),
+                needs("obj", *_TAKEN, rule="object_unknown", cat="cat"),
                 once("obj", "object.destroyed", rule="destroyed_twice"),
             ),
         ),
@@ -743,15 +865,37 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 never("obj", "object.destroyed", rule="held_destroyed"),
             ),
         ),
+        "object.kept": Rule(
+            "an object is kept by a consent to keeping it that stands, and not once it is destroyed",
+            (
+                needs("obj", "object.sealed", rule="object_unknown", cat="cat"),
+                needs("con", "consent.recorded", rule="consent_unknown", pur="pur"),
+                never("obj", "object.destroyed", rule="kept_destroyed"),
+                _kept_by_right,
+            ),
+        ),
         "object.sealed": Rule(
             "an object is sealed once, a picture after it was scrubbed, and destroyed by its promised moment "
             "unless held",
             (
-                once("obj", "object.sealed", rule="sealed_twice"),
+                once("obj", *_TAKEN, rule="sealed_twice"),
                 _scrubbed,
                 _destroyed_in_time,
             ),
             "destroyed_in_time",
+        ),
+        "object.transient": Rule(
+            "a picture is in memory once, never stored, scrubbed before, and gone by its promised moment",
+            (
+                once("obj", *_TAKEN, rule="sealed_twice"),
+                needs("obj", "image.scrubbed", rule="not_scrubbed"),
+                _destroyed_in_time,
+            ),
+            "destroyed_in_time",
+        ),
+        "object.stuck": Rule(
+            "bytes are given up only once their key is destroyed",
+            (needs("obj", "object.destroyed", rule="stuck_alive"),),
         ),
         "package.made": Rule(
             "a package is made for a request that was received, and its object is sealed and not destroyed",
@@ -790,13 +934,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "never once it was destroyed",
             (
                 needs("job", "job.succeeded", rule="no_result", obj="obj"),
-                _permitted,
+                _released_by_right,
                 never("obj", "object.destroyed", rule="released_destroyed"),
                 never("job", "job.deleted", rule="job_over"),
                 _in_term,
             ),
             "released_with_permission",
         ),
+        "retention.swept": Rule("nothing to replay: what a sweep destroys has leaves of its own"),
         "signal.recorded": Rule(_NAMES_NOBODY),
         "subject.blocked": Rule(
             "a subject is blocked for an erasure that was approved",

@@ -36,10 +36,18 @@ class PolicyDenied(LetheError):
 
     reason = "DENY"
 
-    def __init__(self, reason_code: str, *, pack: str, citations: tuple[str, ...] = ()) -> None:
-        """Keep the `DENY_*` code, the pack that decided, and its citations."""
+    def __init__(
+        self,
+        reason_code: str,
+        *,
+        pack: str,
+        citations: tuple[str, ...] = (),
+        violations: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Keep the `DENY_*` code, the pack that decided, its citations, and the fields that fall short."""
         super().__init__(f"policy refuses: {reason_code}")
         self._code = reason_code
+        self.violations = violations
         self.metadata = {"deciding_pack": pack, "citations": "; ".join(citations)}
 
     @property
@@ -162,6 +170,24 @@ class SecondPersonRequired(LetheError):
     reason = "SECOND_PERSON_REQUIRED"
 
 
+class IdentityRequired(LetheError):
+    """Who asks is not sure enough for what is asked; `needed` and `methods` name what would do."""
+
+    reason = "IDENTITY_REQUIRED"
+
+
+class MandateRequired(LetheError):
+    """An agent showed nothing by which they may act for the subject; `mandates` names what would do."""
+
+    reason = "MANDATE_REQUIRED"
+
+
+class ExtensionRefused(LetheError):
+    """The time for an answer cannot be extended; `detail` says why."""
+
+    reason = "EXTENSION_REFUSED"
+
+
 class RoleRequired(LetheError):
     """The caller's role does not permit the method."""
 
@@ -236,6 +262,12 @@ class StateConflict(LetheError):
     """The resource is not in a state that allows this."""
 
     reason = "STATE_CONFLICT"
+
+
+class ZeroRetention(LetheError):
+    """This controller keeps no picture: only `Generate` takes one, and gives the result back at once."""
+
+    reason = "ZERO_RETENTION"
 
 
 class InputLost(LetheError):

@@ -13,6 +13,7 @@ from typing import Protocol
 from gateway.holds import end_hold, standing
 from gateway.ledger import Ledger
 from gateway.ports.records import (
+    STANDING,
     Consent,
     Dsr,
     Hold,
@@ -97,6 +98,9 @@ class JobHolding:
         return {"njob": len(jobs)}
 
 
+_TERM = "GDPR Art. 5(1)(e)"
+
+
 @dataclass(frozen=True, slots=True)
 class VaultHolding:
     """Objects and subject keys: keys die in this transaction, bytes follow."""
@@ -109,7 +113,7 @@ class VaultHolding:
         rows = tx.find(
             StoredObject,
             equal=_of(tenant, handle),
-            among={"state": ["live", "held"]},
+            among={"state": STANDING},
             order_by=("created_at",),
         )
         holds = standing(tx, tenant, handle, self.ledger.clock.now())
@@ -117,16 +121,18 @@ class VaultHolding:
 
     @staticmethod
     def _held(stored: StoredObject, holds: list[Hold]) -> Held:
-        until = [hold.until for hold in holds]
-        rule = "GDPR Art. 15(3)" if stored.cls is KeyClass.DSR else "GDPR Art. 5(1)(e)"
+        # A hold keeps nothing that is in memory only.
+        keeping = [] if stored.state == "transient" else holds
+        until = [hold.until for hold in keeping]
+        rule = "GDPR Art. 15(3)" if stored.cls is KeyClass.DSR else _TERM
         return Held(
             f"objects/{stored.object_id}",
             stored.cls.value,
             stored.kind,
-            stored.purpose,
+            stored.basis,
             stored.size_bytes,
             None if None in until else max([stored.expires_at, *(end for end in until if end)]),
-            holds[0].rule if holds else rule,
+            keeping[0].rule if keeping else rule,
         )
 
     def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:
@@ -143,7 +149,7 @@ class VaultHolding:
                 destroyed += 1
             else:
                 tx.put(replace(key, handle=None))
-        live = [stored for stored in objects if stored.state in {"live", "held"}]
+        live = [stored for stored in objects if stored.state in STANDING]
         for stored in live:
             # All leaves last: what takes long must not make them old before the commit.
             if stored.state == "held":  # by a hold that has ended, or the erasure would not be here
@@ -231,7 +237,8 @@ class DsrHolding:
         """Unlink the requests."""
         kept = next((k for k in plan.keep if k.cls is KeyClass.DSR), None)
         for dsr in tx.find(Dsr, equal=_of(tenant, handle)):
-            tx.put(replace(dsr, handle=None, keep_until=kept.until if kept else None))
+            bare = replace(dsr, preview={}, wish_key="", sealed_wish=b"", package_id="")
+            tx.put(replace(bare, handle=None, keep_until=kept.until if kept else None))
         return {}
 
 

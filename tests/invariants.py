@@ -54,9 +54,9 @@ def check(rows: Rows) -> None:
 
 
 def _check_objects(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
-    sealed, destroyed = _ids(log["object.sealed"], "obj"), _ids(log["object.destroyed"], "obj")
+    sealed, destroyed = _ids(_taken(log), "obj"), _ids(log["object.destroyed"], "obj")
     _once(sealed, destroyed, _ids(log["image.scrubbed"], "obj"))
-    live = {row.object_id for row in rows[StoredObject] if row.state == "live"}
+    live = {row.object_id for row in rows[StoredObject] if row.state in {"live", "transient"}}
     doomed = {row.object_id for row in rows[StoredObject] if row.state == "destroyed"}
     assert live == set(sealed) - set(destroyed)
     assert doomed <= set(destroyed) <= set(sealed)
@@ -67,7 +67,7 @@ def _check_objects(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
 
 def _pictures(log: dict[str, list[dict[str, Any]]]) -> set[str]:
     """Return the objects that are no packages."""
-    return {event["obj"] for event in log["object.sealed"] if event["cat"] != "package"}
+    return {event["obj"] for event in _taken(log) if event["cat"] != "package"}
 
 
 def _check_jobs(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
@@ -94,7 +94,8 @@ def _check_dsrs(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
     assert {dsr.dsr_id for dsr in rows[Dsr]} == set(received) - set(over)
     under_way = {d.dsr_id for d in rows[Dsr] if d.state in {"approved", "running", "fulfilled"}}
     assert under_way == set(approved) - set(over)
-    assert {d.dsr_id for d in rows[Dsr] if d.state == "fulfilled"} == set(erased) - set(over)
+    answered = _ids(log["dsr.fulfilled"], "dsr")
+    assert {d.dsr_id for d in rows[Dsr] if d.state == "fulfilled"} == {*erased, *answered} - set(over)
     assert {c.dsr_id: c.event_id for c in rows[Certificate]} == {
         event["dsr"]: event["id"] for event in log["subject.erased"]
     }
@@ -109,6 +110,10 @@ def check_gone(rows: Rows, handle: str) -> None:
 def check_bytes(rows: Rows, stored: Iterable[str]) -> None:
     """Every stored object belongs to a live row, and every live row has its bytes."""
     assert set(stored) == {row.object_id for row in rows[StoredObject] if row.state == "live"}
+
+
+def _taken(log: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [*log["object.sealed"], *log["object.transient"]]
 
 
 def _ids(found: Iterable[dict[str, Any]], name: str) -> Counter[str]:

@@ -74,10 +74,10 @@ class PlainScrubber:
     def __init__(self) -> None:
         self.is_down = False
 
-    async def scrub(self, data: bytes) -> Scrubbed:
+    async def scrub(self, data: bytes | bytearray) -> Scrubbed:
         if self.is_down:
             raise ScrubberUnavailable
-        return scrub(data, Limits())
+        return scrub(bytes(data), Limits())
 
 
 FAULTS: dict[str, Callable[[], Exception]] = {
@@ -164,10 +164,19 @@ class World:
     def process(self) -> compose.Flows:
         """Return the flows of another process over the same outside: it shares no memory with the first."""
         wired = compose.flows(
-            self.settings, around(self.outside, self.trip), self.signers, retiring=self.retiring
+            self.settings,
+            around(self.outside, self.trip),
+            self.signers,
+            retiring=self.retiring,
         )
         wired.backends.known["studio"] = self.backend.facts
         return wired
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """The packages that there are, by request."""
+        rows = self.records.all(StoredObject)
+        return {row.dsr_id: row.object_id for row in rows if row.kind == "package" and row.wrapped_dek}
 
     # what people do
 
@@ -182,8 +191,13 @@ class World:
             await self.know(subject)
             await self.consent(subject)
 
-    async def know(self, subject: str) -> None:
-        await self.flows.subjects.upsert(APP, Profile(subject, residence="DE", birth_year=1980))
+    async def know(self, subject: str, residence: str = "DE") -> None:
+        await self.flows.subjects.upsert(APP, Profile(subject, residence=residence, birth_year=1980))
+
+    async def agree_to_terms(self, subject: str) -> None:
+        """Let someone accept terms, where a record of that may be kept; it permits nothing."""
+        await self.know(subject, "JP")
+        await self.consent(subject, form="implied", via="terms_of_service")
 
     async def consent(self, subject: str, purpose: str = "generate", **changes: Any) -> Consent:
         consent, _ = await self.flows.consents.record(APP, consent_draft(subject, purpose, **changes))
@@ -191,6 +205,13 @@ class World:
 
     async def upload(self, subject: str, request_id: str = "", image: bytes = PORTRAIT) -> Accepted:
         return await self.flows.upload.run(APP, order(subject, request_id=request_id), chunks(image))
+
+    def keep_nothing(self) -> None:
+        """Configure the tenant so that no picture is stored, and start a new process."""
+        tenants = self.settings.tenants
+        changed = {**tenants, TENANT: tenants[TENANT].model_copy(update={"zero_retention": True})}
+        self.settings = self.settings.model_copy(update={"tenants": changed})
+        self.flows = self.process()
 
     async def work(self, flows: compose.Flows | None = None) -> None:
         """Work on jobs until none is ready."""
@@ -208,9 +229,14 @@ class World:
         released = await self.flows.release.run(APP, job_id)
         return b"".join([chunk async for chunk in released.chunks])
 
-    async def request(self, subject: str) -> Dsr:
-        """Return an approved erasure that nobody has begun yet."""
-        opened, _ = await self.flows.dsrs.create(OFFICER, DsrDraft(subject, "erasure"))
+    async def open(self, subject: str, kind: str, **more: Any) -> Dsr:
+        """Open a request of a subject."""
+        opened, _ = await self.flows.dsrs.create(OFFICER, DsrDraft(subject, kind, **more))
+        return opened
+
+    async def request(self, subject: str, kind: str = "erasure", **more: Any) -> Dsr:
+        """Return an approved request that nobody has begun yet."""
+        opened = await self.open(subject, kind, **more)
         approved, _ = await self.flows.dsrs.approve(SECOND, opened.dsr_id)
         return approved
 
@@ -226,8 +252,10 @@ class World:
         await self.flows.publish.run()
 
     async def carry_out(self, flows: compose.Flows | None = None) -> None:
-        """Carry out every erasure that is ready."""
+        """Carry out every approved request that is ready."""
         while await (flows or self.flows).erasure.run_one():
+            pass
+        while await (flows or self.flows).fulfilment.run_one():
             pass
 
     # what a test looks at

@@ -17,6 +17,9 @@ COUNTED = ("pur", "cat", "dec", "rc", "form", "dkind", "reg", "why", "meth", "mt
 SUMMED = ("nseal", "nobj", "nkey", "nowed")
 """Fields whose numbers are added up, each as `<type>/<field>`."""
 
+TAKEN = ("object.sealed", "object.transient")
+"""Events that promise an instant by which an object is gone."""
+
 BARS = 30
 DAY_MS = 86_400_000
 GRACE_MS = 3_600_000
@@ -72,7 +75,7 @@ def _deletions(rows: Sequence[Row]) -> Counter[str]:
     `held` would be gone, were it not for a legal hold; what a hold let go is due `GRACE_MS` later.
     """
     found: Counter[str] = Counter()
-    terms = {row.event["obj"]: row.event["exp"] for row in rows if row.event["ty"] == "object.sealed"}
+    terms = {row.event["obj"]: row.event["exp"] for row in rows if row.event["ty"] in TAKEN}
     for row in rows:
         if row.event["ty"] == "object.freed" and row.event["obj"] in terms:
             terms[row.event["obj"]] = max(terms[row.event["obj"]], row.event["t"] + GRACE_MS)
@@ -105,12 +108,12 @@ def held_objects(rows: Sequence[Row]) -> set[str]:
 
 
 def answers(rows: Sequence[Row]) -> dict[str, Row]:
-    """Return the event that answers each request; an erasure is answered when done, not when approved."""
+    """Return the event that answers each request: it is answered when done, not when approved."""
     kinds = {row.event["dsr"]: row.event["dkind"] for row in rows if row.event["ty"] == "dsr.received"}
     found: dict[str, Row] = {}
     for row in rows:
         name = row.event.get("dsr", "")
-        done = "subject.erased" if kinds.get(name) == "erasure" else "dsr.approved"
+        done = "subject.erased" if kinds.get(name) == "erasure" else "dsr.fulfilled"
         if name in kinds and row.event["ty"] in {done, "dsr.refused", "dsr.cancelled"}:
             found.setdefault(name, row)
     return found

@@ -10,7 +10,10 @@ REFUSALS = frozenset(
     {
         "ATTESTATION_REQUIRED",
         "BACKEND_RETENTION_TOO_LONG",
+        "EXTENSION_REFUSED",
         "HOLD_ACTIVE",
+        "IDENTITY_REQUIRED",
+        "MANDATE_REQUIRED",
         "PROMPT_REJECTED",
         "RESIDENCY_NO_TARGET",
         "ROLE_REQUIRED",

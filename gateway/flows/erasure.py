@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +13,9 @@ from typing import Any, TypeVar
 
 from audit.seal import commit_opening
 from gateway.absence import Absence, Looked, Sought
-from gateway.errors import StateConflict, StoreUnavailable
+from gateway.debts import FORGET, opened
+from gateway.dsrs import claim, leased, tick, with_heartbeat
+from gateway.errors import StateConflict
 from gateway.holdings import Holdings, doomed_keys
 from gateway.holds import refuse_held
 from gateway.judge import Judge
@@ -27,6 +28,7 @@ from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
     Certificate,
     Consent,
+    Debt,
     Dsr,
     Job,
     Records,
@@ -37,7 +39,7 @@ from gateway.ports.records import (
 )
 from gateway.vault.custody import Custody
 from policy import erasure
-from policy.dsr import transition
+from policy.consent_state import transition as consent_after
 from policy.erasure import ErasurePlan
 from policy.terms import DsrKind, KeyClass
 
@@ -112,55 +114,17 @@ class Erasure:
 
     async def _with_heartbeat(self, dsr: Dsr, step: Callable[[Dsr], Awaitable[T]]) -> T:
         """Take a step, and keep the lease while it lasts: re-wrapping and scouring may take long."""
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(self.lease.total_seconds() / 3)
-                # One beat that the records miss is no reason to stop beating.
-                with contextlib.suppress(StoreUnavailable):
-                    await self.records.transact(partial(self._tick, dsr=dsr, step=0))
-
-        beating = asyncio.create_task(beat())
-        try:
-            return await step(dsr)
-        finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+        return await with_heartbeat(self.records, self.clock, self.lease, dsr, step)
 
     def _claim(self, tx: Transaction, owner: str) -> Dsr | None:
-        now = self.clock.now()
-        approved = tx.find(
-            Dsr,
-            equal={"kind": DsrKind.ERASURE.value},
-            among={"state": ["approved", "running"]},
-            order_by=("received_at", "dsr_id"),
-        )
-        ready = [dsr for dsr in approved if dsr.lease_until is None or dsr.lease_until <= now]
-        if not ready:
-            return None
-        dsr = ready[0]
-        state = transition(dsr.state, "run") or dsr.state
-        claimed = replace(dsr, state=state, lease_owner=owner, lease_until=now + self.lease, updated_at=now)
-        tx.put(claimed)
-        return claimed
+        return claim(tx, (DsrKind.ERASURE.value,), owner, self.clock.now(), self.lease)
 
     def _tick(self, tx: Transaction, dsr: Dsr, step: int) -> Dsr:
-        """Count a finished step and renew the lease."""
-        standing = self._own(tx, dsr)
-        now = self.clock.now()
-        ticked = replace(
-            standing, step=max(standing.step, step), lease_until=now + self.lease, updated_at=now
-        )
-        tx.put(ticked)
-        return ticked
+        return tick(tx, dsr, step, self.clock.now(), self.lease)
 
     @staticmethod
     def _own(tx: Transaction, dsr: Dsr) -> Dsr:
-        """Return the request as it stands, if it is still ours to carry out."""
-        standing = tx.get(Dsr, dsr.dsr_id)
-        if standing is None or standing.lease_owner != dsr.lease_owner:
-            raise LeaseLost
-        return standing
+        return leased(tx, dsr)
 
     # (1)
     async def _bar(self, dsr: Dsr) -> None:
@@ -177,7 +141,8 @@ class Erasure:
             same = {"tenant": dsr.tenant, "handle": handle}
             for consent in tx.find(Consent, equal=same):
                 if consent.withdrawn_at is None:
-                    tx.put(replace(consent, withdrawn_at=now, withdrawn_via="erasure"))
+                    state = consent_after(consent.state, "withdraw") or consent.state
+                    tx.put(replace(consent, state=state, withdrawn_at=now, withdrawn_via="erasure"))
                     self.ledger.record(
                         tx,
                         dsr.tenant,
@@ -197,7 +162,8 @@ class Erasure:
     async def _all_hands_off(self, dsr: Dsr, handle: str) -> None:
         """Wait until no worker has a picture of the subject open, and every backend has forgotten.
 
-        A worker stops within a poll of its own; one that died lets its lease run out.
+        A worker stops within a poll of its own; one that died lets its lease run out.  What is in the
+        memory of a process goes within a poll of that process, or went with it.
         A backend that does not confirm is waited for, but not for ever: the
         certificate then says so.
         """
@@ -207,7 +173,8 @@ class Erasure:
             now, jobs = self.clock.now(), tx.find(Job, equal=same)
             running = [job for job in jobs if job.state == "running"]
             is_worked_on = any(job.lease_until is not None and job.lease_until > now for job in running)
-            return is_worked_on, any(job.is_forget_owed for job in jobs)
+            is_held = bool(tx.find(StoredObject, equal={**same, "state": "transient"}, limit=1))
+            return is_worked_on, is_held or any(job.is_forget_owed for job in jobs)
 
         polls_left = int(self.forget_wait.total_seconds() / self.poll_s)
         while True:
@@ -263,13 +230,14 @@ class Erasure:
             }
             counts["nobj"] = counts.get("nobj", 0) + self._end_missed(tx, dsr.tenant, missed)
             for job in jobs:
+                if job.is_forget_owed:
+                    _go_on_asking(tx, job, dsr.dsr_id, self.clock)
                 if job.state in {"queued", "running"}:
                     self.ledger.record(tx, dsr.tenant, "job.cancelled", None, job=job.job_id, why="erasure")
             now = int(self.clock.now().timestamp() * 1000)
             progress = {
                 **noted,
                 **counts,
-                "nowed": noted.get("nowed", 0) + sum(job.is_forget_owed for job in jobs),
                 "t1": now,
                 "epochs": epochs,
                 "objects": objects,
@@ -397,6 +365,9 @@ class Erasure:
             standing = tx.get(Dsr, dsr.dsr_id)
             if standing is None or standing.state != "running":
                 return
+            # Those that have confirmed since are not counted; of the others the log says how it ended.
+            owed = tx.count(Debt, equal={"kind": FORGET, "about": dsr.dsr_id})
+            standing = replace(standing, counts={**standing.counts, "nowed": owed})
             counts = standing.counts
             now = self.clock.now()
             t2 = None
@@ -418,7 +389,7 @@ class Erasure:
                 ncon=counts.get("ncon", 0),
                 njob=counts.get("njob", 0),
                 nkey=counts.get("nkey", 0),
-                nowed=counts.get("nowed", 0),
+                nowed=owed,
                 meth=METHOD,
                 t1=counts["t1"],
                 t2=t2,
@@ -445,8 +416,10 @@ class Erasure:
                     counts={k: v for k, v in counts.items() if k not in NOTES},
                     certificate_id=certificate_id,
                     reason_code="",
+                    due_key=None,
                     lease_owner="",
                     lease_until=None,
+                    answered_at=now,
                     updated_at=now,
                 )
             )
@@ -456,6 +429,13 @@ class Erasure:
 
 class LeaseLost(StateConflict):
     """Another worker took the request over."""
+
+
+def _go_on_asking(tx: Transaction, job: Job, dsr_id: str, clock: Clock) -> None:
+    """Note, before its job's row goes, that a backend is still to be asked to forget (`Generate.settle`)."""
+    item = f"{job.backend}/{job.backend_job}"
+    if tx.get(Debt, FORGET, item) is None:
+        tx.add(opened(FORGET, item, job.tenant, clock, about=dsr_id))
 
 
 def _kept(plan: ErasurePlan) -> list[dict[str, Any]]:

@@ -12,10 +12,12 @@ from audit import checkpoint, leaf, tiles, tree
 from audit.errors import AuditError, LeafInvalid, TileInvalid
 from audit.leaf import leaf_hash
 from audit.note import Signer
+from gateway.dsrs import closed, due_key, seat
 from gateway.errors import AuditUnavailable
 from gateway.holdings import Holdings
 from gateway.judge import Judge
 from gateway.ledger import Ledger
+from gateway.logkeys import log_keys, read_book
 from gateway.logs import grow, leaves
 from gateway.objects import destroy_object, drop_row
 from gateway.ports.backup import Survivors
@@ -25,6 +27,7 @@ from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
+    STANDING,
     Consent,
     Dsr,
     Hold,
@@ -41,7 +44,8 @@ from gateway.ports.records import (
     Transaction,
 )
 from gateway.vault.custody import Custody
-from policy import erasure, retention
+from policy import erasure
+from policy.consent_state import ConsentState, ConsentVerb, transition
 from policy.pack import Pack
 from policy.terms import KeyClass
 
@@ -52,7 +56,7 @@ INVOKED = "gdpr"
 """The law by which a suppression plans: which one its subject invoked, the log does not say."""
 
 _ENDS = {"job.cancelled": "cancelled", "job.failed": "failed", "job.succeeded": "succeeded"}
-_OVER = ("dsr.refused", "dsr.cancelled", "subject.erased")
+_OVER = ("dsr.refused", "dsr.cancelled", "dsr.fulfilled", "subject.erased")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -224,14 +228,24 @@ class Suppress:
         ty, at = event["ty"], _EPOCH + timedelta(milliseconds=event["t"])
         if ty == "consent.withdrawn":
             return self._withdraw(tx, event["con"], at)
+        if ty == "consent.invalidated":
+            consent = tx.get(Consent, event["con"])
+            if consent is not None:
+                keep_until = self.judge.proof_term(consent.regimes, at)
+                tx.put(replace(consent, state=ConsentState.INVALIDATED, keep_until=keep_until))
+                return ("ncon",)
         if ty == "record.expired":
             return self._expire(tx, event)
         if ty == "object.destroyed":
             stored = tx.get(StoredObject, event["obj"])
-            if stored is not None and stored.state in {"live", "held"}:
+            if stored is not None and stored.state in STANDING:
                 tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
                 return ("nobj",)
-        if ty == "object.sealed":
+        if ty == "object.kept":
+            stored = tx.get(StoredObject, event["obj"])
+            if stored is not None:
+                tx.put(replace(stored, kept_for=event["pur"]))
+        if ty in {"object.sealed", "object.transient"}:
             is_lost = event["obj"] not in ahead.destroyed and tx.get(StoredObject, event["obj"]) is None
             return self._write_off(tx, tenant, event) if is_lost else ()
         if ty.startswith("job."):
@@ -242,10 +256,22 @@ class Suppress:
             hold = tx.get(Hold, event["hld"])
             if hold is not None:
                 tx.remove(hold)
+        if ty == "log.keyrevoked":
+            self._revoke(tx, self.ledger.origins[tenant], event)
         if ty == "payload.expired":
             held = {"log": self.ledger.origins[tenant], "month": event["month"], "erased_by": ""}
             tx.change(SealedPayload, equal=held, to={"handle": None, "blob": b"", "erased_by": event["id"]})
         return ()
+
+    @staticmethod
+    def _revoke(tx: Transaction, origin: str, event: Mapping[str, Any]) -> None:
+        """Believe a stolen key as little as before; one that the book lacks is the sequencer's to refuse."""
+        row = log_keys(tx, origin)
+        book = read_book(row)
+        for key in book.keys:
+            if key.verifier.key_id.hex() in event["key"]:
+                book = book.revoked(key.verifier, event["from"])
+        tx.put(replace(row, text=book.text()))
 
     def _write_off(self, tx: Transaction, tenant: str, event: Mapping[str, Any]) -> Iterable[str]:
         """Log that an object is lost: its row is gone, and with it the key, so nothing opens its bytes."""
@@ -259,7 +285,8 @@ class Suppress:
         if consent is None or consent.withdrawn_at is not None:
             return ()
         keep_until = self.judge.proof_term(consent.regimes, at)
-        tx.put(replace(consent, withdrawn_at=at, withdrawn_via=RESTORED, keep_until=keep_until))
+        state = transition(consent.state, ConsentVerb.WITHDRAW) or consent.state
+        tx.put(replace(consent, state=state, withdrawn_at=at, withdrawn_via=RESTORED, keep_until=keep_until))
         return ("ncon",)
 
     @staticmethod
@@ -305,17 +332,45 @@ class Suppress:
         ty, dsr = event["ty"], tx.get(Dsr, event["dsr"])
         if dsr is None:
             return ("ndsr",) if ty == "dsr.received" and event["dsr"] not in ahead.dsrs else ()
+        pack = self.packs[dsr.regime]
         if ty == "dsr.approved" and dsr.state not in {"running", "fulfilled"}:
-            tx.put(replace(dsr, state="approved", updated_at=at))
+            tx.put(replace(dsr, state="approved", preview={}, updated_at=at))
+        elif ty == "dsr.extended":
+            later = replace(dsr, extended_at=at, extension_reason=event["rc"])
+            tx.put(self._due_by(later, event["due"], pack))
+        elif ty == "dsr.verified":
+            self._verify(tx, event, dsr, pack)
         elif ty in {"dsr.refused", "dsr.cancelled"}:
-            term = retention.expires_at("dsr_file", at, (self.packs[dsr.regime],)).expires_at
-            changed = replace(dsr, state=ty.removeprefix("dsr."), keep_until=term, updated_at=at)
+            changed = closed(dsr, ty.removeprefix("dsr."), at, pack)
             tx.put(replace(changed, reason_code=event.get("rc", "")))
+        elif ty == "dsr.fulfilled":
+            self._correct(tx, dsr, at)
+            tx.put(replace(closed(dsr, "fulfilled", at, pack), outcome=event["out"]))
         elif ty == "subject.erased":
-            term = retention.expires_at("dsr_file", at, (self.packs[dsr.regime],)).expires_at
-            over = replace(dsr, state="fulfilled", step=5, handle=None, counts={}, keep_until=term)
-            tx.put(replace(over, lease_owner="", lease_until=None, updated_at=at))
+            over = closed(dsr, "fulfilled", at, pack)
+            tx.put(replace(over, step=5, handle=None, counts={}, package_id=""))
         return ()
+
+    def _due_by(self, dsr: Dsr, due_ms: int, pack: Pack) -> Dsr:
+        """Return the request with the last day that the log says it has."""
+        zone, _ = seat(pack, self.judge.controllers[dsr.tenant])
+        due_on = datetime.fromtimestamp(due_ms / 1000, zone).date().isoformat()
+        return replace(dsr, due_on=due_on, due_key=due_key(due_on, dsr.dsr_id))
+
+    def _verify(self, tx: Transaction, event: Mapping[str, Any], dsr: Dsr, pack: Pack) -> None:
+        if event["out"] == "shown":
+            changed = replace(dsr, state="verified", verified_by=event["meth"])
+        else:
+            failures = dsr.failures + 1
+            changed = replace(dsr, state="identity_pending", verified_by="", failures=failures)
+        tx.put(self._due_by(changed, event["due"], pack) if "due" in event else changed)
+
+    @staticmethod
+    def _correct(tx: Transaction, dsr: Dsr, at: datetime) -> None:
+        """Take a correction over again: the backup has the profile as it was, and the wish in the file."""
+        subject = tx.get(Subject, dsr.tenant, dsr.handle) if dsr.handle and dsr.sealed_wish else None
+        if subject is not None:
+            tx.put(replace(subject, key_id=dsr.wish_key, sealed_profile=dsr.sealed_wish, updated_at=at))
 
     # (4)
     async def _restrict_all(self, tenant: str, origin: str, ahead: _Ahead) -> None:

@@ -111,7 +111,7 @@ class Packages:
             await discard_unkept(records, self.safe.objects, stored)
             raise
         if kept.object_id != stored.object_id:
-            await self.safe.discard(stored)
+            await discard_unkept(records, self.safe.objects, stored)
         return kept.object_id
 
     async def _entries(self, gathered: Gathered) -> AsyncIterator[Entry]:

@@ -10,7 +10,7 @@ appears nowhere in clear.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -81,7 +81,11 @@ class PackText(Record):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Record):
-    """One version of a privacy notice in one language; `thing_id` is its random id in the log."""
+    """One version of a privacy notice in one language; `thing_id` is its random id in the log.
+
+    `shown` is what else it states: term, recipients, countries, how to withdraw, shorter layers.
+    `is_spread` once the consents to earlier versions have been looked through for renewal.
+    """
 
     tenant: str
     notice_id: str
@@ -94,6 +98,7 @@ class Notice(Record):
     purposes: tuple[str, ...]
     shown: Mapping[str, Any]
     published_at: datetime
+    is_spread: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +106,11 @@ class Consent(Record):
     """Proof that a subject consented to one purpose (GDPR Art. 7(1)).
 
     `flags` are codes (`separate`, `presented_separately`, `highlighted`,
-    `condition_of_service`, `two_step_confirmed`, ...).  Who, how and the
+    `condition_of_service`, `two_step_confirmed`, `signature`).  Who, how and the
     signature artefact are in `sealed_evidence` under the `evidence` class.
+    `state` follows `policy.consent_state`; that a term has run out is not written.
+    `event_id` is the event in the log that recorded it, `receipt_id` the number of its
+    receipt, `renew_at` since when it is to be asked for anew, as its notice has changed.
     """
 
     consent_id: str
@@ -127,6 +135,10 @@ class Consent(Record):
     regimes: tuple[str, ...]
     sealed_evidence: bytes
     keep_until: datetime | None = None
+    state: str = "given"
+    event_id: str = ""
+    receipt_id: str = ""
+    renew_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,9 @@ class StoredObject(Record):
     """A sealed object.  `wrapped_dek` is empty once its key is destroyed; the bytes follow.
 
     `state` is `live`, `held` (its term is over, or it was to go, and a legal hold
-    stops that: it is kept and not used) or `destroyed` (key gone, bytes still to be reaped).
+    stops that: it is kept and not used), `destroyed` (key gone, bytes still to be reaped)
+    or `transient` (never sealed: its bytes are in memory only, see `gateway.transient`).
+    `purpose` is what it was sealed for; `kept_for` the one it is kept for since that ended.
     A package (`kind`) answers the request `dsr_id`, and `sha256` is the digest of its file, which the
     log names, too; of pictures neither is kept.
     """
@@ -165,8 +179,14 @@ class StoredObject(Record):
     state: str
     created_at: datetime
     expires_at: datetime
+    kept_for: str = ""
     dsr_id: str = ""
     sha256: str = ""
+
+    @property
+    def basis(self) -> str:
+        """The purpose by which it may be used now."""
+        return self.kept_for or self.purpose
 
     @property
     def cls(self) -> KeyClass:
@@ -216,7 +236,17 @@ class Dsr(Record):
     `state` follows `policy.dsr`.  `step` counts the finished steps of an
     erasure, so that a restart goes on where it stopped.  `opened_by` and
     `approved_by` are caller identities of services, or per-event tokens.
-    `sealed_note` holds free text under the `dsr` class.
+
+    `policy` maps the packs that applied when it was submitted to their digests.
+    `due_on` is the day that counts: once the time is extended, the later one.
+    `due_key` orders what is open by that day, and is None once it is over.
+    `verified_by` is the method by which identity was shown, `failures` how often
+    it was not.  `mandate` is what an agent showed, empty where the subject asked.
+    `duplicate_of` is the open request of the same subject for the same.
+    `purposes` are those that a withdrawal or an objection names; none means all.
+    `preview` is what the last preview showed, until the approval.  `wish_key` and
+    `sealed_wish` are the profile as a correction wants it, sealed as a profile is;
+    `wish_age` is its band of age.
     """
 
     dsr_id: str
@@ -240,6 +270,24 @@ class Dsr(Record):
     created_at: datetime
     updated_at: datetime
     keep_until: datetime | None = None
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    ack_on: str = ""
+    due_key: str | None = None
+    extended_at: datetime | None = None
+    extension_reason: str = ""
+    verified_by: str = ""
+    failures: int = 0
+    mandate: str = ""
+    duplicate_of: str = ""
+    about: str = ""
+    purposes: tuple[str, ...] = ()
+    preview: Mapping[str, Any] = field(default_factory=dict)
+    wish_key: str = ""
+    sealed_wish: bytes = b""
+    wish_age: str = ""
+    package_id: str = ""
+    outcome: str = ""
+    answered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +306,25 @@ class Hold(Record):
     until: datetime | None
     placed_at: datetime
     dsr_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Debt(Record):
+    """Work on one thing that failed, or is still to be done; it names the thing and nobody.
+
+    `kind` and `item` say what (`gateway.debts`), `about` the request (a dsr's id) for which
+    it is done, or nothing.  `tries` failed so far, the last with the reason `code`; it is
+    tried again from `retry_at` on, or set aside where that is None.
+    """
+
+    kind: str
+    item: str
+    tenant: str
+    about: str
+    tries: int
+    code: str
+    since: datetime
+    retry_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +483,10 @@ class Restore(Record):
     logs: Mapping[str, Any]
     settled: Mapping[str, Any]
     counts: Mapping[str, Any]
+
+
+STANDING = ("live", "held", "transient")
+"""The states of a `StoredObject` that is there."""
 
 
 class Duplicate(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,15 +21,17 @@ from lethe.v1 import (
 from gateway.errors import MessageInvalid
 from gateway.flows.audit import Wish
 from gateway.flows.consent import ConsentDraft
-from gateway.flows.notice import NoticeDraft
+from gateway.flows.notice import NoticeDraft, content_sha256
+from gateway.flows.register import Figures
 from gateway.flows.retention import Due
 from gateway.flows.upload import JobOrder
 from gateway.holdings import Held
 from gateway.ledger import Receipt
 from gateway.people import Guardian, Profile
 from gateway.ports.inference import BackendFacts
-from gateway.ports.records import Consent, Dsr, Hold, Job, Leaf, Notice, StoredObject, Subject
+from gateway.ports.records import Consent, Debt, Dsr, Hold, Job, Leaf, Notice, StoredObject, Subject
 from policy.consent import Decision
+from policy.consent_state import state_at
 from policy.retention import Line
 
 _BANDS = {
@@ -242,6 +245,19 @@ def hold(record: Hold, subject_id: str) -> retention_pb2.Hold:
     )
 
 
+def debt(record: Debt) -> retention_pb2.Debt:
+    """Return what is owed."""
+    return retention_pb2.Debt(
+        kind=retention_pb2.Debt.Kind.Value(f"KIND_{record.kind.upper()}"),
+        item=record.item,
+        dsr=f"dsrs/{record.about}" if record.about else "",
+        tries=record.tries,
+        reason=record.code,
+        create_time=stamp(record.since),
+        retry_time=stamp(record.retry_at) if record.retry_at else None,
+    )
+
+
 def notice_draft(message: notice_pb2.Notice, request_id: str) -> NoticeDraft:
     """Return the notice to publish."""
     return NoticeDraft(
@@ -255,6 +271,7 @@ def notice_draft(message: notice_pb2.Notice, request_id: str) -> NoticeDraft:
             "recipients": list(message.recipients),
             "transfer_countries": list(message.transfer_countries),
             "withdrawal_method": message.withdrawal_method,
+            "layers": [{"title": layer.title, "text": layer.text} for layer in message.layers],
         },
         request_id=request_id,
     )
@@ -271,7 +288,16 @@ def notice(record: Notice) -> notice_pb2.Notice:
         purposes=[purpose_value(code) for code in record.purposes],
         sha256=record.sha256,
         publish_time=stamp(record.published_at),
-        **record.shown,
+        content_sha256=content_sha256(record),
+        layers=[
+            notice_pb2.NoticeLayer(
+                title=layer["title"],
+                text=layer["text"],
+                sha256=hashlib.sha256(layer["text"].encode()).hexdigest(),
+            )
+            for layer in record.shown.get("layers", ())
+        ],
+        **{name: said for name, said in record.shown.items() if name != "layers"},
     )
 
 
@@ -320,8 +346,8 @@ def _guardian(message: consent_pb2.Consent) -> dict[str, str] | None:
     }
 
 
-def consent(record: Consent, subject_id: str = "") -> consent_pb2.Consent:
-    """Return a consent's message; sealed evidence stays sealed."""
+def consent(record: Consent, now: datetime, subject_id: str = "") -> consent_pb2.Consent:
+    """Return a consent's message as it stands now; sealed evidence stays sealed."""
     made = consent_pb2.Consent(
         name=f"consents/{record.consent_id}",
         subject=f"subjects/{subject_id}" if subject_id else "",
@@ -340,8 +366,13 @@ def consent(record: Consent, subject_id: str = "") -> consent_pb2.Consent:
         superseded_by=f"consents/{record.superseded_by}" if record.superseded_by else "",
         regimes=record.regimes,
         withdraw_channel=record.withdrawn_via,
+        state=consent_pb2.Consent.State.Value(
+            f"STATE_{state_at(record.state, record.expires_at, now).upper()}"
+        ),
+        renew_time=stamp(record.renew_at) if record.renew_at else None,
+        receipt=f"receipts/{record.receipt_id}" if record.receipt_id else "",
     )
-    for flag in record.flags:
+    for flag in set(record.flags) & set(_FLAGS):
         setattr(made, flag, True)
     return made
 
@@ -358,8 +389,8 @@ def decision(made: Decision) -> consent_pb2.Decision:
     )
 
 
-def dsr(record: Dsr) -> dsr_pb2.Dsr:
-    """Return a request's message; whose request it is stays out of it."""
+def dsr(record: Dsr, methods: tuple[str, ...] = ()) -> dsr_pb2.Dsr:
+    """Return a request's message; whose request it is stays out of it.  `methods` would show who asks."""
     return dsr_pb2.Dsr(
         name=f"dsrs/{record.dsr_id}",
         kind=dsr_pb2.Dsr.Kind.Value(f"KIND_{record.kind.upper()}"),
@@ -372,6 +403,32 @@ def dsr(record: Dsr) -> dsr_pb2.Dsr:
         reason_code=record.reason_code,
         certificate=f"certificates/{record.certificate_id}" if record.certificate_id else "",
         step=record.step,
+        ack_date=record.ack_on,
+        extend_time=stamp(record.extended_at) if record.extended_at else None,
+        extension_reason=record.extension_reason,
+        verified_by=record.verified_by,
+        verification_failures=record.failures,
+        sufficient_methods=methods,
+        mandate=record.mandate,
+        duplicate_of=f"dsrs/{record.duplicate_of}" if record.duplicate_of else "",
+        about=f"dsrs/{record.about}" if record.about else "",
+        purposes=map(purpose_value, record.purposes),
+        policy=[common_pb2.PolicyRef(id=pack, sha256=digest) for pack, digest in record.policy.items()],
+        outcome=record.outcome,
+        answer_time=stamp(record.answered_at) if record.answered_at else None,
+    )
+
+
+def figures(counted: Figures) -> dsr_pb2.GetFiguresResponse.Figures:
+    """Return the message of what became of the requests of one kind."""
+    return dsr_pb2.GetFiguresResponse.Figures(
+        kind=dsr_pb2.Dsr.Kind.Value(f"KIND_{counted.kind.upper()}"),
+        received=counted.received,
+        complied=counted.complied,
+        denied=counted.denied,
+        cancelled=counted.cancelled,
+        open=counted.open,
+        median_days=counted.median_days,
     )
 
 

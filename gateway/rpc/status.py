@@ -31,6 +31,9 @@ CODES: dict[type[errors.LetheError], grpc.StatusCode] = {
     errors.PolicyUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.PreviewStale: grpc.StatusCode.FAILED_PRECONDITION,
     errors.SecondPersonRequired: grpc.StatusCode.PERMISSION_DENIED,
+    errors.IdentityRequired: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.MandateRequired: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ExtensionRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.RoleRequired: grpc.StatusCode.PERMISSION_DENIED,
     errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineRequired: grpc.StatusCode.INVALID_ARGUMENT,
@@ -43,6 +46,7 @@ CODES: dict[type[errors.LetheError], grpc.StatusCode] = {
     errors.PromptRejected: grpc.StatusCode.INVALID_ARGUMENT,
     errors.StateConflict: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InputLost: grpc.StatusCode.DATA_LOSS,
+    errors.ZeroRetention: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 RETRY_AFTER_S: dict[type[errors.LetheError], int] = {
@@ -65,11 +69,9 @@ def to_status(refusal: errors.LetheError) -> status_pb2.Status:
         metadata["detail"] = refusal.detail
     details = [error_details_pb2.ErrorInfo(reason=refusal.code, domain=DOMAIN, metadata=metadata)]
     packed = [_any(detail) for detail in details]
-    if isinstance(refusal, errors.MessageInvalid) and refusal.violations:
+    if isinstance(refusal, (errors.MessageInvalid, errors.PolicyDenied)) and refusal.violations:
         faults = [
-            error_details_pb2.BadRequest.FieldViolation(
-                field=field, description=rule, reason="MESSAGE_INVALID"
-            )
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=rule, reason=refusal.code)
             for field, rule in refusal.violations
         ]
         packed.append(_any(error_details_pb2.BadRequest(field_violations=faults)))

@@ -56,11 +56,15 @@ DsrService/ExtendDsr                 - P -
 DsrService/CancelDsr                 S P -
 DsrService/DownloadPackage           S P -
 DsrService/GetCertificate            S P A
+DsrService/GetLetter                 S P -
+DsrService/GetFigures                - P A
 RetentionService/GetSchedule         S P A
 RetentionService/ListDue             - P A
 RetentionService/PlaceHold           - P -
 RetentionService/ReleaseHold         - P -
 RetentionService/ListHolds           - P A
+RetentionService/Sweep               - P -
+RetentionService/ListDebts           - P A
 PolicyService/Decide                 S P A
 PolicyService/ComputeClock           S P A
 PolicyService/ListPacks              S P A

@@ -33,5 +33,6 @@ class StoredObjectRow(Table, table=True):
     state: str = words()
     created_at: datetime = instant()
     expires_at: datetime = instant()
+    kept_for: str = words()
     dsr_id: str = words()
     sha256: str = words()

@@ -53,7 +53,7 @@ STORY: list[Event] = [
     {"ty": "job.succeeded", "job": JOB, "obj": OUT},
     {"ty": "object.destroyed", "obj": OBJ, "cat": "original"},
     {"ty": "result.released", "job": JOB, "obj": OUT},
-    {"ty": "dsr.received", "dsr": DSR},
+    {"ty": "dsr.received", "dsr": DSR, "due": EXP},
     {"ty": "dsr.approved", "dsr": DSR},
     {"ty": "subject.blocked", "dsr": DSR},
     {"ty": "consent.withdrawn", "con": CON, "pur": "generate"},
@@ -119,6 +119,7 @@ def test_a_story_that_keeps_every_promise_breaks_no_rule() -> None:
     assert (report.verdict, report.full, report.coded, report.not_replayable) == ("kept", 0, 1, 0)
     assert report.promises == {
         "accepted_with_permission": Tally(kept=1),
+        "answered_in_time": Tally(kept=1),
         "destroyed_in_time": Tally(kept=2),
         "erased_on_approval": Tally(kept=1),
         "forwarded_with_consent": Tally(kept=1),
@@ -144,6 +145,25 @@ def test_a_hold_that_is_kept_and_released_breaks_no_rule() -> None:
     assert broken(held(HELD[0], HELD[1], HELD[3], HELD[2])) == set()
 
 
+INVALID: Event = {"ty": "consent.invalidated", "con": CON, "pur": "generate"}
+RENEWAL: Event = {"ty": "consent.renewal", "con": CON, "ntc": NTC}
+KEPT: Event = {"ty": "object.kept", "obj": OUT, "cat": "output", "pur": "generate", "con": CON}
+
+
+def test_a_renewal_and_a_keeping_by_another_consent_break_no_rule() -> None:
+    assert broken(after("consent.recorded", RENEWAL)) == set()
+    assert broken(after("job.succeeded", KEPT)) == set()
+
+
+def test_a_result_that_another_consent_keeps_is_given_out_by_that_one() -> None:
+    other = {**STORY[1], "con": HLD}
+    kept = {**KEPT, "con": HLD}
+    gone, late = STORY[15], ("result.released", "consent_withdrawn")
+    assert late not in broken(after("job.succeeded", other, gone, kept))
+    assert late in broken(after("job.succeeded", other, kept, {**gone, "con": HLD}))
+
+
+STUCK = {"ty": "object.stuck", "obj": STORY[4]["obj"], "rc": "STORE_UNAVAILABLE", "ntry": 12}
 PACKED: list[Event] = [
     {"ty": "object.sealed", "obj": ZIP, "cat": "package", "exp": EXP},
     {"ty": "package.made", "dsr": DSR, "obj": ZIP},
@@ -193,6 +213,7 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("image.scrubbed", STORY[3]), ("image.scrubbed", "scrubbed_twice")),
     (after("object.destroyed", STORY[3]), ("image.scrubbed", "scrubbed_destroyed")),
     (after("object.sealed", STORY[4]), ("object.sealed", "sealed_twice")),
+    (after("object.sealed", STUCK), ("object.stuck", "stuck_alive")),
     (without("object.sealed"), ("job.created", "picture_unknown")),
     (without("object.sealed"), ("job.succeeded", "result_unknown")),
     (without("object.sealed"), ("object.destroyed", "object_unknown")),
@@ -231,6 +252,22 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("dsr.received", {"ty": "dsr.cancelled", "dsr": DSR}), ("dsr.approved", "request_over")),
     (after("subject.erased", {"ty": "dsr.cancelled", "dsr": DSR}), ("dsr.cancelled", "request_over")),
     (after("dsr.received", {"ty": "dsr.refused", "dsr": OBJ}), ("dsr.refused", "request_unknown")),
+    ([*without("dsr.approved"), {"ty": "dsr.fulfilled", "dsr": DSR}], ("dsr.fulfilled", "not_approved")),
+    (after("subject.erased", {"ty": "dsr.fulfilled", "dsr": DSR}), ("dsr.fulfilled", "request_over")),
+    (after("dsr.approved", {"ty": "dsr.verified", "dsr": DSR}), ("dsr.verified", "request_over")),
+    (after("dsr.received", {"ty": "dsr.verified", "dsr": OBJ}), ("dsr.verified", "request_unknown")),
+    (after("dsr.received", *[{"ty": "dsr.extended", "dsr": DSR}] * 2), ("dsr.extended", "extended_twice")),
+    (after("subject.erased", {"ty": "dsr.extended", "dsr": DSR}), ("dsr.extended", "request_over")),
+    (after("dsr.received", {"ty": "dsr.extended", "dsr": OBJ}), ("dsr.extended", "request_unknown")),
+    (
+        after("dsr.received", {"ty": "dsr.extended", "dsr": DSR, "due": EXP}),
+        ("dsr.extended", "extended_backwards"),
+    ),
+    (changed("dsr.received", due=START_MS), ("dsr.received", "answered_late")),
+    (
+        [*changed("dsr.received", due=START_MS), {"ty": "dsr.extended", "dsr": DSR, "due": EXP}],
+        ("dsr.extended", "extended_late"),
+    ),
     (after("subject.erased", STORY[17]), ("subject.erased", "erased_twice")),
     (
         [*without("dsr.approved"), {"ty": "erasure.incomplete", "dsr": DSR}],
@@ -254,6 +291,17 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
         ("export.created", "export_bounds"),
     ),
     (after("notice.published", {"ty": "log.pruned", "to": 256}), ("log.pruned", "pruned_ahead")),
+    (
+        after(
+            "notice.published",
+            {"ty": "log.keyrevoked", "key": ["0a1b2c3d"], "from": 256, "rc": "KEY_STOLEN"},
+        ),
+        ("log.keyrevoked", "revoked_ahead"),
+    ),
+    (
+        after("notice.published", {"ty": "log.disputed", "why": "root", "wit": [], "size": 256}),
+        ("log.disputed", "disputed_ahead"),
+    ),
     (after("notice.published", *PACKED[:2]), ("package.made", "request_unknown")),
     (packed({"ty": "dsr.refused", "dsr": DSR}, *PACKED[:2]), ("package.made", "request_over")),
     (packed(*PACKED[1:]), ("package.made", "package_unsealed")),
@@ -275,6 +323,17 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("object.destroyed", *HELD), ("object.freed", "freed_destroyed")),
     (held(HELD[0], HELD[1]), ("object.sealed", "destroyed_under_hold")),
     (after("notice.published", {"ty": "backup.created", "size": 256}), ("backup.created", "backup_ahead")),
+    ([*without("consent.recorded"), INVALID], ("consent.invalidated", "consent_unknown")),
+    (after("result.released", INVALID, INVALID), ("consent.invalidated", "invalidated_twice")),
+    (after("consent.recorded", INVALID), ("decision.made", "consent_invalid")),
+    (after("job.created", INVALID), ("job.dispatched", "consent_invalid")),
+    (after("consent.recorded", RENEWAL, RENEWAL), ("consent.renewal", "renewal_twice")),
+    (after("consent.withdrawn", RENEWAL), ("consent.renewal", "consent_over")),
+    (after("consent.recorded", {**RENEWAL, "ntc": OBJ}), ("consent.renewal", "notice_unpublished")),
+    (after("job.succeeded", {**KEPT, "cat": "original"}), ("object.kept", "object_unknown")),
+    (after("job.succeeded", {**KEPT, "pur": "train"}), ("object.kept", "consent_unknown")),
+    (after("consent.withdrawn", KEPT), ("object.kept", "consent_withdrawn")),
+    ([*STORY, {**KEPT, "obj": OBJ, "cat": "original"}], ("object.kept", "kept_destroyed")),
     (after("notice.published", {"ty": "backup.restored", "size": 256}), ("backup.restored", "backup_ahead")),
 ]
 

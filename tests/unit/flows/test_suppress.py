@@ -13,12 +13,15 @@ from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.survivors import FileSurvivors
 from gateway.errors import AuditUnavailable, LetheError
 from gateway.flows.dsr import DsrDraft
+from gateway.flows.revoke import Revoke
+from gateway.people import Profile
 from gateway.ports.keys import Epoch
 from gateway.ports.records import (
     Consent,
     Job,
     Leaf,
     LogHead,
+    LogKeys,
     Restore,
     SealedPayload,
     Subject,
@@ -26,7 +29,7 @@ from gateway.ports.records import (
 )
 from tests import invariants
 from tests.doors import When
-from tests.world import APP, OFFICER, ORIGIN, TENANT, World
+from tests.world import APP, OFFICER, ORIGIN, SECOND, TENANT, World
 
 BACKUP, DIGEST = "b" * 32, "d" * 64
 ANN, BOB, DAN, EVE = "ann", "bob", "dan", "eve"
@@ -160,6 +163,32 @@ async def test_cut_at_any_call_the_next_start_goes_on(tmp_path: Path, when: When
     check(w, known)
 
 
+async def test_what_became_of_requests_since_stands_again(w: Past) -> None:
+    """No clock is lost, no answer given twice, and what was corrected stays corrected."""
+    await w.ready(ANN, BOB)
+    extended = await w.open(ANN, "access")
+    doubted = await w.open(BOB, "access")
+    answered = await w.open(BOB, "restriction")
+    corrected = await w.open(ANN, "correction", correction=Profile(ANN, residence="FR", birth_year=1980))
+    await w.keep()
+    await w.flows.dsrs.extend(OFFICER, extended.dsr_id, "NUMBER")
+    await w.flows.dsrs.verify(OFFICER, doubted.dsr_id, "account_session", is_shown=False)
+    for dsr in (answered, corrected):
+        await w.flows.dsrs.approve(SECOND, dsr.dsr_id)
+    await w.carry_out()
+    await w.fall_back()
+    assert await w.flows.suppress.run()
+    await w.carry_out()
+    longer, asked = w.dsr(extended.dsr_id), w.dsr(doubted.dsr_id)
+    assert (longer.due_on, longer.extension_reason) == (extended.extended_due_on, "NUMBER")
+    assert (asked.state, asked.failures) == ("identity_pending", 1)
+    assert {w.dsr(dsr.dsr_id).state for dsr in (answered, corrected)} == {"fulfilled"}
+    assert (await w.flows.subjects.get(APP, ANN)).profile.residence == "FR"
+    due = await w.flows.register.due(OFFICER, "", 50, "")
+    assert [dsr.dsr_id for dsr in due.items] == [doubted.dsr_id, extended.dsr_id]
+    assert len(w.events("dsr.fulfilled")) == 2
+
+
 async def test_without_its_published_files_or_with_others_the_log_does_not_go_on(w: Past) -> None:
     await story(w)
     await w.fall_back()
@@ -168,7 +197,7 @@ async def test_without_its_published_files_or_with_others_the_log_does_not_go_on
         key=lambda path: (path.parent.name, int(path.name)),
     )
     content = bundle.read_bytes()
-    bundle.write_bytes(content[:-2] + b'"}')
+    bundle.write_bytes(content[:-1] + b"]")
     with pytest.raises(AuditUnavailable) as changed:
         await w.flows.suppress.run()
     bundle.unlink()
@@ -246,3 +275,19 @@ async def test_who_was_erased_is_not_among_the_survivors(w: Past) -> None:
     await w.erase(ANN)
     text = "".join(path.read_text() for path in (w.root / "survivors").iterdir())
     assert not [key_id for key_id in erased if key_id in text]
+
+
+async def test_a_key_that_was_revoked_since_is_not_believed_again(w: Past) -> None:
+    w.rekey(7)
+    await w.ready(ANN)
+    await w.log()
+    w.rekey(8)
+    await w.keep()
+    old = [signer.verifier.key_id.hex() for signer in w.retiring[ORIGIN]]
+    await Revoke(w.records, w.flows.ledger).run(old, 2, "KEY_STOLEN")
+    known = [row for row in w.records.all(LogKeys) if row.log == ORIGIN]
+    await w.fall_back()
+    assert known != [row for row in w.records.all(LogKeys) if row.log == ORIGIN]
+    assert await w.flows.suppress.run()
+    await w.log()
+    assert known == [row for row in w.records.all(LogKeys) if row.log == ORIGIN]

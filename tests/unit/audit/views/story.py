@@ -124,7 +124,13 @@ class Story:
         """Tell an erasure, or one that is still open."""
         self.now += self.chance.randrange(DAY, 3 * DAY)
         dsr = self.id()
-        self.say("dsr.received", dsr=dsr, dkind="erasure", reg=self.chance.choice(["gdpr", "ccpa", "pipeda"]))
+        self.say(
+            "dsr.received",
+            dsr=dsr,
+            dkind="erasure",
+            due=self.now + 45 * DAY,
+            reg=self.chance.choice(["gdpr", "ccpa", "pipeda"]),
+        )
         if fate == "open":
             return
         self.now += self.chance.randrange(HOUR, 3 * DAY)
@@ -156,9 +162,12 @@ class Story:
         self.now = START_MS + 25 * DAY
         dsr = {kind: self.id() for kind in ("access", "opt_out", "correction")}
         for kind, request in dsr.items():
-            self.say("dsr.received", dsr=request, dkind=kind, reg="gdpr")
+            self.say("dsr.received", dsr=request, dkind=kind, reg="gdpr", due=self.now + 31 * DAY)
+        self.say("dsr.verified", dsr=dsr["access"], meth="two_data_points", out="shown")
+        self.say("dsr.extended", dsr=dsr["access"], rc="COMPLEXITY", due=self.now + 92 * DAY)
         self.now += 2 * DAY
         self.say("dsr.approved", dsr=dsr["access"])
+        self.say("dsr.fulfilled", dsr=dsr["access"], out="complied")
         self.say("dsr.refused", dsr=dsr["opt_out"], rc="MANIFESTLY_UNFOUNDED")
         self.say("dsr.cancelled", dsr=dsr["correction"])
         job = self.id()
@@ -182,6 +191,15 @@ class Story:
                 self.say("object.freed", self.now + HOUR, obj=obj, cat="output")
                 self.say("object.destroyed", self.now + HOUR, obj=obj, cat="output", why="expired")
         obj = self.id()
+        self.say("object.transient", obj=obj, cat="original", exp=self.now + HOUR, pur="generate")
+        self.say("object.destroyed", self.now + MINUTE, obj=obj, cat="original", why="job_done")
+        self.say("object.stuck", obj=obj, rc="STORE_UNAVAILABLE", ntry=12)
+        self.say("forget.ended", dsr=self.id(), bak=self.id(), how="given_up", ntry=12)
+        self.say("retention.swept", rc="COMPLAINT", nobj=2, nowed=1)
+        self.say("consent.invalidated", con=self.id(), pur="generate")
+        self.say("consent.renewal", con=self.id(), ntc=self.notice)
+        self.say("object.kept", obj=self.id(), cat="output", pur="retain_output", con=self.id())
+        obj = self.id()
         self.say("object.sealed", obj=obj, cat="package", exp=self.now + 30 * DAY)
         self.say("package.made", dsr=dsr["access"], obj=obj, dig="9a" * 32, size=4711)
         self.say("package.released", dsr=dsr["access"], obj=obj)
@@ -189,6 +207,8 @@ class Story:
         self.say("payload.expired", cls="audit", month="2026-08", nseal=12)
         self.say("key.rotated", nkey=40, nepo=5)
         self.say("log.rekeyed", old=["0a1b2c3d"], new=["4e5f6071"])
+        self.say("log.keyrevoked", key=["0a1b2c3d"], rc="KEY_STOLEN", **{"from": 2})
+        self.say("log.disputed", why="lied", wit=["0a1b2c3d"], size=3)
         self.say("log.pruned", to=4096)
         made = {"bkp": self.id(), "size": 5}
         self.say("backup.created", **made, root="56" * 32, nobj=2, ngone=0, dig="78" * 32)
