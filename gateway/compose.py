@@ -78,6 +78,7 @@ from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger
 from gateway.package import Packages
 from gateway.package.gather import Gatherer
+from gateway.packs import own_packs
 from gateway.people import People
 from gateway.ports.backup import Survivors
 from gateway.ports.clock import Clock
@@ -95,6 +96,7 @@ from gateway.rpc.doorstep import Doorstep
 from gateway.rpc.generation import GenerationService
 from gateway.rpc.identity import Directory
 from gateway.rpc.interceptors import Guard
+from gateway.rpc.policy import PolicyService
 from gateway.rpc.server import Services, make_server
 from gateway.rpc.sight import Sight
 from gateway.settings import (
@@ -110,6 +112,7 @@ from gateway.vault import backup as backup_stream
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
 from gateway.vault.safe import Safe
+from policy.compiled import ready
 from policy.pack import Pack, load_packs
 from policy.retention import Line
 
@@ -224,7 +227,9 @@ def flows(
         )
         for name, t in settings.tenants.items()
     }
-    packs = load_packs()
+    packs = load_packs(own_packs(settings.policy.packs_dir))
+    for pack in packs.values():
+        ready(pack)
     policies = read_policies(settings)
     ledger = Ledger(clock, origins)
     custody = Custody(
@@ -440,7 +445,7 @@ def services(wired: Flows) -> Services:
                 wired.retention, wired.sweep, wired.upload.people
             ),
             "lethe.v1.AuditService": rpc.AuditService(wired.audit),
-            "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),
+            "lethe.v1.PolicyService": PolicyService(wired.packs),
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
             "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records, wired.rotation),
             "lethe.v1.TenantService": rpc.TenantService(wired.controllers, origins),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -41,6 +41,7 @@ from gateway.vault.custody import Custody
 from policy import erasure
 from policy.consent_state import transition as consent_after
 from policy.erasure import ErasurePlan
+from policy.pack import Pack
 from policy.terms import DsrKind, KeyClass
 
 T = TypeVar("T")
@@ -64,7 +65,8 @@ class Erasure:
     The steps, each idempotent, `Dsr.step` counting those that are done:
         (1) Bar the door: subject blocked, consents withdrawn, jobs told to stop; then the fence;
             then wait until no worker has a picture open.
-        (2) Destroy: in one commit every key and row that the plan erases; from here
+        (2) Destroy: first the keys of the content, in a commit that is small however much there
+            is; then in one commit every key and row that the plan erases; from here
             nothing is readable (T1).  Kept classes lose the subject's handle.
             A legal hold stops this step until it is released or ends.
         (3) Bytes: the ciphertext of every destroyed object is removed.
@@ -249,7 +251,34 @@ class Erasure:
             # Read again: the holding of requests has just unlinked this one too.
             tx.put(replace(self._own(tx, dsr), step=2, counts=progress))
 
+        await self.records.transact(partial(self._end_content, dsr=dsr, laws=laws, key=key))
         await self.records.transact(destroy)
+
+    def _end_content(self, tx: Transaction, dsr: Dsr, laws: Sequence[Pack], key: bytes) -> None:
+        """Destroy the keys of the content ahead of all else, so that no object opens, however many there are.
+
+        The great commit takes as long as there are rows and leaves; a person's content has a key a month.
+        """
+        standing = self._own(tx, dsr)
+        earlier = self.absence.unseal(key, dsr.dsr_id, standing.counts)
+        handle = standing.handle or earlier.handle or NOBODY
+        refuse_held(tx, dsr.tenant, handle, self.clock.now())
+        if KeyClass.CONTENT not in erasure.plan(laws, self.held_classes, self.clock.now()).erase:
+            return
+        content = {"tenant": dsr.tenant, "handle": handle, "cls": KeyClass.CONTENT.value}
+        keys = tx.find(SubjectKey, equal=content)
+        if not keys:
+            return
+        tx.remove(*keys)
+        # As the great commit would have noted it: these are not there for it to see.
+        sought = earlier | Sought(handle, tuple((held.key_id, held.cls, held.month) for held in keys))
+        progress = {
+            **standing.counts,
+            "nkey": standing.counts.get("nkey", 0) + len(keys),
+            "epochs": sorted({*standing.counts.get("epochs", ()), *(held.epoch for held in keys)}),
+            "sought": self.absence.seal(key, dsr.dsr_id, sought),
+        }
+        tx.put(replace(standing, counts=progress))
 
     async def _missed(self, dsr: Dsr, known: Sought) -> dict[str, str]:
         """Return the objects that only the log knows, with what to say of each: its category, or nothing.

@@ -14,7 +14,6 @@ from lethe.v1 import (
     dsr_pb2,
     key_pb2,
     notice_pb2,
-    policy_pb2,
     retention_pb2,
     subject_pb2,
     tenant_pb2,
@@ -41,7 +40,6 @@ from gateway.ports.records import Consent, Dsr, Records, SubjectKey
 from gateway.rpc import convert
 from gateway.rpc.interceptors import caller
 from gateway.rpc.signals import Context, heed_gpc
-from policy.pack import Pack
 
 CHUNK = 256 << 10
 
@@ -565,34 +563,6 @@ class AuditService:
             yield audit_pb2.ExportResponse(file=name)
             for start in range(0, len(content), CHUNK):
                 yield audit_pb2.ExportResponse(chunk=content[start : start + CHUNK])
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyService:
-    """The rule book on the wire."""
-
-    packs: Mapping[str, Pack]
-
-    async def ListPacks(
-        self, _request: policy_pb2.ListPacksRequest, _context: object
-    ) -> policy_pb2.ListPacksResponse:
-        """List the loaded packs."""
-        return policy_pb2.ListPacksResponse(packs=[_pack(pack) for pack in self.packs.values()])
-
-    async def GetPack(
-        self, request: policy_pb2.GetPackRequest, _context: object
-    ) -> policy_pb2.GetPackResponse:
-        """Return a pack."""
-        pack = self.packs.get(request.id)
-        if pack is None:
-            raise NotFound
-        return policy_pb2.GetPackResponse(pack=_pack(pack), content=pack.source_bytes)
-
-
-def _pack(pack: Pack) -> policy_pb2.Pack:
-    return policy_pb2.Pack(
-        id=pack.id, version=pack.version, title=pack.title, status=pack.status, sha256=pack.digest
-    )
 
 
 @dataclass(frozen=True, slots=True)
