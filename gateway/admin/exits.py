@@ -20,6 +20,7 @@ REFUSALS = frozenset(
         "SECOND_FACTOR_REQUIRED",
         "SECOND_PERSON_REQUIRED",
         "SUBJECT_BLOCKED",
+        "ZERO_RETENTION",
     }
 )
 """Reasons by which a policy or a role says no, beside every `DENY_*`; all others mean that it failed."""
