@@ -10,10 +10,9 @@ import zipfile
 import pytest
 from lethe.v1 import dsr_pb2
 
-from gateway import compose
 from gateway.client import Client, Refused
 from gateway.ports.records import Dsr, StoredObject
-from tests.gateway import PORTRAIT, Gateway, erase, finished, header
+from tests.gateway import PORTRAIT, Gateway, erase, finished, fulfilled, header
 from tests.integration.conftest import SUBJECT
 
 ACCESS = dsr_pb2.Dsr.KIND_ACCESS
@@ -28,20 +27,16 @@ async def test_a_person_gets_what_is_held_and_nobody_gets_it_once_they_are_erase
     request = dsr_pb2.CreateDsrRequest(subject=f"subjects/{SUBJECT}", kind=ACCESS)
     opened = (await officer.call(officer.dsrs.CreateDsr, request)).dsr
     async with gateway.client("second-officer") as second:
+        with pytest.raises(Refused) as refusal:
+            await officer.package(opened.name, bytearray().extend)
+        assert refusal.value.reason == "STATE_CONFLICT"
         await second.call(second.dsrs.ApproveDsr, dsr_pb2.ApproveDsrRequest(name=opened.name))
-    with pytest.raises(Refused) as refusal:
-        await officer.package(opened.name, bytearray().extend)
-    assert refusal.value.reason == "STATE_CONFLICT"
-
-    # A worker of another process over the same stores.
-    flows = compose.flows(gateway.settings, gateway.outside, compose.read_signers(gateway.settings))
+        await fulfilled(second, opened.name)
     (dsr,) = [row for row in await gateway.rows(Dsr) if opened.name.endswith(row.dsr_id)]
-    object_id = await flows.packages.make(dsr)
-    assert await flows.packages.make(dsr) == object_id
 
     data = bytearray()
     announced = await officer.package(opened.name, data.extend)
-    assert announced.object == f"objects/{object_id}"
+    assert announced.object == f"objects/{dsr.package_id}"
     package = zipfile.ZipFile(io.BytesIO(data))
     assert package.testzip() is None
     said = json.loads(package.read("data.json"))

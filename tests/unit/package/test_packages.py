@@ -19,6 +19,7 @@ from audit import leaf as leaf_codec
 from audit import proof, seal
 from audit.note import Verifier
 from audit.payloads import parse
+from audit.schema import RULE
 from gateway.errors import (
     LetheError,
     MessageInvalid,
@@ -430,6 +431,25 @@ async def test_what_an_open_request_asks_for_outlives_its_term(w: World) -> None
     await w.flows.sweep.run()
     assert w.records.all(Job) == []
     assert (await replayed(w)).violations == ()
+
+
+async def test_a_hold_of_a_request_ends_with_its_answer(w: World) -> None:
+    await asked(w, regime="pipeda")
+    await w.carry_out()
+    (placed,), (ended,) = w.events("hold.placed"), w.events("hold.released")
+    assert (ended["hld"], ended["why"]) == (placed["hld"], "ended")
+    assert (await replayed(w)).violations == ()
+
+
+def test_what_a_hold_of_a_request_cites_is_a_citation(w: World) -> None:
+    cited = [
+        "; ".join(pack.cited(right.hold.cite))
+        for pack in w.flows.packs.values()
+        for right in pack.rules.rights.values()
+        if right.hold
+    ]
+    assert len(cited) == 2
+    assert all(map(RULE, cited)), cited
 
 
 async def test_no_hold_where_the_law_asks_for_none_and_none_ends_by_a_refusal(w: World) -> None:
