@@ -160,8 +160,6 @@ class World:
             for number, tenant in enumerate(self.settings.tenants.values())
         }
         self.retiring: dict[str, tuple[Signer, ...]] = {}
-        self.packages: dict[str, str] = {}
-        """The packages that were made, by request."""
         self.flows = self.process()
 
     def rekey(self, number: int) -> None:
@@ -180,14 +178,15 @@ class World:
             around(self.outside, self.trip),
             self.signers,
             retiring=self.retiring,
-            make_package=self.package,
         )
         wired.backends.known["studio"] = self.backend.facts
         return wired
 
-    async def package(self, dsr: Dsr) -> str:
-        """Make a package, once for a request."""
-        return self.packages.setdefault(dsr.dsr_id, f"{len(self.packages) + 1:032x}")
+    @property
+    def packages(self) -> dict[str, str]:
+        """The packages that there are, by request."""
+        rows = self.records.all(StoredObject)
+        return {row.dsr_id: row.object_id for row in rows if row.kind == "package" and row.wrapped_dek}
 
     # what people do
 

@@ -24,12 +24,12 @@ from gateway.judge import SIGNATURE, Case, Judge
 from gateway.ledger import Ledger, Receipt
 from gateway.objects import reap
 from gateway.paging import Page, page
-from gateway.people import People, Profile
+from gateway.people import People, Profile, evidence_binding
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Consent, Job, Notice, Records, Signal, Subject, Transaction
 from gateway.vault.custody import HeldKey
-from gateway.vault.keys import Binding, open_column, seal_column
+from gateway.vault.keys import open_column, seal_column
 from gateway.vault.payload import PayloadKey
 from gateway.withdrawal import Ended, end_consents, of_purpose
 from policy.codes import TIER
@@ -95,17 +95,6 @@ class _Which:
     receipt_id: str = ""
     subject_id: str = ""
     purpose: str = ""
-
-
-def evidence_binding(consent: Consent) -> Binding:
-    """Return the associated data of sealed evidence; it names the key, since evidence outlives the handle."""
-    return Binding(
-        tenant=consent.tenant,
-        handle=consent.key_id,
-        cls=KeyClass.EVIDENCE.value,
-        item=consent.consent_id,
-        purpose=consent.purpose,
-    )
 
 
 @dataclass(frozen=True, slots=True)
