@@ -39,6 +39,7 @@ from gateway.adapters.timestamp import HttpTimestamps
 from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
 from gateway.caller import Caller
+from gateway.controllers import ControllerFacts, Controllers
 from gateway.deidentify import Scrubber
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
@@ -50,6 +51,7 @@ from gateway.flows.dsr import HELD_CLASSES, Dsrs
 from gateway.flows.erasure import Erasure
 from gateway.flows.fsck import Fsck
 from gateway.flows.generate import Generate, GenerateLimits
+from gateway.flows.incident import BANDS, Incidents
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
 from gateway.flows.prune import Prune
@@ -63,10 +65,12 @@ from gateway.flows.stamp import Stamp
 from gateway.flows.subject import Subjects
 from gateway.flows.suppress import Suppress
 from gateway.flows.sweep import Sweep
+from gateway.flows.tenant import Tenants
+from gateway.flows.training import Training
 from gateway.flows.upload import QUEUE, Upload, UploadLimits
 from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
-from gateway.judge import ControllerFacts, Judge
+from gateway.judge import Judge
 from gateway.ledger import Ledger
 from gateway.people import People
 from gateway.ports.backup import Survivors
@@ -84,9 +88,12 @@ from gateway.rpc.certificates import CertificateFiles, Reloader
 from gateway.rpc.doorstep import Doorstep
 from gateway.rpc.generation import GenerationService
 from gateway.rpc.identity import Directory
+from gateway.rpc.incident import IncidentService
 from gateway.rpc.interceptors import Guard
 from gateway.rpc.server import Services, make_server
 from gateway.rpc.sight import Sight
+from gateway.rpc.tenant import TenantService
+from gateway.rpc.training import TrainingService
 from gateway.settings import (
     BackendSection,
     ConfigInvalid,
@@ -110,6 +117,7 @@ KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
 STAMP_LOOK_S = 30.0
 """How often a checkpoint that is due is looked for, and an authority that failed is asked again."""
+INCIDENT_LOOK_S = 60.0
 SKEW = timedelta(seconds=5)
 """By how much a leaf's time may lag behind the log (the export verifier allows the same)."""
 
@@ -154,9 +162,11 @@ class Flows:
     prune: Prune
     sweep: Sweep
     suppress: Suppress
+    tenants: Tenants
+    training: Training
+    incidents: Incidents
     ledger: Ledger
     packs: Mapping[str, Pack]
-    controllers: Mapping[str, ControllerFacts]
     keys: KeyService
     records: Records
     backends: BackendBoard
@@ -194,17 +204,20 @@ def flows(
     """
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
-    controllers = {
-        name: ControllerFacts(
-            name=t.controller.name,
-            contact=t.controller.contact,
-            establishments=t.controller.establishments,
-            targets=t.controller.targets,
-            time_zone=t.time_zone,
-            calendar=t.calendar,
-        )
-        for name, t in settings.tenants.items()
-    }
+    controllers = Controllers(
+        {
+            name: ControllerFacts(
+                name=t.controller.name,
+                contact=t.controller.contact,
+                establishments=t.controller.establishments,
+                targets=t.controller.targets,
+                time_zone=t.time_zone,
+                calendar=t.calendar,
+                is_training_on=t.training,
+            )
+            for name, t in settings.tenants.items()
+        }
+    )
     packs = load_packs()
     policies = read_policies(settings)
     ledger = Ledger(clock, origins)
@@ -341,8 +354,23 @@ def flows(
             outside.survivors,
         ),
         ledger=ledger,
+        incidents=Incidents(records, people, judge, packs, controllers, ledger, idempotency, clock),
+        training=Training(
+            records,
+            people,
+            judge,
+            controllers,
+            ledger,
+            idempotency,
+            safe,
+            objects,
+            outside.scrubber,
+            clock,
+            term=timedelta(hours=jobs.output_ttl_h),
+            lease=timedelta(seconds=jobs.lease_s),
+        ),
+        tenants=Tenants(records, controllers, ledger, idempotency, clock),
         packs=packs,
-        controllers=controllers,
         keys=keys,
         records=records,
         backends=board,
@@ -380,7 +408,9 @@ def services(wired: Flows) -> Services:
             "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
             "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records, wired.rotation),
-            "lethe.v1.TenantService": rpc.TenantService(wired.controllers, origins),
+            "lethe.v1.IncidentService": IncidentService(wired.incidents),
+            "lethe.v1.TrainingService": TrainingService(wired.training),
+            "lethe.v1.TenantService": TenantService(wired.tenants, origins),
         }
     )
 
@@ -629,6 +659,8 @@ class Watch:
     registry: CollectorRegistry
     alarms: Counter = field(init=False)
     queue: Gauge = field(init=False)
+    incidents: Gauge = field(init=False)
+    _pressing: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Register the metrics."""
@@ -636,12 +668,27 @@ class Watch:
             "lethe_alarms", "Things a person must look at.", ("alarm",), registry=self.registry
         )
         self.queue = Gauge("lethe_swept_objects", "Objects the last sweep ended.", registry=self.registry)
+        self.incidents = Gauge(
+            "lethe_incidents_due",
+            "Breaches by the time left to tell of them.",
+            ("left",),
+            registry=self.registry,
+        )
 
     def alarm(self, name: str, *places: str) -> None:
         """Raise an alarm: counted, and one line in the log, or one for each place."""
         self.alarms.labels(name).inc()
         for where in [{"place": place} for place in places] or [{}]:
             structlog.get_logger().error("alarm_raised", alarm=name, **where)
+
+    def press(self, left: Mapping[str, int]) -> None:
+        """Show how many breaches wait to be told of; more than before in a band is an alarm."""
+        for band in BANDS:
+            number = left.get(band, 0)
+            self.incidents.labels(band).set(number)
+            if number > self._pressing.get(band, 0):
+                self.alarm(f"incident_{band}")
+            self._pressing[band] = number
 
 
 async def serve(
@@ -732,6 +779,9 @@ def background(
                 "swept", expired=swept.expired, reaped=swept.reaped, orphans=swept.orphans
             )
 
+    async def press() -> None:
+        watch.press(await wired.incidents.pressing())
+
     async def until_idle(run_one: Callable[[], Awaitable[bool]]) -> None:
         while await run_one():
             pass
@@ -742,11 +792,13 @@ def background(
         ("publish_failing", settings.audit.sequence_interval_ms / 1000, wired.publish.run),
         ("sweep_failing", settings.sweep.interval_s, sweep),
         ("timestamp_failing", STAMP_LOOK_S, wired.stamp.run),
+        ("incident_watch_failing", INCIDENT_LOOK_S, press),
         ("prune_failing", settings.sweep.interval_s, wired.prune.run),
         ("door_watch_failing", settings.listen.reload_s, watch_door),
         ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),
         ("key_cache_failing", KEY_CACHE_TTL.total_seconds() / 10, forget_keys),
         ("forget_failing", BACKEND_LOOK_S, wired.generate.settle),
+        ("training_failing", BACKEND_LOOK_S, lambda: until_idle(wired.training.run_one)),
         ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
     ]
     loops += [

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.caller import Caller
+from gateway.datasets import remove_copy
 from gateway.errors import BackendRetentionTooLong, LetheError
 from gateway.holds import standing
 from gateway.ledger import Ledger, Receipt
@@ -16,7 +17,7 @@ from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Job, Records, StoredObject, Transaction
-from policy.terms import KeyClass
+from policy.terms import KeyClass, Purpose
 
 
 def destroy_object(
@@ -30,6 +31,8 @@ def destroy_object(
     """
     if stored.state not in {"live", "held"}:
         return None
+    if stored.purpose == Purpose.TRAIN.value:
+        remove_copy(tx, ledger, stored.object_id, why, by)
     said: dict[str, Any] = {"obj": stored.object_id, "cat": stored.kind}
     holds = standing(tx, stored.tenant, stored.handle, ledger.clock.now(), KeyClass.CONTENT)
     if holds:

@@ -219,12 +219,18 @@ class BackupSection(Section):
 
 
 class TenantSection(Section):
-    """One controller.  `log_origin` is opaque: it is public, the tenant's name is not."""
+    """One controller.  `log_origin` is opaque: it is public, the tenant's name is not.
+
+    `controller`, `time_zone`, `calendar` and `training` count until they are first changed
+    (`lethe tenant update`); from then on the records say what counts.  `training` lets
+    training sets be made of pictures of those who opted in.
+    """
 
     log_origin: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9./-]+$")]
     controller: ControllerSection
     time_zone: str = "UTC"
     calendar: str | None = None
+    training: bool = False
 
 
 class CallerSection(Section):

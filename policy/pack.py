@@ -306,6 +306,27 @@ class Right(Rule):
         return self
 
 
+class BreachDuty(Rule):
+    """Whom to tell of a breach: by a clock (an event and its field), or as the law words it."""
+
+    tell: Literal["authority", "subjects", "authority_and_subjects", "controller", "others"]
+    name: Line
+    event: Name | None = None
+    field: Line | None = None
+    promptly: Name | None = None
+    threshold: Name
+    unless: tuple[Name, ...] = ()
+    more_than: int | None = None
+
+    @model_validator(mode="after")
+    def _is_by_one(self) -> BreachDuty:
+        if (self.event is None) is (self.promptly is None) or (self.event is None) is not (
+            self.field is None
+        ):
+            raise ValueError("a duty has an event with its field, or the words of the law")
+        return self
+
+
 class Term(Rule):
     """How long a kind of data may (`at_most`) or must (`at_least`) be kept."""
 
@@ -360,6 +381,7 @@ class PackRules(Strict):
     clocks: dict[Name, Clock]
     events: dict[Name, Event]
     rights: dict[DsrKind, Right]
+    breach: tuple[BreachDuty, ...] = ()
     retention: tuple[Term, ...] = ()
     keep_at_erasure: tuple[Keep, ...] = ()
 
@@ -382,6 +404,10 @@ class PackRules(Strict):
             used |= {option.clock for limit in event.limits for option in limit.options}
             _known(f"events.{name}", used, set(self.clocks))
         _known("rights", {right.event for right in self.rights.values()} - {None}, set(self.events))
+        for duty in self.breach:
+            if duty.event is not None:
+                _known("breach", {duty.event}, set(self.events))
+                _known("breach", {duty.field}, {limit.field for limit in self.events[duty.event].limits})
 
     def _check_cites(self) -> None:
         keys = {source.key for source in self.sources}

@@ -78,7 +78,8 @@ def _check_jobs(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
             assert job_id in all_ends
             assert job_id not in standing or job_id in ended[ENDS[standing[job_id].state]]
     sealed = set(_ids(log["object.sealed"], "obj"))
-    assert {event["obj"] for event in (*log["job.created"], *log["job.succeeded"])} == sealed
+    made = (*log["job.created"], *log["job.succeeded"], *log["dataset.added"])
+    assert {event["obj"] for event in made} == sealed
 
 
 def _check_dsrs(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:

@@ -18,9 +18,11 @@ from gateway.admin import (
     certificate,
     config,
     consent,
+    dataset,
     dsr,
     generate,
     hold,
+    incident,
     job,
     key,
     notice,
@@ -60,6 +62,8 @@ for _noun, _app in (
     ("backup", backup_app),
     ("key", key.app),
     ("tenant", tenant.app),
+    ("dataset", dataset.app),
+    ("incident", incident.app),
     ("config", config.app),
 ):
     app.add_typer(_app, name=_noun)

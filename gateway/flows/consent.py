@@ -95,7 +95,6 @@ class Consents:
         content = json.dumps(_content(draft), sort_keys=True).encode()
         ticket = await self.idempotency.ticket(caller.tenant, "RecordConsent", draft.request_id, content)
         consent_id = self.random(16).hex()
-        regimes = self.judge.regimes(caller.tenant, person.profile, self.clock.now())
 
         def commit(tx: Transaction) -> tuple[Consent, Receipt | None]:
             known = self.idempotency.recall(tx, ticket)
@@ -109,6 +108,7 @@ class Consents:
             if subject.state == "blocked":
                 raise SubjectBlocked
             notice = self._notice(tx, caller.tenant, draft)
+            regimes = self.judge.regimes(tx, caller.tenant, person.profile, self.clock.now())
             bare = self._consent(caller.tenant, consent_id, person.subject.handle, draft, notice, held)
             ends = self.judge.proof_term(regimes, bare.expires_at) if bare.expires_at else None
             consent = replace(bare, regimes=regimes, keep_until=ends)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from gateway.caller import Caller
+from gateway.controllers import ControllerFacts, Controllers
 from gateway.errors import (
     MessageInvalid,
     MethodNotBuilt,
@@ -23,7 +24,7 @@ from gateway.errors import (
 from gateway.holdings import Held, Holdings
 from gateway.holds import refuse_held, standing
 from gateway.idempotency import Idempotency, Ticket
-from gateway.judge import ControllerFacts, Judge
+from gateway.judge import Judge
 from gateway.ledger import Ledger, Receipt
 from gateway.paging import Page, page
 from gateway.people import People
@@ -71,7 +72,7 @@ class Dsrs:
     judge: Judge
     holdings: Holdings
     packs: Mapping[str, Pack]
-    controllers: Mapping[str, ControllerFacts]
+    controllers: Controllers
     ledger: Ledger
     idempotency: Idempotency
     clock: Clock
@@ -112,7 +113,8 @@ class Dsrs:
             # Also once the erasure is done and there is no such subject any more.
             return repeated, None
         handle = (await self.people.known(caller.tenant, draft.subject_id)).handle
-        dsr = self._dsr(caller, draft, handle, regime, received_at)
+        controller = await self.records.transact(lambda tx: self.controllers.at(tx, caller.tenant))
+        dsr = self._dsr(caller, draft, handle, regime, received_at, controller)
         if rehearse:
             return dsr, None
         key = await self.people.payload_key(caller.tenant, handle)
@@ -145,8 +147,15 @@ class Dsrs:
         known = self.idempotency.recall(tx, ticket)
         return _own(tx, caller, known) if known is not None else None
 
-    def _dsr(self, caller: Caller, draft: DsrDraft, handle: str, regime: str, received_at: datetime) -> Dsr:
-        controller = self.controllers[caller.tenant]
+    def _dsr(
+        self,
+        caller: Caller,
+        draft: DsrDraft,
+        handle: str,
+        regime: str,
+        received_at: datetime,
+        controller: ControllerFacts,
+    ) -> Dsr:
         pack = self.packs[regime]
         # A law that counts its days in a place of its own (CCPA: California) does so wherever we are.
         zone, calendar = clocks.seat(pack, ZoneInfo(controller.time_zone), controller.calendar)
@@ -198,7 +207,9 @@ class Dsrs:
     async def _laws(self, dsr: Dsr) -> tuple[Pack, ...]:
         """Return the packs that the erasure is planned by."""
         profile = await self.people.profile(dsr.tenant, dsr.handle)
-        return self.judge.laws(dsr.tenant, profile, dsr.regime, self.clock.now())
+        return await self.records.transact(
+            lambda tx: self.judge.laws(tx, dsr.tenant, profile, dsr.regime, self.clock.now())
+        )
 
     def _preview(self, tx: Transaction, dsr: Dsr, laws: tuple[Pack, ...]) -> Preview:
         now = self.clock.now()

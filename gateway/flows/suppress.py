@@ -12,6 +12,7 @@ from audit import checkpoint, leaf, tiles, tree
 from audit.errors import AuditError, LeafInvalid, TileInvalid
 from audit.leaf import leaf_hash
 from audit.note import Signer
+from gateway.datasets import bare, shrink
 from gateway.errors import AuditUnavailable
 from gateway.holdings import Holdings
 from gateway.judge import Judge
@@ -26,6 +27,8 @@ from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
     Consent,
+    Dataset,
+    DatasetItem,
     Dsr,
     Hold,
     Job,
@@ -234,6 +237,8 @@ class Suppress:
         if ty == "object.sealed":
             is_lost = event["obj"] not in ahead.destroyed and tx.get(StoredObject, event["obj"]) is None
             return self._write_off(tx, tenant, event) if is_lost else ()
+        if ty in {"dataset.reduced", "dataset.expired"}:
+            self._reduce(tx, event, at)
         if ty.startswith("job."):
             return self._job(tx, tenant, event, at, ahead)
         if "dsr" in event:
@@ -253,6 +258,18 @@ class Suppress:
             tx, tenant, "object.destroyed", None, obj=event["obj"], cat=event["cat"], why=RESTORED
         )
         return ("nobj",)
+
+    @staticmethod
+    def _reduce(tx: Transaction, event: Mapping[str, Any], at: datetime) -> None:
+        """Remove again from a training set what was, or all of it; its key goes with the next sweep."""
+        item = tx.get(DatasetItem, event["itm"]) if "itm" in event else None
+        if item is not None and item.state == "live":
+            tx.put(replace(bare(item), removed_at=at))
+            shrink(tx, item.dataset_id)
+        dataset = tx.get(Dataset, event["dst"])
+        if dataset is not None and event["ty"] == "dataset.expired":
+            tx.discard(DatasetItem, equal={"dataset_id": dataset.dataset_id})
+            tx.put(replace(dataset, state="ended", size=0))
 
     def _withdraw(self, tx: Transaction, consent_id: str, at: datetime) -> Iterable[str]:
         consent = tx.get(Consent, consent_id)
@@ -378,7 +395,7 @@ class Suppress:
         same = {"tenant": tenant, "handle": handle}
         if tx.get(Subject, tenant, handle) is None and not tx.count(SubjectKey, equal=same):
             return
-        plan = erasure.plan(self.judge.laws(tenant, None, INVOKED, now), self.held_classes, now)
+        plan = erasure.plan(self.judge.laws(tx, tenant, None, INVOKED, now), self.held_classes, now)
         erased = {cls.value for cls in plan.erase}
         epochs = {key.epoch for key in tx.find(SubjectKey, equal=same) if key.cls in erased}
         for job in tx.find(Job, equal=same):

@@ -13,6 +13,7 @@ from gateway.adapters.sql.consent import ConsentRow, SignalRow
 from gateway.adapters.sql.dsr import CertificateRow, DsrRow
 from gateway.adapters.sql.holds import HoldRow
 from gateway.adapters.sql.idempotency import RememberedRow
+from gateway.adapters.sql.incident import IncidentRow
 from gateway.adapters.sql.jobs import JobRow
 from gateway.adapters.sql.keys import ClosedEpochRow, SubjectKeyRow
 from gateway.adapters.sql.leaves import (
@@ -30,6 +31,8 @@ from gateway.adapters.sql.packs import PackTextRow
 from gateway.adapters.sql.restore import RestoreRow
 from gateway.adapters.sql.subject import SubjectRow
 from gateway.adapters.sql.table import Table
+from gateway.adapters.sql.tenant import TenantVersionRow
+from gateway.adapters.sql.training import DatasetItemRow, DatasetRow
 from gateway.ports import records
 from gateway.ports.records import Record
 
@@ -55,6 +58,10 @@ ROWS: Mapping[type[Record], type[Table]] = {
     records.Checkpoint: CheckpointRow,
     records.WitnessedSize: WitnessedSizeRow,
     records.Restore: RestoreRow,
+    records.TenantVersion: TenantVersionRow,
+    records.Incident: IncidentRow,
+    records.Dataset: DatasetRow,
+    records.DatasetItem: DatasetItemRow,
 }
 
 

@@ -184,6 +184,16 @@ class Story:
         self.say("record.expired", con=self.id())
         self.say("payload.expired", cls="audit", month="2026-08", nseal=12)
         self.say("key.rotated", nkey=40, nepo=5)
+        dst, item = self.id(), self.id()
+        self.say("dataset.created", dst=dst, ver=1, exp=self.now + DAY)
+        self.say("dataset.added", dst=dst, itm=item, job=self.id(), obj=self.id(), con=self.id())
+        self.say("dataset.completed", dst=dst, nobj=1)
+        self.say("dataset.released", dst=dst, nobj=1)
+        self.say("dataset.reduced", dst=dst, itm=item, why="withdrawn")
+        self.say("dataset.expired", dst=dst)
+        said = {"inc": self.id(), "ikind": "access", "at": self.now - DAY, "packs": ["gdpr"]}
+        self.say("incident.recorded", **said, ver=1, auth="open", subj="open", due=self.now + 2 * DAY)
+        self.say("tenant.updated", ver=1, chg=["establishments"], est=["DE"])
         self.say("log.rekeyed", old=["0a1b2c3d"], new=["4e5f6071"])
         self.say("log.pruned", to=4096)
         made = {"bkp": self.id(), "size": 5}
