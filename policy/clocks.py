@@ -50,6 +50,16 @@ def seat(pack: Pack, zone: tzinfo, calendar: str | None) -> tuple[tzinfo, str | 
     return (zone, calendar) if fixed is None else (ZoneInfo(fixed), None)
 
 
+def is_calendar(code: str) -> bool:
+    """Return whether holidays are tabled under the code (`DE`, `CA-QC`, `UK-EAW`)."""
+    return _CODE.fullmatch(code) is not None and _table(code, 2026) is not None
+
+
+def is_place(code: str) -> bool:
+    """Return whether the code is a country of ISO 3166-1 or has the form of one of its subdivisions."""
+    return _CODE.fullmatch(code) is not None and code.partition("-")[0] in _COUNTRIES
+
+
 def due(
     pack: Pack,
     event: str,
@@ -219,16 +229,6 @@ class _Counter:
         ):
             return True
         return any(_falls_on(rule, day.year) == day for rule in self.calendar.rules)
-
-
-def is_calendar(code: str) -> bool:
-    """Return whether holidays are tabled under the code (`DE`, `CA-QC`, `UK-EAW`)."""
-    return _CODE.fullmatch(code) is not None and _table(code, 2026) is not None
-
-
-def is_place(code: str) -> bool:
-    """Return whether the code is a country of ISO 3166-1 or has the form of one of its subdivisions."""
-    return _CODE.fullmatch(code) is not None and code.partition("-")[0] in _COUNTRIES
 
 
 def _event(pack: Pack, event: str) -> Event:

@@ -25,10 +25,10 @@ for that consent, or is about other things, and the picture is no biometric iden
 
 ASKS_FOR_MORE: Mapping[str, str] = MappingProxyType(
     {
-        "qc_law25": "P-39.1 ss. 12, 14; C-1.1 ss. 44, 45",
+        "qc_law25": "P-39.1 ss. 12, 14; C-1.1 ss. 44, 45 (U-10)",
         "il_bipa": "740 ILCS 14/10, 14/15(b)",
-        "tx_cubi": "Tex. Bus. & Com. Code 503.001(b), (f)",
-        "wa_mhmda": "RCW 19.373.010, 19.373.030",
+        "tx_cubi": "Tex. Bus. & Com. Code 503.001(b), (f) (U-12)",
+        "wa_mhmda": "RCW 19.373.010, 19.373.030 (U-03)",
         "coppa": "16 CFR 312.2, 312.10",
     }
 )
