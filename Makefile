@@ -60,6 +60,7 @@ test: setup-dev weights  ## all tests, warnings are errors
 
 test-faults: setup-dev weights  ## kill the gateway at every point, and N times at random moments (1,000; an hour or more)
 	@LETHE_KILLS=0 LETHE_EVERY_POINT=1 LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist load tests/faults/test_kill.py
+	@LETHE_EVERY_POINT=1 LETHE_EXAMPLES=$(or $(N),1000) $(BIN)/python -m pytest tests/unit/flows/test_training.py
 	@LETHE_KILLS=$(or $(N),1000) LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -s tests/faults/test_random_kills.py $(ARGS)
 
 test-interop: setup-dev  ## verifiers written by others judge our log

@@ -31,6 +31,7 @@ from gateway.ports.records import (
     DatasetItem,
     Dsr,
     Hold,
+    Incident,
     Job,
     Leaf,
     LogHead,
@@ -66,6 +67,8 @@ class _Ahead:
     destroyed: set[str] = field(default_factory=set)
     jobs: set[str] = field(default_factory=set)
     dsrs: set[str] = field(default_factory=set)
+    sets: set[str] = field(default_factory=set)
+    items: set[str] = field(default_factory=set)
     digest: str = ""
     restricted: bool = False
     signals: set[str] = field(default_factory=set)
@@ -237,8 +240,8 @@ class Suppress:
         if ty == "object.sealed":
             is_lost = event["obj"] not in ahead.destroyed and tx.get(StoredObject, event["obj"]) is None
             return self._write_off(tx, tenant, event) if is_lost else ()
-        if ty in {"dataset.reduced", "dataset.expired"}:
-            self._reduce(tx, event, at)
+        if ty.startswith("dataset."):
+            self._dataset(tx, tenant, event, at, ahead)
         if ty.startswith("job."):
             return self._job(tx, tenant, event, at, ahead)
         if "dsr" in event:
@@ -259,17 +262,30 @@ class Suppress:
         )
         return ("nobj",)
 
-    @staticmethod
-    def _reduce(tx: Transaction, event: Mapping[str, Any], at: datetime) -> None:
-        """Remove again from a training set what was, or all of it; its key goes with the next sweep."""
+    def _dataset(
+        self, tx: Transaction, tenant: str, event: Mapping[str, Any], at: datetime, ahead: _Ahead
+    ) -> None:
+        """Remove from a training set again what was, and what nobody could remove later; or end it again."""
+        ty, dataset = event["ty"], tx.get(Dataset, event["dst"])
         item = tx.get(DatasetItem, event["itm"]) if "itm" in event else None
-        if item is not None and item.state == "live":
+        if dataset is None:
+            if ty == "dataset.created" and event["dst"] not in ahead.sets:
+                self.ledger.record(tx, tenant, "dataset.expired", None, dst=event["dst"])
+        elif ty == "dataset.added" and item is None:
+            # Whose it is is lost, so that no withdrawal would reach it: every copy must lose it now.
+            tx.add(_lost_item(tenant, event, at))
+            if event["itm"] not in ahead.items:
+                said = {"dst": event["dst"], "itm": event["itm"], "why": RESTORED}
+                self.ledger.record(tx, tenant, "dataset.reduced", None, **said)
+        elif ty == "dataset.reduced" and item is not None and item.state == "live":
             tx.put(replace(bare(item), removed_at=at))
             shrink(tx, item.dataset_id)
-        dataset = tx.get(Dataset, event["dst"])
-        if dataset is not None and event["ty"] == "dataset.expired":
+        elif ty == "dataset.completed":
+            tx.put(replace(dataset, state="stale", cursor="", lease_owner="", lease_until=None))
+        elif ty == "dataset.expired":
+            # Its key goes with the next sweep.
             tx.discard(DatasetItem, equal={"dataset_id": dataset.dataset_id})
-            tx.put(replace(dataset, state="ended", size=0))
+            tx.put(replace(dataset, state="ended", size=0, cursor="", lease_owner="", lease_until=None))
 
     def _withdraw(self, tx: Transaction, consent_id: str, at: datetime) -> Iterable[str]:
         consent = tx.get(Consent, consent_id)
@@ -291,6 +307,12 @@ class Suppress:
         dsr = tx.get(Dsr, event["dsr"]) if "dsr" in event else None
         if dsr is not None:
             tx.remove(dsr)
+        incident = tx.get(Incident, event["inc"]) if "inc" in event else None
+        if incident is not None:
+            tx.remove(incident)
+            key = tx.get(SubjectKey, incident.key_id)
+            if key is not None:
+                tx.remove(key)
         return ()
 
     def _job(
@@ -527,12 +549,35 @@ def _note(ahead: _Ahead, event: Mapping[str, Any], backup_id: str) -> None:
         ahead.jobs.add(event["job"])
     elif ty in _OVER:
         ahead.dsrs.add(event["dsr"])
+    elif ty == "dataset.expired":
+        ahead.sets.add(event["dst"])
+    elif ty == "dataset.reduced":
+        ahead.items.add(event["itm"])
     elif ty == "subject.restricted":
         ahead.restricted = True
     elif ty == "signal.recorded":
         ahead.signals |= set(event["sig"])
     elif ty == "backup.created" and event["bkp"] == backup_id:
         ahead.digest = event["dig"]
+
+
+def _lost_item(tenant: str, event: Mapping[str, Any], at: datetime) -> DatasetItem:
+    """Return what is known of an item that was added since: that every copy must lose it."""
+    return DatasetItem(
+        item_id=event["itm"],
+        dataset_id=event["dst"],
+        tenant=tenant,
+        handle=None,
+        state="removed",
+        job_id="",
+        source_object="",
+        object_id="",
+        consent_id="",
+        image_type="",
+        sha256="",
+        added_at=at,
+        removed_at=at,
+    )
 
 
 def _plus(counts: Mapping[str, Any], origin: str, done: Mapping[str, int]) -> dict[str, Any]:

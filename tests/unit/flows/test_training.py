@@ -308,7 +308,8 @@ async def test_a_worker_that_dies_at_any_call_leaves_what_another_finishes(when:
     await probe.flows.training.create(OFFICER, DatasetDraft("heads"))
     probe.trip.calls.clear()
     await build(probe)
-    for at in range(0, len(probe.trip.calls), (int(os.environ.get("LETHE_EVERY_POINT") or 0) and 1) or 3):
+    every = 1 if os.environ.get("LETHE_EVERY_POINT") else 3
+    for at in range(0, len(probe.trip.calls), every):
         w = await ready("ann", "bob")
         begun, _ = await w.flows.training.create(OFFICER, DatasetDraft("heads"))
         w.trip.lose(at, when)
