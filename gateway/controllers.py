@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.ports.records import TenantVersion, Transaction
+from gateway.ports.records import Records, TenantVersion, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,10 @@ class Controllers:
     def at(self, tx: Transaction, tenant: str) -> ControllerFacts:
         """Return the facts that count now."""
         return self.versioned(tx, tenant)[0]
+
+    async def now(self, records: Records, tenant: str) -> ControllerFacts:
+        """Return the facts that count now, in a transaction of its own."""
+        return await records.transact(lambda tx: self.at(tx, tenant))
 
     def versioned(self, tx: Transaction, tenant: str) -> tuple[ControllerFacts, int]:
         """Return the facts that count now and their version; 0 are those of the configuration."""

@@ -113,7 +113,7 @@ class Dsrs:
             # Also once the erasure is done and there is no such subject any more.
             return repeated, None
         handle = (await self.people.known(caller.tenant, draft.subject_id)).handle
-        controller = await self.records.transact(lambda tx: self.controllers.at(tx, caller.tenant))
+        controller = await self.controllers.now(self.records, caller.tenant)
         dsr = self._dsr(caller, draft, handle, regime, received_at, controller)
         if rehearse:
             return dsr, None

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from audit.schema import RULE
 from gateway.caller import Caller
 from gateway.controllers import Controllers
-from gateway.errors import MessageInvalid, NotFound
+from gateway.errors import KeyServiceUnavailable, MessageInvalid, NotFound
 from gateway.idempotency import Idempotency
 from gateway.judge import Judge
 from gateway.ledger import Ledger, Receipt
@@ -23,6 +23,7 @@ from gateway.people import People, Profile
 from gateway.ports.clock import Clock
 from gateway.ports.records import Incident, Records, Transaction
 from gateway.vault.custody import HeldKey
+from gateway.vault.errors import SealBroken
 from gateway.vault.keys import Binding, open_column, seal_column
 from policy import breach
 from policy.breach import Duty
@@ -258,9 +259,20 @@ class Incidents:
 
     async def _shown(self, record: Incident) -> Shown:
         duties = await self.records.transact(lambda tx: self._duties(tx, record))
-        key = await self.people.custody.open_by_id(record.key_id)
-        opened = open_column(key, record.sealed_text, _binding(record.tenant, record.incident_id))
-        return Shown(record, duties, Text(**json.loads(opened)))
+        return Shown(record, duties, await self._text(record))
+
+    async def _text(self, record: Incident) -> Text:
+        """Return what is said in words, or nothing where its key is lost: the rest must be seen."""
+        try:
+            key = await self.people.custody.open_by_id(record.key_id)
+            opened = open_column(key, record.sealed_text, _binding(record.tenant, record.incident_id))
+        except SealBroken:
+            return Text()
+        except KeyServiceUnavailable as error:
+            if error.detail == "key_lost":
+                return Text()
+            raise
+        return Text(**json.loads(opened))
 
     async def _key(self, tenant: str, incident_id: str) -> HeldKey:
         """Return the incident's own key: no subject's id holds a NUL, so it is nobody else's."""

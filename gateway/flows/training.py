@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -386,6 +387,12 @@ class Training:
         claimed = await self.records.transact(lambda tx: self._claim(tx, owner))
         if claimed is None:
             return False
+        # Switched off, ended, or another's by now: it is not ours to fill any more.
+        with contextlib.suppress(TrainingOff, LeaseLost):
+            await self._fill(claimed)
+        return True
+
+    async def _fill(self, claimed: Dataset) -> None:
         while consent := await self.records.transact(partial(self._next, dataset=claimed)):
             try:
                 code = await self._take_all(claimed, consent)
@@ -395,12 +402,16 @@ class Training:
                 partial(self._advance, dataset=claimed, consent_id=consent.consent_id, code=code)
             )
         await self.records.transact(lambda tx: self._complete(tx, claimed))
-        return True
 
     def _claim(self, tx: Transaction, owner: str) -> Dataset | None:
         now = self.clock.now()
         building = tx.find(Dataset, equal={"state": "building"}, order_by=("created_at", "dataset_id"))
-        ready = [row for row in building if row.lease_until is None or row.lease_until <= now]
+        ready = [
+            row
+            for row in building
+            if (row.lease_until is None or row.lease_until <= now)
+            and self.controllers.at(tx, row.tenant).is_training_on
+        ]
         if not ready:
             return None
         claimed = replace(ready[0], lease_owner=owner, lease_until=now + self.lease)

@@ -117,6 +117,15 @@ async def test_pages_go_through_the_register_by_when_it_was_noticed() -> None:
     assert (await w.flows.incidents.list(STRANGER, 10, "")).items == ()
 
 
+async def test_where_the_key_of_the_words_is_lost_the_rest_is_shown() -> None:
+    w = World()
+    shown = await record(w)
+    key = next(key for key in w.records.all(SubjectKey) if key.key_id == shown.record.key_id)
+    await w.records.transact(lambda tx: tx.remove(key))
+    (found,) = (await w.flows.incidents.list(OFFICER, 10, "")).items
+    assert (found.text, found.record, found.duties) == (Text(), shown.record, shown.duties)
+
+
 async def test_anothers_incident_is_not_there() -> None:
     w = World()
     shown = await record(w)

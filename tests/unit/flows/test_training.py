@@ -100,6 +100,16 @@ async def test_it_is_off_unless_the_controller_says_otherwise() -> None:
     assert (await World().flows.tenants.get(OFFICER)).facts.is_training_on is False
 
 
+async def test_a_set_that_was_begun_waits_while_training_is_off() -> None:
+    w = await ready("ann")
+    begun, _ = await w.flows.training.create(OFFICER, DatasetDraft("heads"))
+    await switch(w, on=False)
+    assert not await w.flows.training.run_one()
+    await switch(w, on=True)
+    await build(w)
+    assert dataset(w, begun.dataset_id).size == 1
+
+
 async def test_a_set_holds_copies_of_whoever_opted_in_and_of_nobody_else() -> None:
     w = await ready("ann")
     await w.know("bob")
