@@ -204,6 +204,16 @@ async def test_a_withdrawal_removes_the_pictures_at_once_and_says_which() -> Non
     w.check()
 
 
+async def test_a_withdrawal_takes_the_copy_also_where_the_result_itself_may_be_kept() -> None:
+    """Another basis to keep the result is none to keep a copy of it for training."""
+    w = await ready("ann")
+    await w.consent("ann", "retain_output")
+    found = await made(w)
+    await withdraw(w, "ann")
+    assert not [row for row in w.records.all(StoredObject) if row.purpose == "train" and row.state == "live"]
+    assert dataset(w, found.dataset_id).state == "stale"
+
+
 async def test_an_erasure_reaches_every_set_and_finds_nothing_left() -> None:
     """GDPR Art. 17(1)."""
     w = await ready("ann", "bob")
