@@ -10,6 +10,7 @@ REFUSALS = frozenset(
     {
         "ATTESTATION_REQUIRED",
         "BACKEND_RETENTION_TOO_LONG",
+        "DEIDENTIFICATION_REQUIRED",
         "HOLD_ACTIVE",
         "PROMPT_REJECTED",
         "RESIDENCY_NO_TARGET",
@@ -17,6 +18,7 @@ REFUSALS = frozenset(
         "SECOND_FACTOR_REQUIRED",
         "SECOND_PERSON_REQUIRED",
         "SUBJECT_BLOCKED",
+        "TRAINING_OFF",
     }
 )
 """Reasons by which a policy or a role says no, beside every `DENY_*`; all others mean that it failed."""
