@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from audit import canonical, leaf, note, proof
-from audit.checkpoint import Checkpoint, open_checkpoint
-from audit.checkpoint import parse as parse_checkpoint
+from audit import canonical
 from audit.errors import AuditError, OpeningInvalid, ProofInvalid
 from audit.seal import check_opening
+from audit.single import opened
 from audit.trust import read_trust
 
 ERASED = "subject.erased"
@@ -50,26 +49,16 @@ def verify_certificate(tlog_proof: str, opening: bytes | None, trust: str | None
     Raises:
         TrustInvalid: No key can be taken from `trust`.
     """
-    verifiers = None if trust is None else read_trust(trust)
+    believed = None if trust is None else read_trust(trust)
     try:
-        found = proof.parse(tlog_proof)
-        if verifiers is None:
-            head = parse_checkpoint(note.parse(found.checkpoint)[0])
-        else:
-            head = open_checkpoint(found.checkpoint, verifiers)
-        event = _erasure(found, head)
+        found, head, event = opened(tlog_proof, believed)
+        if event["ty"] != ERASED:
+            raise ProofInvalid("certificate_type", "the leaf is not that of an erasure")
         payload = None if opening is None else _opened(opening, event)
     except AuditError as error:
         return CertificateReport("invalid", str(error))
-    verdict: Literal["valid", "untrusted"] = "valid" if verifiers else "untrusted"
+    verdict: Literal["valid", "untrusted"] = "valid" if believed else "untrusted"
     return CertificateReport(verdict, "", head.origin, found.index, head.size, event, payload)
-
-
-def _erasure(found: proof.TlogProof, head: Checkpoint) -> dict[str, Any]:
-    event = leaf.decode(proof.check(found, head, None))
-    if event["ty"] != ERASED:
-        raise ProofInvalid("certificate_type", "the leaf is not that of an erasure")
-    return event
 
 
 def _opened(opening: bytes, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,10 @@ class NoteInvalid(AuditError):
     """A note, or a verifier key, that is malformed or not signed by a known key."""
 
 
+class ReceiptInvalid(AuditError):
+    """A receipt of consent that is none, was changed, or is not of the event that it shows."""
+
+
 class CheckpointInvalid(AuditError):
     """A note that is signed and is no checkpoint of its origin."""
 

@@ -76,6 +76,17 @@ class LogKey:
             return False
         return True
 
+    def check_signer(self, size: int) -> None:
+        """Return if the key may sign a file that rests on a checkpoint of this size.
+
+        A key that began later may well sign what rests on an old checkpoint, unless it was ever
+        revoked: its thief could as well.  One that ended before may not.
+
+        Raises:
+            KeyRefused: It may not.
+        """
+        (self if self.revoked is not None else replace(self, first=0)).check(size)
+
     def line(self) -> str:
         """Return its line in `keys.txt`, without the line end."""
         limits = (
@@ -107,6 +118,16 @@ class KeyBook:
             raise TrustInvalid("trust_empty", "there is no key in it")
         check_keys(book.verifiers)
         return book
+
+    def check_signer(self, signer: Verifier, size: int) -> None:
+        """Return if the keys by that name may sign a file that rests on a checkpoint of this size.
+
+        Raises:
+            KeyRefused: One may not.
+        """
+        for key in self.keys:
+            if key.verifier == signer:
+                key.check_signer(size)
 
     @classmethod
     def of(cls, verifiers: Iterable[Verifier]) -> KeyBook:

@@ -90,6 +90,37 @@ def root(
     return growing.root()
 
 
+def reader(
+    start: int, left: Sequence[bytes], leaves: Sequence[bytes], size: int, right: Sequence[bytes]
+) -> NodeReader:
+    """Return what reads the nodes of a tree of `size` leaves, of which those from `start` are known.
+
+    It reads what an inclusion proof of one of them is made of, and nothing inside the edges.
+
+    Args:
+        left: The compact range of [0, start).
+        leaves: Leaf hashes.
+        right: The compact range of what follows them up to `size`.
+
+    Raises:
+        ProofInvalid: When it reads: the node lies inside an edge, or outside the tree.
+    """
+    known = dict(zip(cover(0, start), left, strict=True))
+    known |= zip(cover(start + len(leaves), size), right, strict=True)
+
+    def read(level: int, index: int) -> bytes:
+        node = known.get((level, index))
+        if node is not None:
+            return node
+        if level:
+            return hash_node(read(level - 1, 2 * index), read(level - 1, 2 * index + 1))
+        if not start <= index < start + len(leaves):
+            raise ProofInvalid("edge_inside", "the edges are known as a whole only")
+        return leaves[index - start]
+
+    return read
+
+
 def write(start: int, end: int, hashes: Sequence[bytes]) -> bytes:
     """Return a compact range as text: a header, the bounds, then a hash a line in base64."""
     lines = [FORMAT, f"range {start} {end}", *map(b64.encode, hashes)]

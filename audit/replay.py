@@ -404,10 +404,12 @@ def _consents_as_said(log: Log, row: Row) -> Iterator[Finding]:
             yield from _as_recorded(said, row, recorded.event)
             yield from _in_its_term(said, at, recorded.event)
         yield from _as_withdrawn(log, said, row, at)
+        yield from _forbidden(log.first("con", said["con"], _INVALID), row, "consent_invalid")
 
 
 def _as_recorded(said: Mapping[str, Any], row: Row, recorded: Mapping[str, Any]) -> Iterator[Finding]:
-    same = {"form": said["form"], "pur": row.event["pur"], "flags": [f for f in said["flags"] if f in FLAGS]}
+    flags = [flag for flag in said["flags"] if flag in {*FLAGS, "signature"}]
+    same = {"form": said["form"], "pur": row.event["pur"], "flags": flags}
     for name, value in same.items():
         was = sorted(recorded[name]) if name == "flags" else recorded[name]
         if was != value:
@@ -452,9 +454,23 @@ def _permitted(log: Log, row: Row) -> Iterator[Finding]:
         yield from _standing(log, row, con, permission)
 
 
+def _released_by_right(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask for the permission of the job, or where another consent keeps the result, for that one."""
+    kept = log.last("obj", row.event["obj"], "object.kept", row)
+    if kept is None:
+        yield from _permitted(log, row)
+    else:
+        yield from _standing(log, row, kept.event["con"], kept)
+
+
+def _kept_by_right(log: Log, row: Row) -> Iterator[Finding]:
+    yield from _standing(log, row, row.event["con"], row)
+
+
 def _standing(log: Log, row: Row, con: str, permission: Row) -> Iterator[Finding]:
     """Ask whether a consent that a permission rests on stood at the instant of `row`."""
     yield from _forbidden(log.first("con", con, "consent.withdrawn"), row, "consent_withdrawn")
+    yield from _forbidden(log.first("con", con, _INVALID), row, "consent_invalid")
     recorded = log.first("con", con, "consent.recorded")
     if recorded is None or not _is_before(recorded, row):
         yield log.absent("consent_unknown", con)
@@ -479,7 +495,7 @@ def _same_purpose(log: Log, row: Row) -> Iterator[Finding]:
 
 
 def _in_term(log: Log, row: Row) -> Iterator[Finding]:
-    sealed = log.first("obj", row.event["obj"], "object.sealed")
+    sealed = log.first("obj", row.event["obj"], *_TAKEN)
     if sealed is not None and row.t > sealed.event["exp"] + SKEW_MS:
         yield Finding("broken", "released_late", f"its term ended at {sealed.event['exp']}")
 
@@ -569,11 +585,23 @@ def _versions_follow(log: Log, row: Row) -> Iterator[Finding]:
         yield Finding("broken", "incident_version", f"version {row.event['ver']} was recorded before")
 
 
+def _disputed(_log: Log, row: Row) -> Iterator[Finding]:
+    if row.event["size"] > row.index:
+        yield Finding("broken", "disputed_ahead", "the disputed head is larger than the log was")
+
+
+def _revoked_behind(_log: Log, row: Row) -> Iterator[Finding]:
+    if row.event["from"] > row.index:
+        yield Finding("broken", "revoked_ahead", "a key is revoked at a size that was not there yet")
+
+
 def _pruned_behind(_log: Log, row: Row) -> Iterator[Finding]:
     if row.event["to"] > row.index:
         yield Finding("broken", "pruned_ahead", "entries are gone that were not there yet")
 
 
+_TAKEN = ("object.sealed", "object.transient")
+_INVALID = "consent.invalidated"
 _DSR_OVER = ("dsr.refused", "dsr.cancelled")
 _NAMES_NOBODY = "nothing to replay: the leaf names no thing, so that it cannot be tied to anybody"
 
@@ -592,6 +620,22 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("con", "consent.recorded", rule="consent_twice"),
                 needs("ntc", "notice.published", rule="notice_unpublished"),
                 _notice_names_purpose,
+            ),
+        ),
+        "consent.invalidated": Rule(
+            "a consent is found invalid once, for the purpose it was recorded for",
+            (
+                needs("con", "consent.recorded", rule="consent_unknown", pur="pur"),
+                once("con", "consent.invalidated", rule="invalidated_twice"),
+            ),
+        ),
+        "consent.renewal": Rule(
+            "a consent is marked for renewal once, because of a published notice, and while it stands",
+            (
+                needs("con", "consent.recorded", rule="consent_unknown"),
+                needs("ntc", "notice.published", rule="notice_unpublished"),
+                never("con", "consent.withdrawn", "consent.invalidated", rule="consent_over"),
+                once("con", "consent.renewal", rule="renewal_twice"),
             ),
         ),
         "consent.withdrawn": Rule(
@@ -685,6 +729,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "export.created": Rule("what was exported is within the log of that time", (_within_size,)),
+        "forget.ended": Rule(
+            "a backend is asked to forget for an erasure that was approved",
+            (needs("dsr", "dsr.approved", rule="not_approved"),),
+        ),
         "hold.placed": Rule(
             "a hold is placed once, for a request only if that was received",
             (
@@ -700,7 +748,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "image.scrubbed": Rule(
-            "a picture is scrubbed once, before it is sealed",
+            "a picture is scrubbed once, before it is sealed or held in memory",
             (
                 once("obj", "image.scrubbed", rule="scrubbed_twice"),
                 never("obj", "object.destroyed", rule="scrubbed_destroyed"),
@@ -723,7 +771,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("job", "job.created", rule="job_twice"),
                 _permitted,
                 _same_purpose,
-                needs("obj", "object.sealed", rule="picture_unknown"),
+                needs("obj", *_TAKEN, rule="picture_unknown"),
                 never("obj", "object.destroyed", rule="picture_destroyed"),
             ),
             "accepted_with_permission",
@@ -766,12 +814,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "a job succeeds once, after it was forwarded, not once it was told to stop; its result is sealed",
             (
                 needs("job", "job.dispatched", rule="not_forwarded"),
-                needs("obj", "object.sealed", rule="result_unknown"),
+                needs("obj", *_TAKEN, rule="result_unknown"),
                 never("job", "job.stopping", rule="succeeded_after_stop"),
                 once("job", *_ENDS, "job.deleted", rule="job_over"),
             ),
         ),
         "key.rotated": Rule("nothing to replay: keys are not in the log; that they were rotated is"),
+        "log.disputed": Rule("what was disputed is a head of the log of that time", (_disputed,)),
+        "log.keyrevoked": Rule("a key is revoked at a size that the log had reached", (_revoked_behind,)),
         "log.pruned": Rule("only entries before it are gone", (_pruned_behind,)),
         "log.rekeyed": Rule("nothing to replay: the checkpoints' signatures show which keys signed"),
         "notice.published": Rule(
@@ -781,7 +831,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "object.destroyed": Rule(
             "an object is destroyed once, after it was sealed",
             (
-                needs("obj", "object.sealed", rule="object_unknown", cat="cat"),
+                needs("obj", *_TAKEN, rule="object_unknown", cat="cat"),
                 once("obj", "object.destroyed", rule="destroyed_twice"),
             ),
         ),
@@ -801,14 +851,36 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 never("obj", "object.destroyed", rule="held_destroyed"),
             ),
         ),
+        "object.kept": Rule(
+            "an object is kept by a consent to keeping it that stands, and not once it is destroyed",
+            (
+                needs("obj", "object.sealed", rule="object_unknown", cat="cat"),
+                needs("con", "consent.recorded", rule="consent_unknown", pur="pur"),
+                never("obj", "object.destroyed", rule="kept_destroyed"),
+                _kept_by_right,
+            ),
+        ),
         "object.sealed": Rule(
             "an object is sealed once, scrubbed before, and destroyed by its promised moment unless held",
             (
-                once("obj", "object.sealed", rule="sealed_twice"),
+                once("obj", *_TAKEN, rule="sealed_twice"),
                 needs("obj", "image.scrubbed", rule="not_scrubbed"),
                 _destroyed_in_time,
             ),
             "destroyed_in_time",
+        ),
+        "object.transient": Rule(
+            "a picture is in memory once, never stored, scrubbed before, and gone by its promised moment",
+            (
+                once("obj", *_TAKEN, rule="sealed_twice"),
+                needs("obj", "image.scrubbed", rule="not_scrubbed"),
+                _destroyed_in_time,
+            ),
+            "destroyed_in_time",
+        ),
+        "object.stuck": Rule(
+            "bytes are given up only once their key is destroyed",
+            (needs("obj", "object.destroyed", rule="stuck_alive"),),
         ),
         "payload.erased": Rule(
             "no more payloads are erased by it than it says, nor fewer", (_payloads_counted,)
@@ -829,13 +901,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "never once it was destroyed",
             (
                 needs("job", "job.succeeded", rule="no_result", obj="obj"),
-                _permitted,
+                _released_by_right,
                 never("obj", "object.destroyed", rule="released_destroyed"),
                 never("job", "job.deleted", rule="job_over"),
                 _in_term,
             ),
             "released_with_permission",
         ),
+        "retention.swept": Rule("nothing to replay: what a sweep destroys has leaves of its own"),
         "signal.recorded": Rule(_NAMES_NOBODY),
         "subject.blocked": Rule(
             "a subject is blocked for an erasure that was approved",

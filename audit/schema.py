@@ -2,7 +2,7 @@
 
 No value is free text.  What a pattern cannot rule out, the caller does: a code
 of `[a-z0-9_]` or `[A-Z0-9_]` comes from our own tables, never from a message
-(the one exception is `rc` of `dsr.refused`, which an officer gives).
+(the exceptions are `rc` of `dsr.refused` and of `log.keyrevoked`, which an officer or operator gives).
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ REASONS = frozenset(
         "ATTESTATION_REQUIRED",
         "DISK_RESERVE",
         "INPUT_LOST",
+        "ZERO_RETENTION",
         "INTERNAL",
         "DENY",
     }
@@ -185,13 +186,16 @@ FACT = one_of(
     "fulfilled",
     "gpc",
     "guardian",
+    "guardian_text",
     "identifying",
     "infers",
     "limit_spi",
     "manifest",
     "over",
+    "over_year",
     "pia_done",
     "place",
+    "release",
     "requested",
     "restricted",
     "template",
@@ -202,6 +206,7 @@ FACT = one_of(
 NOTICE = one_of(
     "bipa_policy",
     "before_capture",
+    "cai_notified",
     "chd_privacy_policy",
     "collection",
     "foreign_processing",
@@ -210,19 +215,34 @@ NOTICE = one_of(
 )
 ROLE = one_of("processor", "third_party", "other")
 LAND = text(r"[A-Z]{2}(?:-[A-Z0-9]{1,3})?")
-MECHANISM = one_of("BCR", "EXPLICIT_CONSENT_49_1_A", "SCC", "SCC_2021_914", "OTHER")
+MECHANISM = one_of(
+    "ADDENDUM",
+    "ANPD_SCC",
+    "BCR",
+    "EXPLICIT_CONSENT_49_1_A",
+    "IDTA",
+    "SCC",
+    "SCC_2021_914",
+    "SCC_ANPD",
+    "UK_ADDENDUM",
+    "OTHER",
+)
+DAY = text(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 CONSIDERED = record(
     {
         "st": one_of("standing", "withdrawn", "overtaken", "expired"),
         "form": FORM,
-        "flags": listed(one_of(*FLAGS, "signature", "term_shown", "terms")),
+        "flags": listed(one_of(*FLAGS, "signature", "term_shown", "terms", "year_old")),
     },
     {"con": HEX16, "by": one_of("depicted", "depicted_guardian", "guardian", "other")},
 )
 AGE = one_of("lt13", "13-15", "16-17", "adult", "unknown")
 CLASS = one_of("content", "profile", "evidence", "dsr", "audit")
 DSR_KIND = one_of("access", "erasure", "correction", "portability", "restriction", "opt_out", "withdrawal")
-WHY = one_of("cancelled", "deleted", "denied", "erasure", "expired", "job_done", "restored", "withdrawn")
+WHY = one_of(
+    "cancelled", "deleted", "denied", "erasure", "expired", "job_done", "lost", "restored", "withdrawn"
+)
+FORGOT = one_of("confirmed", "given_up")
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 PLACE = text(r"[a-z][a-z0-9_]{1,47}")
@@ -296,12 +316,16 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "con": HEX16,
                 "pur": PURPOSE,
                 "form": FORM,
-                "flags": listed(FLAG),
+                "flags": listed(one_of(*FLAGS, "signature")),
                 "ntc": HEX16,
                 "minor": one_of("own", "guardian"),
             },
             {"exp": MS},
         ),
+        # Found never to have been valid.
+        "consent.invalidated": Fields({"con": HEX16, "pur": PURPOSE}),
+        # To be asked for anew, because of this version of its notice.
+        "consent.renewal": Fields({"con": HEX16, "ntc": HEX16}),
         "consent.withdrawn": Fields({"con": HEX16, "pur": PURPOSE, "meth": one_of("api", "erasure")}),
         # A version of a training set: begun, a copy of a job's picture taken into it by virtue of a consent,
         # finished, an item removed (holders of a copy remove it, too), given out, ended.
@@ -339,6 +363,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "told": listed(NOTICE),
                 "under": listed(text(r"[a-z][a-z0-9_]{1,31}\.[0-9]{1,2}")),
                 "rcp": record({}, {"role": ROLE, "land": LAND, "mech": MECHANISM}),
+                "placed": DAY,
                 "cons": listed(CONSIDERED),
             },
         ),
@@ -353,11 +378,14 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             # `man`: SHA-256 of the manifest; `prev`: size of the export before it; `open`: classes disclosed.
             {"man": HEX32, "prev": SIZE, "open": listed(CLASS), "filt": one_of("all", "type", "time")},
         ),
+        # After an erasure a backend confirmed that it forgot a job, or is given up, at the `ntry`th try.
+        "forget.ended": Fields({"dsr": HEX16, "bak": HEX16, "how": FORGOT, "ntry": COUNT}),
         # A legal hold on what is held of one subject; `dsr` where an open request asks for it.
         "hold.placed": Fields(
             {"hld": HEX16, "cls": listed(CLASS), "rule": RULE}, {"until": MS, "dsr": HEX16}
         ),
-        "hold.released": Fields({"hld": HEX16, "why": one_of("released", "ended")}),
+        # `rc`, here and below, is what an officer gave as the reason.
+        "hold.released": Fields({"hld": HEX16, "why": one_of("released", "ended")}, {"rc": GIVEN_REASON}),
         "image.scrubbed": Fields({"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)}),
         # A breach as it was known then: kind, when it was noticed, packs that apply, whether the authorities
         # and the persons were told (`exempt`: need not be), the earliest end of a clock that runs.
@@ -382,22 +410,39 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "job.failed": Fields({"job": HEX16, "bak": HEX16, "rc": REASON}, {"det": DETAIL}),
         "job.stopping": Fields({"job": HEX16}),
         "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32}),
+        # A witness (`wit`: ids of its keys) disputes our head of `size`: it knows a larger log, another root
+        # of that size, or a past that ours does not continue, at `known`; or its cosignature is none.
+        "log.disputed": Fields(
+            {"why": one_of("ahead", "root", "proof", "lied"), "wit": listed(KEY_ID), "size": SIZE},
+            {"known": SIZE},
+        ),
         # Entries below `to` are not kept any more; their hashes are.
         # Subject keys were wrapped anew, and the epoch keys that wrapped them before destroyed.
-        "key.rotated": Fields({"nkey": COUNT, "nepo": COUNT}),
+        "key.rotated": Fields({"nkey": COUNT, "nepo": COUNT}, {"rc": GIVEN_REASON}),
         "log.pruned": Fields({"to": SIZE}),
+        # Nothing is believed that these retired keys signed for a checkpoint of `from` leaves or more.
+        "log.keyrevoked": Fields({"key": listed(KEY_ID), "from": SIZE, "rc": GIVEN_REASON}),
         # The keys of the log changed: key ids (C2SP, 8 hex) that signed until here and that sign from here.
         "log.rekeyed": Fields({"old": listed(KEY_ID), "new": listed(KEY_ID)}),
-        "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}),
+        # `dig`: SHA-256 of all that the version says.
+        "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}, {"dig": HEX32}),
         "object.destroyed": Fields({"obj": HEX16, "cat": KIND, "why": WHY}),
         # A hold stops the destruction of an object (`why` it was due); no hold does any more.
         "object.held": Fields({"obj": HEX16, "cat": KIND, "hld": HEX16, "why": WHY}),
         "object.freed": Fields({"obj": HEX16, "cat": KIND}),
+        # What it was made for has ended; from here on another consent is why it is kept.
+        "object.kept": Fields({"obj": HEX16, "cat": KIND, "pur": PURPOSE, "con": HEX16}),
         "object.sealed": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
+        # A picture is in memory only, and gone by then: it is never stored.
+        "object.transient": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
+        # The bytes of an object whose key is destroyed could not be removed, and are not tried any more.
+        "object.stuck": Fields({"obj": HEX16, "rc": REASON, "ntry": COUNT}),
         # The keys and bytes of `nseal` payloads were destroyed: by an erasure, or because their term ended.
         "payload.erased": Fields({"nseal": COUNT}),
         "payload.expired": Fields({"cls": CLASS, "month": MONTH, "nseal": COUNT}),
         "record.expired": Fields({}, {"con": HEX16, "dsr": HEX16, "inc": HEX16}),
+        # An officer had the sweeper come at once: objects that were due then, and debts taken up again.
+        "retention.swept": Fields({"rc": GIVEN_REASON, "nobj": COUNT, "nowed": COUNT}),
         "result.released": Fields({"job": HEX16, "obj": HEX16}),
         "signal.recorded": Fields({"sig": listed(SIGNAL)}),
         "subject.blocked": Fields({"dsr": HEX16}),

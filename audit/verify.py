@@ -1,7 +1,8 @@
 """What an auditor runs, alone: the standard library and `cryptography`, no server, no configuration.
 
 `python -m audit.verify DIR --trust FILE` exits with 0 (valid), 4 (not; the first
-fault on stderr), 5 (consistent in itself, but no trust was given) or 2 (usage).
+fault on stderr), 5 (consistent in itself, but no trust was given) or 2 (usage).  A
+`.tlog-proof` in the place of the folder is verified as the proof of one event.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ from audit.errors import (
 from audit.folder import read_folder, read_trust_file
 from audit.note import Verifier
 from audit.payloads import Payload
+from audit.single import ProofReport, verify_proof
 from audit.trust import Trust, read_trust
 
 __all__ = [
     "CertificateReport",
+    "ProofReport",
     "Report",
     "main",
     "read_folder",
@@ -41,6 +44,7 @@ __all__ = [
     "read_trust_file",
     "verify_certificate",
     "verify_export",
+    "verify_proof",
 ]
 
 MAX_SKEW_MS = 5_000
@@ -285,11 +289,7 @@ def _check_head(stated: Mapping[str, Any], head: Checkpoint, trust: Trust, signe
         raise ExportInvalid("manifest_size", "the manifest states another size than the checkpoint")
     if stated["root"] != head.root.hex():
         raise ExportInvalid("manifest_root", "the manifest states another root than the checkpoint")
-    for key in trust.book.keys:
-        if key.verifier == signer:
-            # A key that began later may well sign the export of an old checkpoint, unless it was ever
-            # revoked: its thief could as well.  One that ended before may not.
-            (key if key.revoked is not None else replace(key, first=0)).check(head.size)
+    trust.book.check_signer(signer, head.size)
 
 
 def _facts(stated: Mapping[str, Any]) -> export.Facts:
@@ -513,22 +513,26 @@ def _shown(path: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Verify an export on disk; print what it is, and return the exit status."""
+    """Verify an export, or the proof of one event, on disk; print what it is, and return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m audit.verify", description="Verify an audit export, offline."
+        prog="python -m audit.verify", description="Verify an audit export, or a .tlog-proof, offline."
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the export")
+    parser.add_argument("path", metavar="DIR|FILE", type=Path, help="the export, or the proof of one event")
     parser.add_argument(
         "--trust", metavar="FILE", type=Path, help="the log's verifier keys, obtained elsewhere"
     )
     parser.add_argument("--previous", metavar="DIR", type=Path, help="the export you had before")
     wanted = parser.parse_args(argv)
-    folders = [wanted.folder] + ([wanted.previous] if wanted.previous else [])
+    folders = [path for path in (wanted.path, wanted.previous) if path and path.is_dir()]
+    report: Report | ProofReport
     try:
         trust = read_trust_file(wanted.trust, *folders) if wanted.trust else None
         if trust is not None:
             read_trust(trust)  # wrong usage is said before anything about the export is
-        report = verify_export(*_folders(wanted.folder, trust, wanted.previous))
+        if wanted.path.is_file():
+            report = verify_proof(wanted.path.read_bytes().decode(errors="replace"), trust)
+        else:
+            report = verify_export(*_folders(wanted.path, trust, wanted.previous))
     except ExportInvalid as error:
         report = Report("invalid", str(error))
     except OSError as error:

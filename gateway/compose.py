@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ from gateway.absence import Absence
 from gateway.adapters import telemetry
 from gateway.adapters.backup_file import BackupFile
 from gateway.adapters.clock import SystemClock
+from gateway.adapters.disk import Reserve
+from gateway.adapters.dumps import forbid_dumps
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.keys_split import FarKeys, SplitKeys
@@ -40,6 +43,7 @@ from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
 from gateway.caller import Caller
 from gateway.controllers import ControllerFacts, Controllers
+from gateway.debts import Debts
 from gateway.deidentify import Scrubber
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
@@ -55,10 +59,12 @@ from gateway.flows.incident import BANDS, Incidents
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
 from gateway.flows.prune import Prune
-from gateway.flows.publish import Publish
+from gateway.flows.publish import Publish, alarm_of
+from gateway.flows.receipt import Receipts
 from gateway.flows.release import Release
 from gateway.flows.restore import Restoring
 from gateway.flows.retention import Retention
+from gateway.flows.revoke import Revoke, Revoked
 from gateway.flows.rotation import Rotation
 from gateway.flows.sequence import Sequence
 from gateway.flows.stamp import Stamp
@@ -102,6 +108,7 @@ from gateway.settings import (
     TimestampsSection,
     WitnessSection,
 )
+from gateway.transient import Transients
 from gateway.vault import backup as backup_stream
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
@@ -115,6 +122,7 @@ if TYPE_CHECKING:
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
+ROOM_LOOK_S = 5.0
 STAMP_LOOK_S = 30.0
 """How often a checkpoint that is due is looked for, and an authority that failed is asked again."""
 INCIDENT_LOOK_S = 60.0
@@ -138,6 +146,7 @@ class Outside:
     log_files: LogFiles | None = None
     timestamps: Timestamps | None = None
     survivors: Survivors | None = None
+    need_room: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +162,7 @@ class Flows:
     subjects: Subjects
     notices: Notices
     consents: Consents
+    receipts: Receipts
     dsrs: Dsrs
     erasure: Erasure
     audit: Audit
@@ -165,6 +175,7 @@ class Flows:
     tenants: Tenants
     training: Training
     incidents: Incidents
+    transients: Transients
     ledger: Ledger
     packs: Mapping[str, Pack]
     keys: KeyService
@@ -197,10 +208,11 @@ def flows(
     signers: Mapping[str, tuple[Signer, ...]],
     alarm: Callable[..., None] = lambda _name, *_places: None,
     retiring: Mapping[str, tuple[Signer, ...]] | None = None,
+    heard: Callable[[str, str, bool], None] = lambda _witness, _code, _is_new: None,
 ) -> Flows:
     """Hand each flow the doors it needs and no others.
 
-    `alarm` hears of what a person must look at, and where.
+    `alarm` hears of what a person must look at, and where; `heard` what witnesses answer (`Publish`).
     """
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
@@ -238,6 +250,11 @@ def flows(
     bell = Bell()
     jobs = settings.jobs
     poll_s = jobs.poll_ms / 1000
+    debts = Debts(records, clock, settings.sweep.tries, lambda kind: alarm("debt_set_aside", kind))
+    transients = Transients(settings.limits.max_transient_bytes)
+    zero_retention = frozenset(name for name, tenant in settings.tenants.items() if tenant.zero_retention)
+    # A call that takes a picture in and gives the result back lasts no longer.
+    transient_ttl = timedelta(seconds=settings.listen.max_deadline_s)
     return Flows(
         upload=Upload(
             records=records,
@@ -257,7 +274,11 @@ def flows(
                 original_ttl=timedelta(hours=jobs.original_ttl_h),
                 output_ttl=timedelta(hours=jobs.output_ttl_h),
                 max_backend_retention_s=jobs.max_backend_retention_s,
+                transient_ttl=transient_ttl,
+                lease=timedelta(seconds=jobs.lease_s),
             ),
+            transients=transients,
+            zero_retention=zero_retention,
             bell=bell,
         ),
         generate=Generate(
@@ -277,18 +298,22 @@ def flows(
                 output_ttl=timedelta(hours=jobs.output_ttl_h),
                 poll_s=poll_s,
                 max_backend_retention_s=jobs.max_backend_retention_s,
+                transient_ttl=transient_ttl,
             ),
+            transients=transients,
+            debts=debts,
             bell=bell,
         ),
         jobs=Jobs(records, people, ledger, objects, clock, poll_s, bell),
-        release=Release(records, people, judge, ledger, safe, clock),
+        release=Release(records, people, judge, ledger, safe, clock, transients),
         retention=Retention(records, people, packs, _terms(settings), ledger, idempotency, clock),
         rotation=Rotation(
-            records, custody, keys, ledger, clock, timedelta(hours=settings.keys.destroy_within_h)
+            records, custody, keys, ledger, clock, timedelta(hours=settings.keys.destroy_within_h), debts
         ),
         subjects=Subjects(records, people, ledger, idempotency, holdings, objects, clock),
         notices=Notices(records, ledger, idempotency, clock),
-        consents=Consents(records, people, judge, ledger, idempotency, objects, clock),
+        consents=Consents(records, people, judge, ledger, idempotency, objects, clock, poll_s),
+        receipts=Receipts(records, people, ledger, controllers, signers, clock),
         dsrs=Dsrs(
             records,
             people,
@@ -322,10 +347,11 @@ def flows(
         publish=Publish(
             records,
             clock,
+            ledger,
             policies,
             outside.witnesses,
             outside.log_files,
-            lambda _origin: alarm("log_forked"),
+            heard,
         ),
         stamp=Stamp(
             records,
@@ -336,7 +362,16 @@ def flows(
             outside.log_files,
         ),
         prune=Prune(records, ledger, clock, _days(settings.audit.entry_term_days), outside.log_files),
-        sweep=Sweep(records, objects, ledger, clock, timedelta(seconds=settings.sweep.orphan_grace_s), keys),
+        sweep=Sweep(
+            records,
+            objects,
+            ledger,
+            clock,
+            timedelta(seconds=settings.sweep.orphan_grace_s),
+            keys,
+            judge,
+            debts,
+        ),
         suppress=Suppress(
             records,
             objects,
@@ -353,6 +388,7 @@ def flows(
             outside.log_files,
             outside.survivors,
         ),
+        transients=transients,
         ledger=ledger,
         incidents=Incidents(records, people, judge, packs, controllers, ledger, idempotency, clock),
         training=Training(
@@ -398,12 +434,18 @@ def services(wired: Flows) -> Services:
     board = wired.backends
     return Services(
         {
-            "lethe.v1.GenerationService": GenerationService(wired.upload, wired.jobs, wired.release),
-            "lethe.v1.SubjectService": rpc.SubjectService(wired.subjects),
+            "lethe.v1.GenerationService": GenerationService(
+                wired.upload, wired.jobs, wired.release, wired.consents
+            ),
+            "lethe.v1.SubjectService": rpc.SubjectService(wired.subjects, wired.consents),
             "lethe.v1.NoticeService": rpc.NoticeService(wired.notices),
-            "lethe.v1.ConsentService": rpc.ConsentService(wired.consents, wired.upload.people),
+            "lethe.v1.ConsentService": rpc.ConsentService(
+                wired.consents, wired.receipts, wired.audit, wired.upload.people
+            ),
             "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.audit),
-            "lethe.v1.RetentionService": rpc.RetentionService(wired.retention, wired.upload.people),
+            "lethe.v1.RetentionService": rpc.RetentionService(
+                wired.retention, wired.sweep, wired.upload.people
+            ),
             "lethe.v1.AuditService": rpc.AuditService(wired.audit),
             "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
@@ -570,6 +612,14 @@ def far_keys(settings: Settings) -> FarKeys | None:
     return None
 
 
+def room(settings: Settings) -> Callable[[], None]:
+    """Return what raises where the records' file system has no room for something new; see `Reserve`."""
+    section = settings.records
+    if not is_sqlite(section.url):
+        return lambda: None
+    return Reserve(sqlite_path(section.url), section.reserve_bytes).need_room
+
+
 async def make_keys(settings: Settings) -> None:
     """Make what the key service hangs on, once.
 
@@ -649,6 +699,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
             timestamps=stamping,
             survivors=FileSurvivors(survivors_directory(settings)),
+            need_room=room(settings),
         )
 
 
@@ -658,6 +709,8 @@ class Watch:
 
     registry: CollectorRegistry
     alarms: Counter = field(init=False)
+    answers: Counter = field(init=False)
+    failing: Gauge = field(init=False)
     queue: Gauge = field(init=False)
     incidents: Gauge = field(init=False)
     _pressing: dict[str, int] = field(default_factory=dict, init=False)
@@ -666,6 +719,18 @@ class Watch:
         """Register the metrics."""
         self.alarms = Counter(
             "lethe_alarms", "Things a person must look at.", ("alarm",), registry=self.registry
+        )
+        self.answers = Counter(
+            "lethe_witness_answers",
+            "What witnesses answered to a head.",
+            ("witness", "code"),
+            registry=self.registry,
+        )
+        self.failing = Gauge(
+            "lethe_failing_seconds",
+            "For how long what the alarm names has not worked.",
+            ("alarm",),
+            registry=self.registry,
         )
         self.queue = Gauge("lethe_swept_objects", "Objects the last sweep ended.", registry=self.registry)
         self.incidents = Gauge(
@@ -690,6 +755,13 @@ class Watch:
                 self.alarm(f"incident_{band}")
             self._pressing[band] = number
 
+    def heard(self, witness: str, code: str, is_new: bool) -> None:
+        """Count what a witness answered; raise an alarm where it is new and neither consent nor an outage."""
+        self.answers.labels(witness, code).inc()
+        if is_new:
+            structlog.get_logger().warning("witness_objects", witness=witness, detail=code)
+            self.alarm(alarm_of(code))
+
 
 async def serve(
     settings: Settings,
@@ -707,9 +779,11 @@ async def serve(
     provider = telemetry.set_up_traces(settings.telemetry.otlp_endpoint)
     sight = Sight(telemetry.tracer(provider), registry)
     signers, retiring = read_signers(settings), read_retiring(settings)
+    if any(tenant.zero_retention for tenant in settings.tenants.values()):
+        refuse_dumps()
     async with open_outside(settings) as opened:
         outside = wrap(opened)
-        wired = flows(settings, outside, signers, watch.alarm, retiring)
+        wired = flows(settings, outside, signers, watch.alarm, retiring, watch.heard)
         await refuse_past(wired)
         await keep_packs(wired)
         await settle_restore(wired)
@@ -733,6 +807,7 @@ async def serve(
             listen.min_deadline_ms / 1000,
             float(listen.max_deadline_s),
             acquaintance(wired),
+            outside.need_room,
         )
         try:
             server = await make_server(services(wired), guard, reloader.credentials(), listen)
@@ -742,7 +817,7 @@ async def serve(
         await server.rpc.start()
         ready(server.address)
         structlog.get_logger().info("gateway_ready", address=server.address)
-        tasks = background(settings, wired, reloader, doorstep, watch)
+        tasks = background(settings, wired, reloader, doorstep, watch, outside.need_room)
         try:
             await stop.wait()
         finally:
@@ -750,6 +825,7 @@ async def serve(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            wired.transients.clear()
             with contextlib.suppress(LetheError):
                 await wired.sequence.run()
                 await wired.publish.run()
@@ -759,13 +835,21 @@ async def serve(
 
 
 def background(
-    settings: Settings, wired: Flows, reloader: Reloader, doorstep: Doorstep, watch: Watch
+    settings: Settings,
+    wired: Flows,
+    reloader: Reloader,
+    doorstep: Doorstep,
+    watch: Watch,
+    need_room: Callable[[], None],
 ) -> list[asyncio.Task[None]]:
     """Start the loops that work without a caller."""
 
     async def watch_door() -> None:
         reloader.refresh()
         doorstep.count()
+
+    async def look_for_room() -> None:
+        need_room()
 
     async def forget_keys() -> None:
         wired.upload.people.custody.cache.expire()
@@ -796,8 +880,10 @@ def background(
         ("prune_failing", settings.sweep.interval_s, wired.prune.run),
         ("door_watch_failing", settings.listen.reload_s, watch_door),
         ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),
+        ("disk_reserve", ROOM_LOOK_S, look_for_room),
         ("key_cache_failing", KEY_CACHE_TTL.total_seconds() / 10, forget_keys),
         ("forget_failing", BACKEND_LOOK_S, wired.generate.settle),
+        ("transient_failing", poll_s, wired.generate.tend),
         ("training_failing", BACKEND_LOOK_S, lambda: until_idle(wired.training.run_one)),
         ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
     ]
@@ -811,21 +897,25 @@ def background(
 async def _forever(
     name: str, every_s: float, work: Callable[[], Awaitable[object]], watch: Watch, bell: Bell
 ) -> None:
-    """Do `work` again and again; a failure raises the alarm once, until it works again.
+    """Do `work` again and again; a failure raises the alarm once, and it ages until it works again.
 
     The workers' loop is woken by an upload, too.
     """
-    is_failing = False
+    failing_since: float | None = None
     with bell.listen(QUEUE if name == "generate_failing" else name) as ear:
         while True:
             try:
                 await work()
-                is_failing = False
+                if failing_since is not None:
+                    watch.failing.labels(name).set(0)
+                failing_since = None
             except Exception as fault:  # noqa: BLE001 - a loop that dies silently would fail open
-                if not is_failing:
+                now = time.monotonic()
+                if failing_since is None:
+                    failing_since = now
                     watch.alarm(name)
                     structlog.get_logger().error("loop_failed", alarm=name, fault=type(fault).__name__)
-                is_failing = True
+                watch.failing.labels(name).set(now - failing_since)
             await ear.wait(every_s)
 
 
@@ -892,6 +982,20 @@ async def settle_restore(wired: Flows) -> None:
                 f"{error.detail}: {error}; nothing is served (docs/how-to/back-up-and-restore.md)"
             ) from error
         raise
+
+
+def refuse_dumps() -> None:
+    """Let no crash, and no other process of this user, put this one's memory on a disk.
+
+    Raises:
+        ConfigInvalid: This system cannot promise it, so pictures in memory could still reach a disk.
+    """
+    try:
+        forbid_dumps()
+    except OSError as error:
+        raise ConfigInvalid(
+            "tenants: zero_retention needs a system that lets core dumps be turned off"
+        ) from error
 
 
 async def refuse_past(wired: Flows) -> None:
@@ -984,6 +1088,26 @@ async def fsck_database(
         await records.close()
 
 
+async def revoke_keys(
+    settings: Settings, key_ids: Collection[str], since: int | datetime, reason: str, *, rehearse: bool
+) -> tuple[Revoked, ...]:
+    """Revoke keys of the logs in the database, beside a gateway that runs or not; see `flows.revoke`.
+
+    Raises:
+        SchemaMismatch: The database wants `lethe migrate`, or a newer Lethe.
+        NotFound, StateConflict, AuditUnavailable: As the flow says.
+        StoreUnavailable: The database does not answer.
+    """
+    records = open_records(records_url(settings))
+    try:
+        await records.check_schema()
+        origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
+        revoke = Revoke(records, Ledger(SystemClock(), origins))
+        return await revoke.run(key_ids, since, reason, rehearse=rehearse)
+    finally:
+        await records.close()
+
+
 def lock_directory(settings: Settings) -> Path:
     """Return where the heads of the logs are locked."""
     if settings.audit.lock is not None:
@@ -1062,7 +1186,7 @@ async def back_up(
             stack.push_async_callback(door.close)
         ledger = Ledger(clock, {name: tenant.log_origin for name, tenant in settings.tenants.items()})
         sequence = Sequence(records, lock, signers, clock, ledger, read_retiring(settings))
-        publish = Publish(records, clock, read_policies(settings), witnesses, files)
+        publish = Publish(records, clock, ledger, read_policies(settings), witnesses, files)
 
         async def lay_out() -> None:
             await sequence.run()

@@ -36,10 +36,18 @@ class PolicyDenied(LetheError):
 
     reason = "DENY"
 
-    def __init__(self, reason_code: str, *, pack: str, citations: tuple[str, ...] = ()) -> None:
-        """Keep the `DENY_*` code, the pack that decided, and its citations."""
+    def __init__(
+        self,
+        reason_code: str,
+        *,
+        pack: str,
+        citations: tuple[str, ...] = (),
+        violations: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Keep the `DENY_*` code, the pack that decided, its citations, and the fields that fall short."""
         super().__init__(f"policy refuses: {reason_code}")
         self._code = reason_code
+        self.violations = violations
         self.metadata = {"deciding_pack": pack, "citations": "; ".join(citations)}
 
     @property
@@ -248,6 +256,12 @@ class StateConflict(LetheError):
     """The resource is not in a state that allows this."""
 
     reason = "STATE_CONFLICT"
+
+
+class ZeroRetention(LetheError):
+    """This controller keeps no picture: only `Generate` takes one, and gives the result back at once."""
+
+    reason = "ZERO_RETENTION"
 
 
 class InputLost(LetheError):

@@ -14,6 +14,7 @@ from gateway.datasets import remove_item
 from gateway.holds import end_hold, standing
 from gateway.ledger import Ledger
 from gateway.ports.records import (
+    STANDING,
     Consent,
     Dataset,
     DatasetItem,
@@ -88,6 +89,9 @@ class JobHolding:
         return {"njob": len(jobs)}
 
 
+_TERM = "GDPR Art. 5(1)(e)"
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetHolding:
     """Items of training sets: who has a copy is told which to remove.  Their bytes are objects."""
@@ -136,23 +140,25 @@ class VaultHolding:
         rows = tx.find(
             StoredObject,
             equal=_of(tenant, handle),
-            among={"state": ["live", "held"]},
+            among={"state": STANDING},
             order_by=("created_at",),
         )
         holds = standing(tx, tenant, handle, self.ledger.clock.now(), KeyClass.CONTENT)
-        rule = holds[0].rule if holds else "GDPR Art. 5(1)(e)"
+        rule = holds[0].rule if holds else _TERM
         until = [hold.until for hold in holds]
         return [
             Held(
                 f"objects/{o.object_id}",
                 "content",
                 o.kind,
-                o.purpose,
+                o.basis,
                 o.size_bytes,
-                None if None in until else max([o.expires_at, *(end for end in until if end)]),
-                rule,
+                None if None in kept else max([o.expires_at, *(end for end in kept if end)]),
+                rule if kept else _TERM,
             )
             for o in rows
+            # A hold keeps nothing that is in memory only.
+            for kept in [until if o.state != "transient" else []]
         ]
 
     def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:
@@ -169,7 +175,7 @@ class VaultHolding:
                 destroyed += 1
             else:
                 tx.put(replace(key, handle=None))
-        live = [stored for stored in objects if stored.state in {"live", "held"}]
+        live = [stored for stored in objects if stored.state in STANDING]
         for stored in live:
             # All leaves last: what takes long must not make them old before the commit.
             if stored.state == "held":  # by a hold that has ended, or the erasure would not be here

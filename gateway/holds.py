@@ -44,7 +44,14 @@ def refuse_held(
         raise HoldActive(hold=f"holds/{holds[0].hold_id}", rule=holds[0].rule)
 
 
-def end_hold(tx: Transaction, ledger: Ledger, hold: Hold, why: str, by: Caller | None = None) -> Receipt:
+def end_hold(
+    tx: Transaction,
+    ledger: Ledger,
+    hold: Hold,
+    why: str,
+    by: Caller | None = None,
+    reason_code: str | None = None,
+) -> Receipt:
     """Remove a hold and log it; what it kept is found by the sweeper."""
     tx.remove(hold)
-    return ledger.record(tx, hold.tenant, "hold.released", by, hld=hold.hold_id, why=why)
+    return ledger.record(tx, hold.tenant, "hold.released", by, hld=hold.hold_id, why=why, rc=reason_code)

@@ -15,13 +15,19 @@ from gateway.ledger import Ledger, Receipt, without_nulls
 from gateway.people import Profile
 from gateway.ports.records import Consent, Notice, Signal, Subject, Transaction
 from gateway.vault.payload import PayloadKey
-from policy import coded, retention
+from policy import coded, renewal, retention
 from policy import consent as consent_rules
 from policy.applicability import applicable
 from policy.consent import Decision
+from policy.consent_state import ConsentState
 from policy.errors import PolicyError
 from policy.facts import parse_facts
 from policy.pack import Pack
+from policy.proof import Lack, lacks
+from policy.renewal import Stated
+
+SIGNATURE = "signature"
+"""The flag of a consent whose evidence holds a signature; the signature itself rests sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,21 @@ class Judge:
         with _asking():
             return retention.expires_at("consent_proof", end, packs).expires_at
 
+    def lacks(
+        self, tx: Transaction, tenant: str, profile: Profile, consent: Consent, *, has_guardian: bool
+    ) -> tuple[Lack, ...]:
+        """Return what the record of a consent does not prove that the packs ask for (GDPR Art. 7(1))."""
+        case = Case(profile, consent.purpose, self.ledger.clock.now())
+        with _asking():
+            facts = parse_facts(self._facts(self.controllers.at(tx, tenant), case, (consent,), (), None))
+            return lacks(facts, facts.consents[0], self.packs, has_guardian=has_guardian)
+
+    def calls_for_renewal(self, consent: Consent, shown: Notice, newest: Notice) -> bool:
+        """Return whether what the newest version states calls for this consent to be asked for anew."""
+        changed = renewal.changes(_stated(shown), _stated(newest))
+        packs = [self.packs[name] for name in consent.regimes if name in self.packs]
+        return renewal.calls_for_renewal(changed, packs, self.ledger.clock.now())
+
     def laws(
         self, tx: Transaction, tenant: str, profile: Profile | None, invoked: str, at: datetime
     ) -> tuple[Pack, ...]:
@@ -154,12 +175,18 @@ class Judge:
     def _consents(tx: Transaction, tenant: str, handle: str) -> list[Consent]:
         """Return the consents that count, oldest first: one that was superseded says nothing any more.
 
-        A withdrawn one does: it ends whatever was given before it.
+        A withdrawn one does: it ends whatever was given before it.  One that was found invalid
+        was never given.
         """
         rows = tx.find(
             Consent, equal={"tenant": tenant, "handle": handle}, order_by=("given_at", "consent_id")
         )
-        return [row for row in rows if not row.superseded_by or row.withdrawn_at is not None]
+        return [
+            row
+            for row in rows
+            if row.state != ConsentState.INVALIDATED
+            and (not row.superseded_by or row.withdrawn_at is not None)
+        ]
 
     @staticmethod
     def refusal(verdict: Verdict) -> PolicyDenied:
@@ -222,12 +249,24 @@ def _asking() -> Iterator[None]:
         raise PolicyUnavailable(detail=type(error).__name__.lower()) from error
 
 
+def _stated(notice: Notice) -> Stated:
+    shown = notice.shown
+    return Stated(
+        text=notice.sha256,
+        purposes=frozenset(notice.purposes),
+        recipients=frozenset(shown.get("recipients", ())),
+        transfer_countries=frozenset(shown.get("transfer_countries", ())),
+        retention_term=shown.get("retention_term", ""),
+        withdrawal_method=shown.get("withdrawal_method", ""),
+    )
+
+
 def _consent_fact(consent: Consent) -> dict[str, Any]:
     fact: dict[str, Any] = {
         "purpose": consent.purpose,
         "form": consent.form,
         "given_at": consent.given_at.isoformat(),
-        **dict.fromkeys(consent.flags, True),
+        **dict.fromkeys((flag for flag in consent.flags if flag != SIGNATURE), True),
     }
     if "separate" not in consent.flags:
         fact["separate"] = False
@@ -235,6 +274,7 @@ def _consent_fact(consent: Consent) -> dict[str, Any]:
         "via": consent.via or None,
         "by": consent.given_by or None,
         "term_shown": consent.term_shown or None,
+        SIGNATURE: "given" if SIGNATURE in consent.flags else None,
         "withdrawn_at": consent.withdrawn_at.isoformat() if consent.withdrawn_at else None,
         "expires_at": consent.expires_at.isoformat() if consent.expires_at else None,
     }

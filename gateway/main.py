@@ -7,13 +7,15 @@ import signal
 import socket
 import sys
 import tempfile
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gateway.admin.app import app, audit_app, backend_app, backup_app, key_app, run_cli
-from gateway.admin.options import Output, Trust
+from gateway.admin.options import Apply, Output, Trust
 from gateway.admin.output import Form, emit, fail, say
 
 Config = Annotated[
@@ -369,6 +371,70 @@ def audit_fsck(
     except LetheError as refusal:
         fail(1, refusal.reason, str(refusal), refusal.detail)
     check_logs(reports, output)
+
+
+@audit_app.command("revoke")
+def audit_revoke(
+    key: Annotated[
+        list[str],
+        typer.Option(help="Id of a key: the 8 hex digits after the first + of its vkey; may be repeated."),
+    ],
+    reason: Annotated[
+        str,
+        typer.Option(
+            help="Why, as a code like KEY_STOLEN, never free text: it is written into the log, for good."
+        ),
+    ],
+    size: Annotated[
+        int | None,
+        typer.Option(min=0, help="From checkpoints of this size on nothing it signed is believed."),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            help="Or: from this instant (UTC) on, in every tenant's log, since one seed serves them all."
+        ),
+    ] = None,
+    config: Config = Path("lethe.yaml"),
+    apply: Apply = False,
+    output: Output = Form.TABLE,
+) -> None:
+    """Revoke a signing key of the log that was stolen; a key that signs today is rotated first.
+
+    Checkpoints and exports that it signed from there on are refused by whoever has the new keys.txt;
+    a rehearsal says how many we keep. No gateway needs to run, and none needs a restart.
+
+    Example: lethe audit revoke --key 0a1b2c3d --since 2026-03-01T09:30:00 --reason KEY_STOLEN
+    """
+    from gateway import compose
+    from gateway.adapters.sql.schema import SchemaMismatch
+    from gateway.admin.exits import exit_code
+    from gateway.admin.words import reason_code
+    from gateway.errors import LetheError
+    from gateway.settings import ConfigInvalid, load
+
+    if (size is None) == (since is None):
+        raise typer.BadParameter("from where on? --size or --since")
+    start = size if since is None else since.replace(tzinfo=UTC)
+    assert start is not None  # noqa: S101 - tells mypy what was asked above
+    code = reason_code(reason)
+    try:
+        settings = load(config)
+        done = asyncio.run(compose.revoke_keys(settings, key, start, code, rehearse=not apply))
+    except (ConfigInvalid, SchemaMismatch) as fault:
+        fail(1, "CONFIG_INVALID", str(fault))
+    except LetheError as refusal:
+        fail(exit_code(refusal.reason), refusal.reason, str(refusal), refusal.detail)
+    emit(
+        {"revoked": [{**asdict(one), "keys": list(one.keys)} for one in done]},
+        output,
+        rows="revoked",
+        columns=("origin", "keys", "size", "checkpoints"),
+    )
+    if apply:
+        say("next: hand out `lethe audit head --keys` anew, to witnesses and auditors")
+    else:
+        say("rehearsal: nothing was changed; --apply revokes")
 
 
 def main() -> None:

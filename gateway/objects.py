@@ -6,17 +6,20 @@ import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
 from gateway.datasets import remove_copy
+from gateway.debts import OBJECT, UNCLAIMED
 from gateway.errors import BackendRetentionTooLong, LetheError
 from gateway.holds import standing
 from gateway.ledger import Ledger, Receipt
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import Job, Records, StoredObject, Transaction
+from gateway.ports.records import STANDING, Debt, Job, Records, StoredObject, Transaction
+from gateway.vault.safe import Draft
 from policy.terms import KeyClass, Purpose
 
 
@@ -27,13 +30,17 @@ def destroy_object(
 
     From the commit on nothing opens the bytes; whoever called removes them next,
     and the sweeper does if that fails.  A legal hold stops that: the object is kept
-    and not used any more, until the sweeper finds no hold on it.
+    and not used any more, until the sweeper finds no hold on it.  What is in memory only
+    no hold can keep; its row goes at once, for there are no bytes to wait for.
     """
-    if stored.state not in {"live", "held"}:
+    if stored.state not in STANDING:
         return None
     if stored.purpose == Purpose.TRAIN.value:
         remove_copy(tx, ledger, stored.object_id, why, by)
     said: dict[str, Any] = {"obj": stored.object_id, "cat": stored.kind}
+    if stored.state == "transient":
+        tx.remove(stored)
+        return ledger.record(tx, stored.tenant, "object.destroyed", by, **said, why=why)
     holds = standing(tx, stored.tenant, stored.handle, ledger.clock.now(), KeyClass.CONTENT)
     if holds:
         if stored.state == "live":
@@ -43,27 +50,46 @@ def destroy_object(
     if stored.state == "held":
         ledger.record(tx, stored.tenant, "object.freed", by, **said)
     tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
-    return ledger.record(
-        tx, stored.tenant, "object.destroyed", by, obj=stored.object_id, cat=stored.kind, why=why
-    )
+    return ledger.record(tx, stored.tenant, "object.destroyed", by, **said, why=why)
 
 
 def log_object(
     tx: Transaction, ledger: Ledger, by: Caller | None, stored: StoredObject, dropped: Mapping[str, int]
 ) -> None:
-    """Log that a picture was scrubbed (`dropped`: bytes by kind of metadata) and sealed until its term."""
+    """Log that a picture was scrubbed (`dropped`: bytes by kind of metadata), and is kept until its term."""
     ledger.record(
         tx, stored.tenant, "image.scrubbed", by, obj=stored.object_id, kind="metadata", meas=dict(dropped)
     )
     ledger.record(
         tx,
         stored.tenant,
-        "object.sealed",
+        "object.transient" if stored.state == "transient" else "object.sealed",
         by,
         obj=stored.object_id,
         cat=stored.kind,
         exp=int(stored.expires_at.timestamp() * 1000),
         pur=stored.purpose,
+    )
+
+
+def transient(draft: Draft, object_id: str, now: datetime, at_most: timedelta) -> StoredObject:
+    """Return the record of a picture that is not sealed, because it will never be stored."""
+    return StoredObject(
+        object_id=object_id,
+        tenant=draft.tenant,
+        handle=draft.handle,
+        key_id="",
+        job_id=draft.job_id,
+        kind=draft.kind,
+        purpose=draft.purpose,
+        image_type=draft.image_type,
+        width=draft.width,
+        height=draft.height,
+        size_bytes=len(draft.image),
+        wrapped_dek=b"",
+        state="transient",
+        created_at=now,
+        expires_at=min(draft.expires_at, now + at_most),
     )
 
 
@@ -78,10 +104,12 @@ async def discard_unkept(records: Records, objects: ObjectStore, stored: StoredO
 
 
 def drop_row(tx: Transaction, object_id: str) -> None:
-    """Remove the record of a destroyed object whose bytes are gone."""
+    """Remove the record of a destroyed object whose bytes are gone, and what was owed for them."""
     stored = tx.get(StoredObject, object_id)
     if stored is not None and stored.state == "destroyed":
         tx.remove(stored)
+    owed = (tx.get(Debt, kind, object_id) for kind in (OBJECT, UNCLAIMED))
+    tx.remove(*(debt for debt in owed if debt is not None))
 
 
 def backend_id(name: str) -> str:

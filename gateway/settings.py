@@ -5,6 +5,7 @@ Secrets are file paths, never values.  Unknown keys are refused.
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -52,10 +53,16 @@ class Listen(Section):
 
 
 class RecordsSection(Section):
-    """The database: `sqlite:///ABSOLUTE/PATH` or `postgresql://…`; the password may stand in a file."""
+    """The database: `sqlite:///ABSOLUTE/PATH` or `postgresql://…`; the password may stand in a file.
+
+    Where less is free beside a SQLite file than its own size and `reserve_bytes`, nothing new is
+    begun; erasures, withdrawals and the log go on.  0 switches that off.  The disk of PostgreSQL is
+    its operator's to watch.
+    """
 
     url: str
     password_file: Path | None = None
+    reserve_bytes: Annotated[int, Field(ge=0)] = 64 << 20
 
 
 class S3Section(Section):
@@ -224,6 +231,9 @@ class TenantSection(Section):
     `controller`, `time_zone`, `calendar` and `training` count until they are first changed
     (`lethe tenant update`); from then on the records say what counts.  `training` lets
     training sets be made of pictures of those who opted in.
+
+    With `zero_retention` no picture of its subjects is ever stored, and no result: only `Generate`
+    works (docs/how-to/keep-nothing.md).
     """
 
     log_origin: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9./-]+$")]
@@ -231,6 +241,7 @@ class TenantSection(Section):
     time_zone: str = "UTC"
     calendar: str | None = None
     training: bool = False
+    zero_retention: bool = False
 
 
 class CallerSection(Section):
@@ -256,12 +267,13 @@ class BackendSection(Section):
 
 
 class Limits(Section):
-    """What strangers may ask for."""
+    """What strangers may ask for; `max_transient_bytes` of pictures at once, where nothing is kept."""
 
     max_image_bytes: Annotated[int, Field(gt=0)] = 32 << 20
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     max_uploads_in_flight: Annotated[int, Field(gt=0)] = 16
     max_upload_s: Annotated[float, Field(gt=0)] = 120.0
+    max_transient_bytes: Annotated[int, Field(gt=0)] = 256 << 20
     scrub_workers: Annotated[int, Field(gt=0)] = 1
     scrub_timeout_s: Annotated[float, Field(gt=0)] = 20.0
 
@@ -279,10 +291,15 @@ class JobsSection(Section):
 
 
 class SweepSection(Section):
-    """How often expired bytes are destroyed, and how long an unclaimed object may lie."""
+    """How often expired bytes are destroyed, and how long an unclaimed object may lie.
+
+    What fails for one thing is tried `tries` times, with pauses from a minute to an hour, and then set
+    aside with an alarm (`lethe retention debts`).
+    """
 
     interval_s: Annotated[float, Field(gt=0)] = 60.0
     orphan_grace_s: Annotated[float, Field(ge=0)] = 600.0
+    tries: Annotated[int, Field(gt=0)] = 12
 
 
 class TelemetrySection(Section):
@@ -375,6 +392,11 @@ def load(path: Path) -> Settings:
 
 
 def _check(settings: Settings) -> None:
+    for name in os.environ:
+        # The schema refuses what is unknown below a section; an unknown section it would pass over.
+        start, _, rest = name.lower().partition("__")
+        if start == "lethe" and rest.partition("__")[0] not in Settings.model_fields:
+            raise ConfigInvalid(f"{name}: there is no such section")
     if settings.audit.timestamps is not None and find_spec("rfc3161_client") is None:
         raise ConfigInvalid("audit.timestamps needs the extra `timestamp`: pip install 'lethe[timestamp]'")
     identities = [caller.identity for caller in settings.callers]

@@ -89,7 +89,7 @@ def due(
     Rule:
         GDPR Art. 12(3) with Reg. (EEC, Euratom) 1182/71 Art. 3; 11 CCR 7021; PIPEDA s. 8(3)-(4).
     """
-    found = _event(pack, event)
+    found = find_event(pack, event)
     if found.respond is None or found.target is None:
         raise EventUnknown(pack.id, event)
     counter = _Counter.of(pack, tz, calendar)
@@ -129,7 +129,7 @@ def limits(
         EventUnknown: No such event, or no input that it counts from.
         ValueError: An input is no ISO 8601 text, or an hour clock got a day.
     """
-    found = _event(pack, event)
+    found = find_event(pack, event)
     if not found.limits:
         raise EventUnknown(pack.id, event)
     counter = _Counter.of(pack, tz, calendar)
@@ -155,7 +155,8 @@ def reckon(pack: Pack, case: Mapping[str, Any]) -> dict[str, Moment | None]:
     tz = ZoneInfo(str(case["clock_tz"])) if case.get("clock_tz") else None
     inputs: Mapping[str, str] = case.get("inputs") or {}
     event = str(case.get("event", ""))
-    if _event(pack, event).respond is None:
+    found = find_event(pack, event)
+    if found.limits and (found.respond is None or case.get("received_at") is None):
         return dict(limits(pack, event, inputs, tz, case.get("holiday_calendar")))
     received_at = datetime.fromisoformat(str(case.get("received_at")))
     answer = due(pack, event, received_at, tz, case.get("holiday_calendar"), inputs=inputs)
@@ -231,7 +232,12 @@ class _Counter:
         return any(_falls_on(rule, day.year) == day for rule in self.calendar.rules)
 
 
-def _event(pack: Pack, event: str) -> Event:
+def find_event(pack: Pack, event: str) -> Event:
+    """Return the event of the pack that goes by that name.
+
+    Raises:
+        EventUnknown: There is none.
+    """
     name = event.strip().casefold()
     for found in pack.rules.events.values():
         if name in {alias.casefold() for alias in found.aliases}:

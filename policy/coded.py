@@ -15,11 +15,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from policy.applicability import applicable, is_nowhere
-from policy.consent import TERMS_ACCEPTED, Decision, decide, decide_among, is_of_age, restricted
+from policy.compiled import ReadyMinor, ready
+from policy.consent import TERMS_ACCEPTED, Decision, decide, decide_among, restricted, stands_alone, utc_day
 from policy.errors import PackInvalid, PolicyError
 from policy.facts import Consent, Facts, parse_facts
-from policy.pack import MinorRule, Pack, PurposeRule, parse_named
+from policy.pack import Pack, parse_named
 from policy.predicates import Test, read, tests_of
+from policy.spans import add_months
 from policy.terms import ConsentForm
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,11 +51,25 @@ FLAGS: Mapping[str, str] = MappingProxyType(
 )
 """Code to the fact that is yes, no or not known; the codes are listed under `yes` and `no`."""
 
-DERIVED = frozenset({"place", "guardian", "over", "consents", "restricted", "uncoded"})
+DERIVED = frozenset(
+    {
+        "place",
+        "guardian",
+        "guardian_text",
+        "over",
+        "over_year",
+        "release",
+        "consents",
+        "restricted",
+        "uncoded",
+    }
+)
 """Codes of `yes` that follow from other facts; not listed means no.
 
 `place`: a residence or a location is known; `guardian`: a guardian is named with
-how that was verified; `over`: the purpose has ended; `consents`: some consent,
+how that was verified, `guardian_text`: by message alone; `over`: the purpose has
+ended, `over_year`: a year ago or longer; `release`: an output is about to be
+released; `consents`: some consent,
 for whatever purpose, is on record; `restricted`: processing is restricted;
 `uncoded`: some rule reads a fact that has no code, so nothing follows from these.
 """
@@ -61,6 +77,7 @@ for whatever purpose, is on record; `restricted`: processing is restricted;
 NOTICES = (
     "bipa_policy",
     "before_capture",
+    "cai_notified",
     "chd_privacy_policy",
     "collection",
     "foreign_processing",
@@ -68,7 +85,17 @@ NOTICES = (
     "right_to_opt_out",
 )
 ROLES = ("processor", "third_party")
-MECHANISMS = ("BCR", "EXPLICIT_CONSENT_49_1_A", "SCC", "SCC_2021_914")
+MECHANISMS = (
+    "ADDENDUM",
+    "ANPD_SCC",
+    "BCR",
+    "EXPLICIT_CONSENT_49_1_A",
+    "IDTA",
+    "SCC",
+    "SCC_2021_914",
+    "SCC_ANPD",
+    "UK_ADDENDUM",
+)
 OTHER_ROLE, OTHER_MECHANISM = "other", "OTHER"
 _LAND = re.compile(r"[A-Z]{2}(?:-[A-Z0-9]{1,3})?", re.ASCII)
 
@@ -83,6 +110,8 @@ CONSENT_FLAGS = (
 )
 TERMS = "terms"
 """The code of a consent that was only inferred from accepting terms."""
+YEAR_OLD = "year_old"
+"""The code of a signed authorisation that was given a year ago or longer."""
 
 _BY = {
     "depicted": "depicted",
@@ -92,7 +121,16 @@ _BY = {
 _BY |= {"guardian": "guardian", "parent": "guardian"}
 OTHER = "other"
 
-_WORDS = MappingProxyType({"notices": NOTICES, "recipient.role": ROLES, "recipient.mechanism": MECHANISMS})
+RELEASE = "release_output"
+_WORDS = MappingProxyType(
+    {
+        "notices": NOTICES,
+        "recipient.role": ROLES,
+        "recipient.mechanism": MECHANISMS,
+        "stage": (RELEASE,),
+        "subject.age": (13, 16, 18),
+    }
+)
 _CODED = frozenset(
     {
         *FLAGS.values(),
@@ -100,9 +138,12 @@ _CODED = frozenset(
         "purpose",
         "data.kind",
         "recipient.country",
+        "system.placed_on_market",
         "purpose_expired",
+        "purpose_expired_a_year_ago",
         "purpose_withdrawn",
         "guardian_verified",
+        "guardian_by_text",
     }
 )
 _OLD = ("pur", "cat", "dec", "rc", "packs", "age", "minor", "sig", "layer", "form", "flags")
@@ -117,7 +158,7 @@ _AGES: Mapping[str, range] = MappingProxyType(
     }
 )
 _SOMEWHERE = "ZZ"
-_OF_ALL_AGES = {"age_gte": 0, "age_lt": 151, "age_table": {}}
+_OF_ALL_AGES = {"age_gte": 0, "age_lt": 151, "age_table": {}, "unknown_age": True, "unless": None}
 
 
 class NotReplayable(PolicyError, LookupError):
@@ -186,6 +227,7 @@ def _code(
         "told": told,
         "under": _under(facts, asked),
         "rcp": _recipient(facts),
+        "placed": facts.system.placed_on_market.isoformat() if facts.system.placed_on_market else None,
         "cons": [
             {**one.codes, "con": ids[one.place]} if ids else one.codes for one in considered[:MAX_LISTED]
         ],
@@ -204,7 +246,7 @@ def _answer(facts: Facts, decision: Decision, ids: Sequence[str], *, is_restrict
         "layer": decision.layer,
         "base": [ids[place] for place in rests_on] if ids or not rests_on else None,
         "form": basis.form.value if basis else None,
-        "flags": sorted(_flags(basis) & set(CONSENT_FLAGS[:5])) if basis else None,
+        "flags": sorted(_flags(facts, basis) & set(CONSENT_FLAGS[:5])) if basis else None,
     }
 
 
@@ -237,7 +279,7 @@ def _consent(facts: Facts, consent: Consent) -> dict[str, Any]:
     codes: dict[str, Any] = {
         "st": _state(facts, consent),
         "form": consent.form.value,
-        "flags": sorted(_flags(consent)),
+        "flags": sorted(_flags(facts, consent)),
     }
     by = (consent.by or "").strip().lower()
     return {**codes, "by": _BY.get(by, OTHER)} if by else codes
@@ -252,8 +294,18 @@ def _state(facts: Facts, consent: Consent) -> str:
     return "standing" if facts.stands(consent) else "expired"
 
 
-def _flags(consent: Consent) -> set[str]:
+def _is_over_a_year_old(facts: Facts, consent: Consent) -> bool:
+    """Return whether a signed authorisation was given a year ago or longer (RCW 19.373.070(2)(h))."""
+    is_signed = consent.form is ConsentForm.SIGNED_AUTHORIZATION
+    return is_signed and consent.given_at is not None and add_months(consent.given_at, 12) <= facts.at
+
+
+def _flags(facts: Facts, consent: Consent) -> set[str]:
     flags = {name for name in CONSENT_FLAGS if getattr(consent, name)}
+    if stands_alone(consent) and not flags & {"separate", "presented_separately"}:
+        flags.add("separate")
+    if _is_over_a_year_old(facts, consent):
+        flags.add(YEAR_OLD)
     is_by_terms = (consent.via or "").strip().lower() in TERMS_ACCEPTED
     return flags | ({TERMS} if is_by_terms else set())
 
@@ -262,7 +314,10 @@ def _derived(facts: Facts, asked: Iterable[Pack], considered: Sequence[_Consider
     holds = {
         "place": not is_nowhere(facts),
         "guardian": facts.guardian_verified,
+        "guardian_text": facts.guardian_by_text,
         "over": facts.purpose_expired,
+        "over_year": facts.purpose_expired_a_year_ago,
+        "release": facts.stage == RELEASE,
         "consents": bool(facts.consents),
         "uncoded": not _is_coded(facts, asked, considered),
     }
@@ -279,7 +334,7 @@ def _is_coded(facts: Facts, asked: Iterable[Pack], considered: Sequence[_Conside
     if facts.recipient.country is not None and not _LAND.fullmatch(facts.recipient.country):
         return False
     for pack in asked:
-        for test in _tests(pack.rules.purposes[facts.purpose]):
+        for test in _tests(pack, facts):
             if test.fact not in _CODED and read(facts, test.fact) is not None:
                 return False
             wanted = test.value if isinstance(test.value, tuple) else (test.value,)
@@ -288,7 +343,11 @@ def _is_coded(facts: Facts, asked: Iterable[Pack], considered: Sequence[_Conside
     return True
 
 
-def _tests(rule: PurposeRule) -> Iterable[Test]:
+def _tests(pack: Pack, facts: Facts) -> Iterable[Test]:
+    rules = pack.rules
+    if rules.scope is not None:
+        yield from tests_of(rules.scope.when)
+    rule = rules.purposes[facts.purpose]
     for gate in rule.gates:
         yield from tests_of(gate.when)
     for ground in rule.grounds:
@@ -299,16 +358,14 @@ def _tests(rule: PurposeRule) -> Iterable[Test]:
 def _under(facts: Facts, asked: Iterable[Pack]) -> list[str]:
     """Return which rules for the young are about a person of this age where they live or are."""
     return [
-        f"{pack.id}.{place}"
-        for pack in asked
-        for place, rule in _rules_for(pack, facts)
-        if is_of_age(rule, facts)
+        f"{pack.id}.{place}" for pack in asked for place, rule in _rules_for(pack, facts) if rule.binds(facts)
     ]
 
 
-def _rules_for(pack: Pack, facts: Facts) -> Iterable[tuple[int, MinorRule]]:
-    for place, rule in enumerate(pack.rules.minors):
-        if facts.purpose in rule.purposes and rule.in_force(facts.at):
+def _rules_for(pack: Pack, facts: Facts) -> Iterable[tuple[int, ReadyMinor]]:
+    day = utc_day(facts.at)
+    for place, rule in ready(pack).purposes[facts.purpose].minors:
+        if rule.window.holds(day):
             yield place, rule
 
 
@@ -423,12 +480,14 @@ def _surrogate(event: Mapping[str, Any]) -> Facts:
             (tree.setdefault(group, {}) if group else tree)[leaf] = name in yes
     subject = tree.setdefault("subject", {})
     subject["age"] = max(_AGES[event["age"]], default=None)
-    if "place" in yes:
-        subject["residence"] = _SOMEWHERE
-    if "guardian" in yes:
-        subject["guardian"] = {"verified_method": OTHER}
+    if yes & {"guardian", "guardian_text"}:
+        subject["guardian"] = {"verified_method": "text_plus" if "guardian_text" in yes else OTHER}
     if "over" in yes:
-        tree["purpose_expired_at"] = at.isoformat()
+        tree["purpose_expired_at"] = (add_months(at, -12) if "over_year" in yes else at).isoformat()
+    if "release" in yes:
+        tree["stage"] = RELEASE
+    if "placed" in event:
+        tree["system"] = {"placed_on_market": event["placed"]}
     if "cat" in event:
         tree.setdefault("data", {})["kind"] = event["cat"]
     if "told" in event:
@@ -440,13 +499,18 @@ def _surrogate(event: Mapping[str, Any]) -> Facts:
     if "consents" in yes and not tree["consents"]:
         other = "train" if event["pur"] != "train" else "generate"
         tree["consents"] = [{"purpose": other, "form": ConsentForm.IMPLIED.value}]
-    return parse_facts(tree)
+    facts = parse_facts(tree)
+    if "place" not in yes:
+        return facts
+    # Somewhere, and no place that any rule knows: which one, nobody says.
+    return facts.model_copy(update={"subject": facts.subject.model_copy(update={"residence": _SOMEWHERE})})
 
 
 def _stand_in(one: Mapping[str, Any], purpose: str, at: datetime) -> dict[str, Any]:
     """Return a consent of that worth; its times only stand in the order that its state asks for."""
-    before, after = (at - timedelta(seconds=seconds) for seconds in (3, 1))
     state, flags = one["st"], set(one["flags"])
+    origin = add_months(at, -12) if YEAR_OLD in flags else at
+    before, after = (origin - timedelta(seconds=seconds) for seconds in (3, 1))
     is_over = state in {"withdrawn", "overtaken"}
     consent: dict[str, Any] = {
         "purpose": purpose,
@@ -457,7 +521,7 @@ def _stand_in(one: Mapping[str, Any], purpose: str, at: datetime) -> dict[str, A
         consent["withdrawn_at"] = (at - timedelta(seconds=2)).isoformat()
     if state == "expired":
         consent["expires_at"] = at.isoformat()
-    for name in flags - {TERMS}:
+    for name in flags - {TERMS, YEAR_OLD}:
         consent[name] = OTHER if name in {"signature", "term_shown"} else True
     if TERMS in flags:
         consent["via"] = TERMS
@@ -484,8 +548,11 @@ def _age_contradicts(event: Mapping[str, Any], facts: Facts, packs: Iterable[Pac
         for place, rule in _rules_for(pack, facts):
             name = f"{pack.id}.{place}"
             known.add(name)
-            limits = {rule.age_lt, *(rule.age_table.values() if "place" in event["yes"] else ())}
-            answers = {rule.age_gte <= age < limit for age in _AGES[event["age"]] for limit in limits}
-            if (name in event["under"]) not in (answers or {False}):
+            law = rule.rule
+            limits = {law.age_lt, *(law.age_table.values() if "place" in event["yes"] else ())}
+            answers = {law.age_gte <= age < limit for age in _AGES[event["age"]] for limit in limits}
+            if rule.unless is not None and rule.unless(facts):
+                answers = {False}
+            if (name in event["under"]) not in (answers or {law.unknown_age}):
                 return True
     return not set(event["under"]) <= known

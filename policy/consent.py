@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from policy.applicability import applicable, is_nowhere, unpacked
-from policy.codes import TIER, specificity
+from policy.compiled import Finding, ReadyGround, ReadyMinor, ReadyPack, finding, ready
 from policy.facts import Consent, Facts
-from policy.pack import ConsentNeed, Ground, MinorRule, Pack, PurposeRule, Rule
-from policy.predicates import holds, lies_in
+from policy.pack import ConsentNeed, Pack
+from policy.spans import Span
 from policy.terms import AgeBand, ConsentForm, Purpose, age_band
 
 HOUSE = "house"
 Status = Literal["valid", "withdrawn", "expired", "conditioned", "bundled", "weak", "stranger", "absent"]
 
-_WORST_LAST: Sequence[Status] = (
-    "valid",
-    "withdrawn",
-    "expired",
-    "conditioned",
-    "bundled",
-    "weak",
-    "stranger",
-    "absent",
-)
+_RANK: Mapping[Status, int] = {
+    "valid": 0,
+    "withdrawn": 1,
+    "expired": 2,
+    "conditioned": 3,
+    "bundled": 4,
+    "weak": 5,
+    "stranger": 6,
+    "absent": 7,
+}
+"""How far a consent is from one that would do."""
 TERMS_ACCEPTED = frozenset(
     {"terms_of_service", "terms", "terms_and_conditions", "privacy_policy", "upload", "continued_use"}
 )
 """Ways to express a consent that are none (EDPB 05/2020 paras 91-98)."""
 _BY_DEPICTED = frozenset({"depicted", "depicted_guardian", "depicted_representative"})
 _SERVICE = frozenset({Purpose.GENERATE, Purpose.RETAIN_OUTPUT})
+_YOUNG = frozenset({AgeBand.LT13, AgeBand.FROM_13, AgeBand.FROM_16})
 _NEVER_FOR_MINORS = frozenset({Purpose.TRAIN, Purpose.ANALYTICS, Purpose.SELL_SHARE})
 _SECONDARY = frozenset({Purpose.TRAIN, Purpose.ANALYTICS, Purpose.SELL_SHARE})
 
@@ -42,6 +46,7 @@ class Denial(NamedTuple):
     pack: str
     reason_code: str
     cite: str
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Decision:
     Attributes:
         consent: Index into `facts.consents` of the record the headline rests on.
         layer: The layer whose rule is the headline.
+        rule: Where in the deciding pack that rule stands (`purposes.train.grounds.0`).
         minor: Who consents for a person under 18: `own` or `guardian`; else `none`.
         uncertain: Ids of the open legal questions that the deciding rule touches.
         unpacked: Laws known to reach the person for which no pack is loaded.
@@ -73,29 +79,23 @@ class Decision:
     consent: int | None = None
     uncertain: tuple[str, ...] = ()
     unpacked: tuple[str, ...] = ()
+    rule: str = ""
     legal: Decision | None = None
     house: Decision | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    """One rule's answer, before the headline is chosen."""
-
-    pack: str
-    code: str
-    citations: tuple[str, ...]
-    uncertain: tuple[str, ...] = ()
-    consent: int | None = None
-    strength: int = -1
-
-    @property
-    def denies(self) -> bool:
-        return self.code in TIER
 
 
 class _Assessed(NamedTuple):
     status: Status
     record: int | None
+
+
+class _Worth(NamedTuple):
+    """What one consent for the purpose is worth, whatever is asked of it."""
+
+    place: int
+    consent: Consent
+    ended: Status | None
+    strength: int
 
 
 def decide(
@@ -121,19 +121,41 @@ def decide_among(
     layer: Literal["legal", "house", "both"] = "both",
 ) -> Decision:
     """Return the decision of the packs in `asked`, which apply, in the order of `applicable`."""
-    state = _Case(facts, tuple(asked), unpacked)
-    house = _house_decision(state)
-    legal = _legal_decision(state)
+    case = _case(facts, tuple(map(ready, asked)), unpacked)
+    house = _house_decision(case)
     if layer == "house":
         return house
+    legal = _legal_decision(case)
     if layer == "legal":
         return legal or house
     if legal is None:
         return replace(house, house=house)
     headline = legal if not legal.allowed or house.allowed else house
     denials = legal.denials + tuple(denial for denial in house.denials if denial not in legal.denials)
-    return replace(
-        headline, allowed=legal.allowed and house.allowed, denials=denials, legal=legal, house=house
+    return _with_layers(headline, legal, house, denials)
+
+
+def _with_layers(
+    headline: Decision, legal: Decision, house: Decision, denials: tuple[Denial, ...]
+) -> Decision:
+    """Return the headline with both answers beside it (`replace` takes as long as all the rest)."""
+    return Decision(
+        legal.allowed and house.allowed,
+        headline.reason_code,
+        headline.deciding_pack,
+        headline.citations,
+        headline.policy,
+        headline.packs,
+        headline.layer,
+        denials,
+        headline.age_band,
+        headline.minor,
+        headline.consent,
+        headline.uncertain,
+        headline.unpacked,
+        headline.rule,
+        legal,
+        house,
     )
 
 
@@ -157,206 +179,207 @@ def restricted(decision: Decision) -> Decision:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(NamedTuple):
+    """One question with what all rules ask of it."""
+
     facts: Facts
-    packs: tuple[Pack, ...]
+    packs: tuple[ReadyPack, ...]
     unpacked: tuple[str, ...]
+    day: str
+    nowhere: bool
+    band: AgeBand
+    minor: Literal["own", "guardian", "none"]
+    worths: tuple[_Worth, ...]
+
+
+def _case(facts: Facts, packs: tuple[ReadyPack, ...], unpacked: tuple[str, ...]) -> _Case:
+    band = age_band(facts.subject.age)
+    minor: Literal["own", "guardian", "none"] = "none"
+    if band in _YOUNG:
+        minor = "guardian" if facts.guardian_verified else "own"
+    return _Case(
+        facts,
+        packs,
+        unpacked,
+        utc_day(facts.at),
+        is_nowhere(facts),
+        band,
+        minor,
+        _worths(facts),
+    )
+
+
+def utc_day(at: datetime) -> str:
+    """Return the UTC day of an instant, as rules say since when they are in force."""
+    return at.astimezone(UTC).date().isoformat()
+
+
+def _worths(facts: Facts) -> tuple[_Worth, ...]:
+    """Return what the consents given for the purpose are worth.
+
+    What was withdrawn says nothing any more once the person has given another consent.
+    """
+    worths = [
+        _worth(facts, index, consent)
+        for index, consent in enumerate(facts.consents)
+        if consent.purpose is facts.purpose and facts.given(consent)
+    ]
+    standing = [worth for worth in worths if worth.ended != "withdrawn"]
+    return tuple(standing or worths)
+
+
+def _worth(facts: Facts, index: int, consent: Consent) -> _Worth:
+    ended: Status | None = None
+    if facts.withdrawn(consent):
+        ended = "withdrawn"
+    elif consent.expires_at is not None and consent.expires_at <= facts.at:
+        ended = "expired"
+    elif not _is_by_depicted(facts, consent):
+        ended = "stranger"
+    return _Worth(index, consent, ended, strength(facts, consent))
 
 
 def _legal_decision(case: _Case) -> Decision | None:
     """Return what the packs say, or None where none has a say of its own."""
-    if not case.packs:
-        return None
-    findings = [finding for pack in case.packs for finding in _ask(pack, case.facts)]
-    if not is_nowhere(case.facts):
-        return _decision(case, "legal", findings)
+    findings: list[Finding] = []
+    for pack in case.packs:
+        _ask(pack, case, findings)
+    if not case.nowhere:
+        return _decision(case, "legal", findings) if findings else None
     if case.facts.purpose not in _SERVICE:
-        findings.append(_nowhere())
-    return replace(_decision(case, "house", findings, _jurisdiction_first), deciding_pack=HOUSE)
+        findings.append(_NOWHERE)
+    return replace(_decision(case, "house", findings), deciding_pack=HOUSE) if findings else None
 
 
 def _house_decision(case: _Case) -> Decision:
-    findings = list(_house(case))
-    if is_nowhere(case.facts) and case.facts.purpose not in _SERVICE:
-        findings.append(_nowhere())
-    return _decision(case, "house", findings, _jurisdiction_first)
+    findings = _house(case)
+    if case.nowhere and case.facts.purpose not in _SERVICE:
+        findings = [found for found in findings if found.denies]
+        findings.append(_NOWHERE)
+    return _decision(case, "house", findings)
 
 
-def _nowhere() -> _Finding:
-    cite = "House floor: purposes other than delivering the service need a known residence or location"
-    return _Finding(HOUSE, "DENY_JURISDICTION_UNKNOWN", (cite,))
+def _decision(case: _Case, layer: Literal["legal", "house"], findings: list[Finding]) -> Decision:
+    """Choose the headline: the strictest denial, else the ground that asks the highest form of consent.
 
-
-def _tier(finding: _Finding) -> int:
-    return TIER[finding.code]
-
-
-def _jurisdiction_first(finding: _Finding) -> int:
-    """Headline an unknown jurisdiction first: without one, the legal minimum is not defined."""
-    return -1 if finding.code == "DENY_JURISDICTION_UNKNOWN" else TIER[finding.code]
-
-
-def _decision(
-    case: _Case,
-    layer: Literal["legal", "house"],
-    findings: Iterable[_Finding],
-    tier: Callable[[_Finding], int] = _tier,
-) -> Decision:
-    """Choose the headline: the strictest denial, else the ground that asks the highest form of consent."""
-    found = list(findings)
-    denials = [finding for finding in found if finding.denies]
-    if denials:
-        headline = min(denials, key=lambda f: (tier(f), specificity(f.pack)))
+    An unknown jurisdiction is the first headline of all: without one, the legal minimum is not defined.
+    """
+    denials = [found for found in findings if found.tier >= 0]
+    if case.nowhere and case.facts.purpose not in _SERVICE:
+        headline = _NOWHERE
+    elif denials:
+        headline = min(denials, key=_strictest) if len(denials) > 1 else denials[0]
     else:
-        headline = min(found, key=lambda f: (-f.strength, specificity(f.pack)))
-    facts = case.facts
-    band = age_band(facts.subject.age)
-    minor: Literal["own", "guardian", "none"] = "none"
-    if band in {AgeBand.LT13, AgeBand.FROM_13, AgeBand.FROM_16}:
-        minor = "guardian" if facts.guardian_verified else "own"
+        headline = min(findings, key=_most_asked) if len(findings) > 1 else findings[0]
     return Decision(
-        allowed=not denials,
-        reason_code=headline.code,
-        deciding_pack=headline.pack,
-        citations=headline.citations,
-        policy=tuple((pack.id, pack.digest) for pack in case.packs),
-        packs=tuple(pack.id for pack in case.packs),
-        layer=layer,
-        denials=tuple(Denial(f.pack, f.code, "; ".join(f.citations)) for f in denials),
-        age_band=band,
-        minor=minor,
-        consent=headline.consent,
-        uncertain=headline.uncertain,
-        unpacked=case.unpacked,
+        not denials,
+        headline.code,
+        headline.pack,
+        headline.citations,
+        tuple([pack.named for pack in case.packs]),
+        tuple([pack.id for pack in case.packs]),
+        layer,
+        tuple([Denial(f.pack, f.code, "; ".join(f.citations), f.rule) for f in denials]),
+        case.band,
+        case.minor,
+        headline.consent,
+        headline.uncertain,
+        case.unpacked,
+        headline.rule,
     )
+
+
+_strictest = attrgetter("tier", "order")
+
+
+def _most_asked(found: Finding) -> tuple[int, tuple[int, str]]:
+    return -found.strength, found.order
 
 
 # --- one pack --------------------------------------------------------------------------------
 
 
-def _ask(pack: Pack, facts: Facts) -> Iterable[_Finding]:
-    """Yield every denial of a pack, or else its one permission."""
-    rule = pack.rules.purposes[facts.purpose]
-    opted_in, denials = _minors(pack, facts)
-    denials += _gates(pack, rule, facts)
-    ground = _best_ground(pack, rule, facts)
-    if ground.denies and opted_in is None:
-        denials.append(ground)
-    if denials:
-        return denials
-    return [opted_in or ground]
-
-
-def _finding(pack: Pack, code: str, rule: Rule, consent: int | None = None, strength: int = -1) -> _Finding:
-    return _Finding(pack.id, code, pack.cited(rule.cite), rule.uncertain, consent, strength)
-
-
-def _gates(pack: Pack, rule: PurposeRule, facts: Facts) -> list[_Finding]:
-    denials = [
-        _finding(pack, gate.deny, gate)
-        for gate in rule.gates
-        if gate.in_force(facts.at) and holds(gate.when, facts, pack.rules.sets)
-    ]
+def _ask(pack: ReadyPack, case: _Case, into: list[Finding]) -> None:
+    """Add every denial of a pack, or else its one permission; nothing where the law says nothing."""
+    facts, day = case.facts, case.day
+    if pack.scope is not None and not pack.scope(facts):
+        return
+    rule = pack.purposes[facts.purpose]
+    before = len(into)
+    opted_in = _minors(rule.minors, case, into) if rule.minors else None
+    is_settled = False
+    for gate in rule.gates:
+        if gate.window.holds(day) and gate.when(facts):
+            into.append(gate.says)
+            is_settled = is_settled or gate.instead
     if rule.forbidden is not None:
-        denials.append(_finding(pack, rule.forbidden, rule))
-    return denials
+        into.append(rule.forbidden)
+    ground = None if is_settled else _best_ground(rule.grounds, rule.otherwise, case)
+    if ground is not None and ground.tier >= 0 and opted_in is None:
+        into.append(ground)
+    elif len(into) == before and (opted_in or ground) is not None:
+        into.append(opted_in or ground)  # type: ignore[arg-type]  # one of them is there
 
 
-def _best_ground(pack: Pack, rule: PurposeRule, facts: Facts) -> _Finding:
+def _best_ground(grounds: Sequence[ReadyGround], otherwise: Finding | None, case: _Case) -> Finding | None:
     """Return the first ground that holds, or the denial that says what came closest.
 
     A withdrawn consent is not cured by another ground: whoever asked for consent
     may not fall back on something else when it is taken back (EDPB 05/2020 para 122).
+    Only a new consent does, and where that falls short, the answer says by what.
     """
-    failed: list[tuple[_Assessed, Ground]] = []
-    allowed: list[_Finding] = []
-    for ground in rule.grounds:
-        if not ground.in_force(facts.at):
+    facts = case.facts
+    allowed: Finding | None = None
+    closest: tuple[int, Finding] | None = None
+    for ground in grounds:
+        if not ground.window.holds(case.day) or (ground.when is not None and not ground.when(facts)):
             continue
-        met = ground.when is None or holds(ground.when, facts, pack.rules.sets)
-        if ground.consent is None:
-            if met:
-                allowed.append(_finding(pack, ground.allow, ground))
+        found = ground.allows
+        if ground.need is not None:
+            status, record = _assess(case, ground.need, ground.valid_for)
+            rank = _RANK[status]
+            if rank:
+                if closest is None or rank < closest[0]:
+                    denial = ground.denies[status]
+                    closest = rank, denial if record is None else denial._replace(consent=record)
+                continue
+            found = found._replace(consent=record)
+        if allowed is None or found.strength > allowed.strength:
+            allowed = found
+    is_bound = closest is not None and facts.purpose_withdrawn_at is not None
+    if allowed is not None and (allowed.consent is not None or not is_bound):
+        return allowed
+    return closest[1] if closest is not None else otherwise
+
+
+def _minors(rules: Iterable[tuple[int, ReadyMinor]], case: _Case, into: list[Finding]) -> Finding | None:
+    """Add the denials for want of what a young person needs; return what their opt-in permits."""
+    opted_in: Finding | None = None
+    for _, rule in rules:
+        if not rule.window.holds(case.day) or not rule.binds(case.facts):
             continue
-        assessed = assess(facts, ground.consent)
-        if assessed.status == "valid" and met:
-            strength = ground.consent.form.strength
-            allowed.append(_finding(pack, ground.allow, ground, assessed.record, strength))
-        elif met:
-            failed.append((assessed, ground))
-    withdrawn = [pair for pair in failed if pair[0].status == "withdrawn"]
-    if allowed and not withdrawn:
-        return max(allowed, key=lambda finding: finding.strength)
-    if not failed:
-        return _finding(pack, rule.otherwise, rule)
-    assessed, ground = min(failed, key=lambda pair: _WORST_LAST.index(pair[0].status))
-    code = _code(assessed.status, ground.consent, rule.otherwise)
-    return _finding(pack, code, _fallen_short_of(assessed.status, pack, rule, ground), assessed.record)
-
-
-def _fallen_short_of(status: Status, pack: Pack, rule: PurposeRule, ground: Ground) -> Rule:
-    """Return the rule to cite: that of withdrawal, of the purpose where nothing was said, else the ground."""
-    if status == "withdrawn" and pack.rules.withdrawal is not None:
-        return pack.rules.withdrawal
-    return rule if status == "absent" else ground
-
-
-def _code(status: Status, need: ConsentNeed | None, otherwise: str) -> str:
-    """Return the reason code for a consent that falls short."""
-    if need is None:
-        return otherwise
-    return {
-        "withdrawn": "DENY_CONSENT_WITHDRAWN",
-        "expired": "DENY_CONSENT_EXPIRED",
-        "conditioned": need.conditioned,
-        "bundled": need.bundled,
-        "weak": need.weak,
-        "stranger": "DENY_NOT_SUBJECT",
-    }.get(status, otherwise)
-
-
-def _minors(pack: Pack, facts: Facts) -> tuple[_Finding | None, list[_Finding]]:
-    """Return the permission a young person's own opt-in gives, and the denials for want of one."""
-    opted_in: _Finding | None = None
-    denials: list[_Finding] = []
-    for rule in pack.rules.minors:
-        if facts.purpose not in rule.purposes or not rule.in_force(facts.at) or not is_of_age(rule, facts):
-            continue
-        met, index = _minor_is_covered(rule, facts)
+        met, index = _minor_is_covered(rule, case)
         if not met:
-            denials.append(_finding(pack, rule.deny, rule, index))
-        elif rule.allow is not None:
-            opted_in = _finding(pack, rule.allow, rule, index, ConsentForm.EXPRESS.strength)
-    return opted_in, denials
+            into.append(rule.denies._replace(consent=index))
+        elif rule.allows is not None:
+            opted_in = rule.allows._replace(consent=index)
+    return opted_in
 
 
-def is_of_age(rule: MinorRule, facts: Facts) -> bool:
-    """Return whether the rule is about this person's age; an unknown age is the house's concern."""
-    age = facts.subject.age
-    if age is None:
-        return False
-    places = [code for code in (facts.subject.residence, facts.subject.location) if code is not None]
-    limits = [
-        limit for land, limit in rule.age_table.items() if any(lies_in(place, land) for place in places)
-    ]
-    return rule.age_gte <= age < max(limits, default=rule.age_lt)
-
-
-def _minor_is_covered(rule: MinorRule, facts: Facts) -> tuple[bool, int | None]:
-    if rule.requires == "nothing_suffices":
+def _minor_is_covered(rule: ReadyMinor, case: _Case) -> tuple[bool, int | None]:
+    requires = rule.rule.requires
+    if requires == "nothing_suffices":
         return False, None
-    if rule.requires == "guardian":
-        return facts.guardian_verified, None
-    steps: tuple[Literal["two_step_confirmed"], ...] = ("two_step_confirmed",) if rule.two_step else ()
-    need = ConsentNeed(form=ConsentForm.EXPRESS, must_have=steps, conditioning="if_necessary")
-    assessed = assess(facts, need)
-    if assessed.status != "valid" or rule.requires == "self_opt_in":
-        return assessed.status == "valid", assessed.record
-    return facts.guardian_verified and _is_by_guardian(facts.consents[assessed.record or 0]), assessed.record
+    if requires == "guardian":
+        return case.facts.guardian_verified, None
+    status, record = _assess(case, rule.need, None)
+    if status != "valid" or record is None or requires == "self_opt_in":
+        return status == "valid", record
+    return case.facts.guardian_verified and is_by_guardian(case.facts.consents[record]), record
 
 
-def _is_by_guardian(consent: Consent) -> bool:
+def is_by_guardian(consent: Consent) -> bool:
+    """Return whether someone who holds parental responsibility gave the consent."""
     return consent.form is ConsentForm.PARENTAL or (consent.by or "").strip().lower() in {
         "guardian",
         "parent",
@@ -367,35 +390,39 @@ def _is_by_guardian(consent: Consent) -> bool:
 # --- one consent -----------------------------------------------------------------------------
 
 
-def assess(facts: Facts, need: ConsentNeed) -> _Assessed:
+def _assess(case: _Case, need: ConsentNeed, valid_for: Span | None) -> _Assessed:
     """Return how close the recorded consents come to `need`, and which one came closest."""
-    best = _Assessed("absent", None)
-    for index, consent in enumerate(facts.consents):
-        if consent.purpose is facts.purpose:
-            status = _status(facts, consent, need)
-            if _WORST_LAST.index(status) < _WORST_LAST.index(best.status):
-                best = _Assessed(status, index)
-    return best
+    best: Status = "absent"
+    record: int | None = None
+    for worth in case.worths:
+        status = worth.ended or _against(worth, need, valid_for, case.facts.at)
+        if _RANK[status] < _RANK[best]:
+            best, record = status, worth.place
+    return _Assessed(best, record)
 
 
-def _status(facts: Facts, consent: Consent, need: ConsentNeed) -> Status:
-    if not facts.given(consent):
-        return "absent"
-    if facts.withdrawn(consent):
-        return "withdrawn"
-    if consent.expires_at is not None and consent.expires_at <= facts.at:
-        return "expired"
-    if not _is_by_depicted(facts, consent):
-        return "stranger"
-    if _strength(facts, consent) < need.form.strength or any(
-        not getattr(consent, name) for name in need.must_have
-    ):
+def _against(worth: _Worth, need: ConsentNeed, valid_for: Span | None, at: datetime) -> Status:
+    consent = worth.consent
+    if worth.strength < need.form.strength:
         return "weak"
+    for name in need.must_have:
+        if not getattr(consent, name):
+            return "weak"
+    if valid_for is not None and consent.given_at is not None and valid_for.after(consent.given_at) <= at:
+        return "expired"
     if consent.condition_of_service and need.conditioning == "never":
         return "conditioned"
-    if need.separate and not (consent.separate or consent.presented_separately):
-        return "bundled"
-    return "valid"
+    return "valid" if not need.separate or stands_alone(consent) else "bundled"
+
+
+def stands_alone(consent: Consent) -> bool:
+    """Return whether a consent was asked for apart from everything else.
+
+    A parent's verified consent is an act of its own unless the record says it was not.
+    """
+    if consent.separate or consent.presented_separately:
+        return True
+    return consent.form is ConsentForm.PARENTAL and consent.separate is None
 
 
 def _is_by_depicted(facts: Facts, consent: Consent) -> bool:
@@ -403,7 +430,7 @@ def _is_by_depicted(facts: Facts, consent: Consent) -> bool:
     return facts.subject.is_uploader is True or (consent.by or "").strip().lower() in _BY_DEPICTED
 
 
-def _strength(facts: Facts, consent: Consent) -> int:
+def strength(facts: Facts, consent: Consent) -> int:
     """Return the rank of a consent as it was really expressed.
 
     Accepting terms is implied whatever the record calls it (EDPB 05/2020 paras
@@ -422,65 +449,104 @@ def _strength(facts: Facts, consent: Consent) -> int:
 # --- the house -------------------------------------------------------------------------------
 
 
-def _house(case: _Case) -> Iterable[_Finding]:
-    """Yield every denial of the house floor, or else its one permission.
+def _house(case: _Case) -> list[Finding]:
+    """Return every denial of the house floor, or else its one permission.
 
     The floor, the same everywhere: an explicit opt-in for each purpose; nobody
     under 13; from 13 to 17 only with a verified guardian and never for training,
     analytics or sale; no sale at all; no picture of another without their release.
     """
     facts = case.facts
-    denials = list(_house_age(facts))
-    rules = [(pack, pack.rules.purposes[facts.purpose]) for pack in case.packs]
-    if facts.purpose is Purpose.SELL_SHARE:
-        denials.append(
-            _Finding(
-                HOUSE, "DENY_BIOMETRIC_SALE_PROHIBITED", ("House floor: faces are never sold or shared",)
-            )
-        )
-    denials += [
-        _Finding(HOUSE, "DENY_BIOMETRIC_SALE_PROHIBITED", pack.cited(rule.cite))
-        for pack, rule in rules
-        if rule.house.forbidden and facts.purpose is not Purpose.SELL_SHARE
-    ]
-    asked = [rule.house.form for _, rule in rules if rule.house.form is not None]
-    form = max((ConsentForm.EXPLICIT, *asked), key=lambda one: one.strength)
-    consent = _house_consent(facts, form)
-    if consent.denies:
+    purpose = facts.purpose
+    denials: list[Finding] = []
+    _house_age(case, denials)
+    if purpose is Purpose.SELL_SHARE:
+        denials.append(_NO_SALE)
+    form = ConsentForm.EXPLICIT
+    for pack in case.packs:
+        if pack.scope is not None and not pack.scope(facts):
+            continue
+        rule = pack.purposes[purpose]
+        if rule.house_forbids is not None and purpose is not Purpose.SELL_SHARE:
+            denials.append(rule.house_forbids)
+        if rule.house_form is not None and rule.house_form.strength > form.strength:
+            form = rule.house_form
+    consent = _house_consent(case, form)
+    if consent.tier >= 0:
         denials.append(consent)
     return denials or [consent]
 
 
-def _house_age(facts: Facts) -> Iterable[_Finding]:
-    band = age_band(facts.subject.age)
+def _house_age(case: _Case, into: list[Finding]) -> None:
+    band = case.band
     if band is AgeBand.ADULT:
         return
-    code = "DENY_MINOR_GUARDIAN_REQUIRED"
     if band is AgeBand.LT13:
-        yield _Finding(HOUSE, code, ("House floor: no service for children under 13",))
-    elif facts.purpose in _NEVER_FOR_MINORS:
-        yield _Finding(HOUSE, code, ("House floor: under 18, or of unknown age, never for this purpose",))
-    elif not facts.guardian_verified:
-        yield _Finding(
-            HOUSE, code, ("House floor: under 18, or of unknown age, only with a verified guardian",)
-        )
+        into.append(_NO_CHILDREN)
+    elif case.facts.purpose in _NEVER_FOR_MINORS:
+        into.append(_NEVER_YOUNG)
+    elif not case.facts.guardian_verified:
+        into.append(_WITH_GUARDIAN)
 
 
-def _house_consent(facts: Facts, form: ConsentForm) -> _Finding:
-    is_secondary = facts.purpose in _SECONDARY
-    need = ConsentNeed(
+def _house_consent(case: _Case, form: ConsentForm) -> Finding:
+    facts = case.facts
+    need = _HOUSE_NEEDS[form, facts.purpose in _SECONDARY]
+    status, record = _assess(case, need, None)
+    if status == "valid":
+        return _OPTED_IN[form]._replace(consent=record)
+    if status in {"stranger", "absent"} and facts.subject.is_uploader is not True:
+        return _house_says("DENY_NO_CONSENT", record)
+    if status == "absent":
+        return _house_says("DENY_PURPOSE_NOT_CONSENTED" if facts.consents else "DENY_NO_CONSENT", record)
+    return _house_says(_HOUSE_CODES[status], record)
+
+
+_OWN_OPT_IN = ("House floor: an explicit opt-in for each purpose, by the person in the picture",)
+_HOUSE_CODES: Mapping[Status, str] = {
+    "withdrawn": "DENY_CONSENT_WITHDRAWN",
+    "expired": "DENY_CONSENT_EXPIRED",
+    "conditioned": "DENY_CONSENT_CONDITIONED",
+    "bundled": "DENY_CONSENT_BUNDLED",
+    "weak": "DENY_NO_EXPLICIT_CONSENT",
+    "stranger": "DENY_NOT_SUBJECT",
+}
+_HOUSE_NEEDS: Mapping[tuple[ConsentForm, bool], ConsentNeed] = {
+    (form, is_secondary): ConsentNeed(
         form=form,
         separate=is_secondary,
         conditioning="never" if is_secondary else "if_necessary",
         weak="DENY_NO_EXPLICIT_CONSENT",
     )
-    assessed = assess(facts, need)
-    cite = ("House floor: an explicit opt-in for each purpose, by the person in the picture",)
-    if assessed.status == "valid":
-        return _Finding(
-            HOUSE, "ALLOW_EXPLICIT_CONSENT", cite, consent=assessed.record, strength=form.strength
-        )
-    if facts.subject.is_uploader is not True and assessed.status in {"stranger", "absent"}:
-        return _Finding(HOUSE, "DENY_NO_CONSENT", cite, consent=assessed.record)
-    code = _code(assessed.status, need, "DENY_PURPOSE_NOT_CONSENTED" if facts.consents else "DENY_NO_CONSENT")
-    return _Finding(HOUSE, code, cite, consent=assessed.record)
+    for form in ConsentForm
+    if form is not ConsentForm.PARENTAL
+    for is_secondary in (True, False)
+}
+
+
+def _floor(code: str, cite: str, strength: int = -1) -> Finding:
+    return finding(HOUSE, code, (cite,), HOUSE, strength=strength)
+
+
+def _house_says(code: str, record: int | None) -> Finding:
+    return _SHORTFALLS[code]._replace(consent=record)
+
+
+_SHORTFALLS = {
+    code: _floor(code, _OWN_OPT_IN[0])
+    for code in (*_HOUSE_CODES.values(), "DENY_NO_CONSENT", "DENY_PURPOSE_NOT_CONSENTED")
+}
+_OPTED_IN = {form: _floor("ALLOW_EXPLICIT_CONSENT", _OWN_OPT_IN[0], form.strength) for form in ConsentForm}
+_NOWHERE = _floor(
+    "DENY_JURISDICTION_UNKNOWN",
+    "House floor: purposes other than delivering the service need a known residence or location",
+)
+_NO_SALE = _floor("DENY_BIOMETRIC_SALE_PROHIBITED", "House floor: faces are never sold or shared")
+_NO_CHILDREN = _floor("DENY_MINOR_GUARDIAN_REQUIRED", "House floor: no service for children under 13")
+_NEVER_YOUNG = _floor(
+    "DENY_MINOR_GUARDIAN_REQUIRED", "House floor: under 18, or of unknown age, never for this purpose"
+)
+_WITH_GUARDIAN = _floor(
+    "DENY_MINOR_GUARDIAN_REQUIRED",
+    "House floor: under 18, or of unknown age, only with a verified guardian",
+)

@@ -6,9 +6,20 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 
 from policy.errors import FactInvalid, FactUnknown
+from policy.places import markets, place
+from policy.spans import add_months
 from policy.terms import ConsentForm, DataKind, Purpose
 
 
@@ -24,6 +35,17 @@ def _upper(value: Any) -> Any:
     return (value.strip().upper() or None) if isinstance(value, str) else value
 
 
+def _place(value: Any) -> Any:
+    """Read the code of a place; an empty one is not known."""
+    return (place(value) if value.strip() else None) if isinstance(value, str) else value
+
+
+def _markets(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and all(isinstance(code, str) for code in value):
+        return markets(tuple(value))
+    return value
+
+
 def _empty_if_null(value: Any) -> Any:
     return () if value is None else value
 
@@ -31,7 +53,13 @@ def _empty_if_null(value: Any) -> Any:
 Instant = Annotated[AwareDatetime, BeforeValidator(_only_text)]
 Text = Annotated[str, Field(strict=True, max_length=1000)]
 Code = Annotated[Annotated[str, Field(strict=True, max_length=64)] | None, BeforeValidator(_upper)]
+Place = Annotated[Annotated[str, Field(strict=True, max_length=6)] | None, BeforeValidator(_place)]
+Markets = Annotated[tuple[Annotated[str, Field(strict=True)], ...] | None, BeforeValidator(_markets)]
 Flag = StrictBool | None
+
+
+_NO_METHOD = frozenset({"", "none", "no", "unverified", "not_verified", "unknown", "pending", "failed"})
+_BY_TEXT = frozenset({"text_plus", "email_plus", "text_message", "sms"})
 
 
 class _Model(BaseModel):
@@ -48,18 +76,18 @@ class Guardian(_Model):
 class Subject(_Model):
     """The person in the picture; residence and location are ISO 3166 codes (`DE`, `US-CA`)."""
 
-    residence: Code = None
-    location: Code = None
+    residence: Place = None
+    location: Place = None
     age: Annotated[int, Field(strict=True, ge=0, le=150)] | None = None
     is_uploader: Flag = None
     guardian: Guardian | None = None
 
 
 class Controller(_Model):
-    """Where the controller is established and which markets it offers to."""
+    """Where the controller is established and which markets it offers to; `EU` stands for its members."""
 
-    establishments: tuple[Code, ...] | None = None
-    targets: tuple[Code, ...] | None = None
+    establishments: Markets = None
+    targets: Markets = None
 
 
 class Data(_Model):
@@ -68,6 +96,12 @@ class Data(_Model):
     kind: DataKind | None = None
     template_extracted: Flag = None
     unique_identification_purpose: Flag = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Data:
+        if self.kind is DataKind.TEMPLATE and self.template_extracted is False:
+            raise ValueError("a template that was not extracted contradicts itself")
+        return self
 
 
 class Consent(_Model):
@@ -100,7 +134,7 @@ class Recipient(_Model):
     """Who receives the data, where, and under which promise."""
 
     role: Text | None = None
-    country: Code = None
+    country: Place = None
     use: Text | None = None
     mechanism: Code = None
     dpf_listed: Flag = None
@@ -158,6 +192,12 @@ class Facts(_Model):
         return self.purpose_expired_at is not None and self.purpose_expired_at <= self.at
 
     @property
+    def purpose_expired_a_year_ago(self) -> bool:
+        """Return whether the first anniversary of the purpose's end has come (Tex. B&C Code 503.001)."""
+        end = self.purpose_expired_at
+        return end is not None and add_months(end, 12) <= self.at
+
+    @property
     def purpose_withdrawn_at(self) -> datetime | None:
         """Return the last withdrawal for the purpose up to now, or None.
 
@@ -179,7 +219,13 @@ class Facts(_Model):
     def guardian_verified(self) -> bool:
         """Return whether a guardian is named together with how that was verified."""
         guardian = self.subject.guardian
-        return guardian is not None and bool((guardian.verified_method or "").strip())
+        return guardian is not None and (guardian.verified_method or "").strip().lower() not in _NO_METHOD
+
+    @property
+    def guardian_by_text(self) -> bool:
+        """Return whether a guardian was verified by message alone (16 CFR 312.5(b): nothing disclosed)."""
+        guardian = self.subject.guardian
+        return guardian is not None and (guardian.verified_method or "").strip().lower() in _BY_TEXT
 
     def given(self, consent: Consent) -> bool:
         """Return whether the consent was given by now; one without a time was."""
@@ -198,7 +244,15 @@ class Facts(_Model):
         return self.given(consent) and not self.withdrawn(consent) and not over
 
 
-DERIVED = frozenset({"purpose_expired", "purpose_withdrawn", "guardian_verified"})
+DERIVED = frozenset(
+    {
+        "purpose_expired",
+        "purpose_expired_a_year_ago",
+        "purpose_withdrawn",
+        "guardian_verified",
+        "guardian_by_text",
+    }
+)
 """Facts that predicates may name and that are computed from others."""
 
 

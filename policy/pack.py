@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property, lru_cache
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -60,7 +60,7 @@ class Header(Strict):
     version: Line
     title: Line
     regulator: Line
-    status: Literal["in_force", "partly", "pending"]
+    status: Literal["in_force", "partly", "pending", "documentation"]
     notes: tuple[Line, ...] = ()
 
 
@@ -82,8 +82,18 @@ class Trigger(Rule):
     layer: Layer = "legal"
 
 
+class Scope(Rule):
+    """What the law regulates at all; of anything else the pack says nothing, though it applies."""
+
+    when: Predicate
+
+
 class ConsentNeed(Strict):
-    """What a consent must be for a purpose, and the code for each way to fall short."""
+    """What a consent must be for a purpose, and the code for each way to fall short.
+
+    `valid_for` is how long it holds from when it was given; `absent` replaces the
+    purpose's `else` where there is none at all.
+    """
 
     form: ConsentForm
     separate: bool = False
@@ -91,23 +101,32 @@ class ConsentNeed(Strict):
         Literal["presented_separately", "highlighted", "signature", "term_shown", "two_step_confirmed"], ...
     ] = ()
     conditioning: Literal["never", "if_necessary"] = "never"
+    valid_for: Line | None = None
     weak: str = "DENY_NO_CONSENT"
     bundled: str = "DENY_CONSENT_BUNDLED"
     conditioned: str = "DENY_CONSENT_CONDITIONED"
+    absent: str | None = None
 
     @model_validator(mode="after")
     def _codes_exist(self) -> ConsentNeed:
         if self.form is ConsentForm.PARENTAL:
             raise ValueError("parental consent is a minors' rule, not a form of its own")
-        _codes(DENY_CODES, self.weak, self.bundled, self.conditioned)
+        _codes(DENY_CODES, self.weak, self.bundled, self.conditioned, *([self.absent] if self.absent else []))
+        if self.valid_for is not None:
+            parse_span(self.valid_for)
         return self
 
 
 class Gate(Rule):
-    """A condition under which the purpose is denied whatever else holds."""
+    """A condition under which the purpose is denied whatever else holds.
+
+    With `instead` the grounds are not asked then: of what may not be kept any
+    longer nobody asks whether there is a consent to keep it.
+    """
 
     when: Predicate
     deny: str
+    instead: bool = False
 
     @model_validator(mode="after")
     def _code_exists(self) -> Gate:
@@ -138,20 +157,30 @@ class HousePurpose(Strict):
 
 
 class PurposeRule(Rule):
-    """May the purpose be pursued, on which ground, and what is said if not."""
+    """May the purpose be pursued, on which ground, and what is said if not.
+
+    A law that is `silent` on a purpose denies by its gates and its rules for the
+    young only, and allows nothing.
+    """
 
     basis: tuple[Line, ...] = ()
+    silent: Literal[True] | None = None
     forbidden: str | None = None
     gates: tuple[Gate, ...] = ()
     grounds: tuple[Ground, ...] = ()
-    otherwise: Annotated[str, Field(alias="else")]
+    otherwise: Annotated[str, Field(alias="else")] = "DENY_NO_CONSENT"
     house: HousePurpose = HousePurpose()
 
     @model_validator(mode="after")
     def _is_coherent(self) -> PurposeRule:
         _codes(DENY_CODES, self.otherwise, *([self.forbidden] if self.forbidden else []))
-        if not self.grounds and self.forbidden is None:
-            raise ValueError("a purpose needs a ground, or to be forbidden")
+        said = "otherwise" in self.model_fields_set
+        if self.silent and (self.grounds or self.forbidden or said):
+            raise ValueError("a silent purpose has no ground, no prohibition and no else")
+        if not self.silent and not self.grounds and self.forbidden is None:
+            raise ValueError("a purpose needs a ground, to be forbidden, or to be silent")
+        if not self.silent and not said:
+            raise ValueError("else: what is said where no ground holds")
         asked = [ground.consent.form.strength for ground in self.grounds if ground.consent]
         if self.house.form is not None and self.house.form.strength < max(asked, default=0):
             raise ValueError("house relaxes legal: a weaker form of consent")
@@ -159,7 +188,11 @@ class PurposeRule(Rule):
 
 
 class MinorRule(Rule):
-    """What a young person needs.  With `age_table`, the limit is that of the country."""
+    """What a young person needs.  With `age_table`, the limit is that of the country.
+
+    It does not bind where `unless` holds; with `unknown_age` an age that nobody
+    knows lies within.
+    """
 
     purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)]
     age_gte: int = 0
@@ -167,6 +200,9 @@ class MinorRule(Rule):
     age_table: dict[Territory, int] = Field(default_factory=dict)
     requires: Literal["guardian", "guardian_opt_in", "self_opt_in", "nothing_suffices"]
     two_step: bool = False
+    separate: bool = False
+    unless: Predicate | None = None
+    unknown_age: bool = False
     deny: str
     allow: str | None = None
 
@@ -179,11 +215,69 @@ class MinorRule(Rule):
         return self
 
 
+ProofField = Literal[
+    "consent_id",
+    "subject_ref",
+    "purpose",
+    "form",
+    "text_id",
+    "text_version",
+    "language",
+    "text_sha256",
+    "controller",
+    "data_categories",
+    "recipients",
+    "term_shown",
+    "transfer_countries",
+    "withdrawal_method_shown",
+    "given_at",
+    "channel",
+    "act",
+    "signature",
+    "presented_separately",
+    "highlighted",
+    "two_step_confirmed",
+    "guardian",
+    "age_evidence",
+    "expires_at",
+]
+
+
+class ConsentRecord(Rule):
+    """What a record of consent must hold as proof: always, and for some purposes more."""
+
+    required: Annotated[tuple[ProofField, ...], Field(min_length=1)]
+    more_for: dict[Purpose, tuple[ProofField, ...]] = Field(default_factory=dict)
+
+    def fields(self, purpose: Purpose) -> frozenset[str]:
+        """Return the names of all fields that a consent to `purpose` must have."""
+        return frozenset((*self.required, *self.more_for.get(purpose, ())))
+
+
 class Withdrawal(Rule):
     """How fast a withdrawal acts, and what it does."""
 
     max_latency: Line
     effects: Annotated[tuple[Line, ...], Field(min_length=1)]
+
+
+class Renewal(Rule):
+    """Changes of a notice after which consent is asked for anew, beyond those of the house floor."""
+
+    when_changed: Annotated[
+        tuple[
+            Literal[
+                "text",
+                "purposes",
+                "recipients",
+                "transfer_countries",
+                "retention_term",
+                "withdrawal_method",
+            ],
+            ...,
+        ],
+        Field(min_length=1),
+    ]
 
 
 class Notice(Rule):
@@ -290,20 +384,41 @@ class Seat(Strict):
     calendar: Name
 
 
-class Right(Rule):
-    """Is the right there, how is it answered, and what may be said against it."""
+Degree = Literal["none", "account", "reasonable", "reasonably_high"]
 
-    available: Literal["legal", "house", "none"]
-    event: Name | None = None
-    exemptions: tuple[Line, ...] = ()
-    propagate_to: tuple[Line, ...] = ()
-    notes: tuple[Line, ...] = ()
+
+class Identity(Rule):
+    """How sure one must be of who asks; a right may say otherwise.
+
+    `on_doubt`: the degree that may be asked for where there is reason to doubt.
+    """
+
+    level: Degree
+    on_doubt: Degree
+    methods: tuple[Line, ...] = ()
+    agent: Annotated[tuple[Name, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _is_answerable(self) -> Right:
-        if (self.available == "none") is not (self.event is None):
-            raise ValueError("a right that is there names its clock event, one that is not names none")
+    def _doubt_asks_no_less(self) -> Identity:
+        degrees: tuple[str, ...] = get_args(Degree)
+        if degrees.index(self.on_doubt) < degrees.index(self.level):
+            raise ValueError("a doubt asks for no less than there was before")
         return self
+
+
+class Answering(Rule):
+    """How requests are taken and answered under this law, whatever is asked for."""
+
+    form: Literal["any", "written"] = "any"
+    silence: Literal["breach", "refusal"] = "breach"
+    identity: Identity
+    extension_reasons: tuple[Name, ...] = ()
+    extension_states: tuple[Name, ...] = ()
+    fee: Literal["free", "free_twice_a_year", "minimal_and_announced", "reproduction_announced"]
+    fee_if: tuple[Name, ...] = ()
+    refusal_states: tuple[Name, ...] = ()
+    complaint_to: Line | None = None
+    keep_until_recourse_exhausted: bool = False
 
 
 class BreachDuty(Rule):
@@ -324,6 +439,57 @@ class BreachDuty(Rule):
             self.field is None
         ):
             raise ValueError("a duty has an event with its field, or the words of the law")
+        return self
+
+
+class SignalRule(Rule):
+    """What an opt-out signal means, for whom, how long, and what is said back."""
+
+    signal: Literal["gpc", "limit_spi"]
+    layer: Layer = "legal"
+    treat_as: Name
+    scope: Annotated[tuple[Name, ...], Field(min_length=1)]
+    persist: bool
+    confirm: Name | None = None
+    ask_again_after: Line | None = None
+
+    @model_validator(mode="after")
+    def _is_a_length(self) -> SignalRule:
+        if self.ask_again_after is not None:
+            parse_span(self.ask_again_after)
+        return self
+
+
+class MarkingDuty(Rule):
+    """How an output must be marked before it is released."""
+
+    layers: Annotated[tuple[Literal["manifest", "watermark", "visible_label"], ...], Field(min_length=1)]
+    placed_before: IsoDate | None = None
+    detector: bool = False
+
+
+class Assessment(Rule):
+    """An assessment that is due before some purposes are pursued."""
+
+    type: Name
+    purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)]
+    deadline: Line
+
+
+class Right(Rule):
+    """Is the right there, how is it answered, and what may be said against it."""
+
+    available: Literal["legal", "house", "none"]
+    event: Name | None = None
+    identity: Degree | None = None
+    exemptions: tuple[Line, ...] = ()
+    propagate_to: tuple[Line, ...] = ()
+    notes: tuple[Line, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_answerable(self) -> Right:
+        if (self.available == "none") is not (self.event is None):
+            raise ValueError("a right that is there names its clock event, one that is not names none")
         return self
 
 
@@ -363,6 +529,18 @@ class Keep(Rule):
         return self
 
 
+ALWAYS_SAID = (
+    DsrKind.ACCESS,
+    DsrKind.ERASURE,
+    DsrKind.CORRECTION,
+    DsrKind.PORTABILITY,
+    DsrKind.RESTRICTION,
+    DsrKind.OPT_OUT,
+    DsrKind.WITHDRAWAL,
+)
+"""The rights of which every pack says whether they are there; of others a pack may be silent."""
+
+
 class PackRules(Strict):
     """The whole text of a pack."""
 
@@ -371,24 +549,33 @@ class PackRules(Strict):
     sets: dict[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")], tuple[Territory, ...]] = Field(
         default_factory=dict
     )
-    applicability: Annotated[tuple[Trigger, ...], Field(min_length=1)]
+    applicability: tuple[Trigger, ...]
+    scope: Scope | None = None
     purposes: dict[Purpose, PurposeRule]
     minors: tuple[MinorRule, ...] = ()
+    consent_record: ConsentRecord | None = None
     withdrawal: Withdrawal | None = None
+    renewal: Renewal | None = None
     notices: tuple[Notice, ...] = ()
     seat: Seat
     calendars: dict[Name, Calendar]
     clocks: dict[Name, Clock]
     events: dict[Name, Event]
+    answering: Answering | None = None
     rights: dict[DsrKind, Right]
     breach: tuple[BreachDuty, ...] = ()
+    signals: tuple[SignalRule, ...] = ()
+    marking: tuple[MarkingDuty, ...] = ()
+    assessments: tuple[Assessment, ...] = ()
     retention: tuple[Term, ...] = ()
     keep_at_erasure: tuple[Keep, ...] = ()
 
     @model_validator(mode="after")
     def _is_whole(self) -> PackRules:
         _complete("purposes", set(Purpose), set(self.purposes))
-        _complete("rights", set(DsrKind), set(self.rights))
+        _complete("rights", set(ALWAYS_SAID), set(self.rights))
+        if not self.applicability and self.pack.status != "documentation":
+            raise ValueError("a pack that is more than documentation applies to somebody")
         self._check_references()
         self._check_cites()
         self._check_predicates()
@@ -445,7 +632,7 @@ class Pack:
 
     @property
     def status(self) -> str:
-        """Return `in_force`, `partly` or `pending`."""
+        """Return `in_force`, `partly`, `pending` or `documentation`; the last two never apply."""
         return self.rules.pack.status
 
     @cached_property
@@ -573,6 +760,9 @@ def _rules(part: object) -> Iterator[Rule]:
 
 def _predicates(rules: PackRules) -> Iterator[Predicate]:
     yield from (trigger.when for trigger in rules.applicability)
+    yield from (rule.unless for rule in rules.minors if rule.unless is not None)
+    if rules.scope is not None:
+        yield rules.scope.when
     for purpose in rules.purposes.values():
         yield from (gate.when for gate in purpose.gates)
         yield from (ground.when for ground in purpose.grounds if ground.when is not None)

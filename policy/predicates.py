@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from policy.facts import Facts, is_fact
 
 Scalar = bool | int | str
+Condition = Callable[[Facts], bool]
 _TERRITORIAL = frozenset(
     {
         "subject.residence",
@@ -91,15 +93,37 @@ AnyOf.model_rebuild()
 Not.model_rebuild()
 
 
-def holds(predicate: Predicate, facts: Facts, sets: Mapping[str, tuple[str, ...]]) -> bool:
-    """Return whether `predicate` is true of `facts`; `sets` are the pack's named lists."""
-    if isinstance(predicate, AllOf):
-        return all(holds(part, facts, sets) for part in predicate.all)
-    if isinstance(predicate, AnyOf):
-        return any(holds(part, facts, sets) for part in predicate.any)
+def compiled(predicate: Predicate, sets: Mapping[str, tuple[str, ...]]) -> Condition:
+    """Return a function that says whether `predicate` is true of facts; `sets` are the pack's named lists."""
+    if isinstance(predicate, Test):
+        return _compiled(predicate, sets)
     if isinstance(predicate, Not):
-        return not holds(predicate.part, facts, sets)
-    return _test(predicate, facts, sets)
+        part = compiled(predicate.part, sets)
+        return lambda facts: not part(facts)
+    parts = [compiled(p, sets) for p in (predicate.all if isinstance(predicate, AllOf) else predicate.any)]
+    if isinstance(predicate, AllOf):
+        return _all_of(parts)
+    return _any_of(parts)
+
+
+def _all_of(parts: Sequence[Condition]) -> Condition:
+    def holds(facts: Facts) -> bool:
+        for part in parts:  # noqa: SIM110 # a generator would cost more than the tests themselves
+            if not part(facts):
+                return False
+        return True
+
+    return holds
+
+
+def _any_of(parts: Sequence[Condition]) -> Condition:
+    def holds(facts: Facts) -> bool:
+        for part in parts:  # noqa: SIM110 # as above
+            if part(facts):
+                return True
+        return False
+
+    return holds
 
 
 def tests_of(predicate: Predicate) -> Iterable[Test]:
@@ -125,17 +149,48 @@ def lies_in(code: str, territory: str, *, widened: bool = False) -> bool:
     )
 
 
-def _test(test: Test, facts: Facts, sets: Mapping[str, tuple[str, ...]]) -> bool:
-    found = read(facts, test.fact)
+def _compiled(test: Test, sets: Mapping[str, tuple[str, ...]]) -> Condition:
+    get = attrgetter(test.fact)
+    missing = test.missing
     if test.op == "exists":
-        return (found is not None) is test.value
-    if found is None:
-        return test.missing
-    wanted = _wanted(test, sets)
+        wants = test.value
+        return lambda facts: (get(facts) is not None) is wants
     if test.op in {"lt", "gte"}:
-        return (_ordinal(found) < _ordinal(test.value)) is (test.op == "lt")
-    several = found if isinstance(found, tuple) else (found,)
-    return any(_same(test.fact, one, other) for one in several for other in wanted)
+        edge, is_lt = _ordinal(test.value), test.op == "lt"
+
+        def is_on_its_side(facts: Facts) -> bool:
+            found = get(facts)
+            return missing if found is None else (_ordinal(found) < edge) is is_lt
+
+        return is_on_its_side
+    wanted = _wanted(test, sets)
+    same = _among_places(test.fact, wanted) if test.fact in _TERRITORIAL else _among(wanted)
+
+    def is_among(facts: Facts) -> bool:
+        found = get(facts)
+        if found is None:
+            return missing
+        return any(map(same, found)) if isinstance(found, tuple) else same(found)
+
+    return is_among
+
+
+def _among(wanted: tuple[Scalar, ...]) -> Callable[[Any], bool]:
+    """Return whether a value is one of `wanted`; 1 is not true."""
+    texts = frozenset(value for value in wanted if isinstance(value, str))
+    others = [value for value in wanted if not isinstance(value, str)]
+    if not others:
+        return texts.__contains__
+    return lambda one: any(
+        one == other and isinstance(one, bool) is isinstance(other, bool) for other in others
+    )
+
+
+def _among_places(fact: str, wanted: tuple[Scalar, ...]) -> Callable[[Any], bool]:
+    """Return whether a place lies in one of `wanted`; see `lies_in`."""
+    places = frozenset(value for value in wanted if isinstance(value, str))
+    wholes = frozenset(value.partition("-")[0] for value in places if "-" in value and fact in _WIDENED)
+    return lambda code: code in places or code in wholes or code.partition("-")[0] in places
 
 
 def _wanted(test: Test, sets: Mapping[str, tuple[str, ...]]) -> tuple[Scalar, ...]:
@@ -144,12 +199,6 @@ def _wanted(test: Test, sets: Mapping[str, tuple[str, ...]]) -> tuple[Scalar, ..
     if isinstance(test.value, str) and test.value.startswith("$"):
         return sets[test.value[1:]]
     return (test.value,)
-
-
-def _same(fact: str, one: Any, other: Scalar) -> bool:
-    if fact in _TERRITORIAL and isinstance(one, str) and isinstance(other, str):
-        return lies_in(one, other, widened=fact in _WIDENED)
-    return bool(one == other) and isinstance(one, bool) is isinstance(other, bool)
 
 
 def read(facts: Facts, path: str) -> Any:

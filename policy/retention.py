@@ -20,6 +20,8 @@ _HOUSE_TERMS: Mapping[str, str] = {
     "audit": "P2Y",
 }
 """What the house keeps where no pack that applies says anything."""
+_HOUSE_TERMS_FOR: Mapping[tuple[str, Purpose], str] = {("original", Purpose.RETAIN_ORIGINAL): "P30D"}
+"""The same, for a thing that is kept for a purpose of its own."""
 
 _FLOOR = ("House floor: nothing is kept longer than the service needs it",)
 
@@ -69,7 +71,7 @@ def expires_at(
         for pack, term in _terms(kind, asked, purpose)
         if term.at_least
     ]
-    shortest = min(ends, key=_when) if ends else _by_house(kind, collected_at)
+    shortest = min(ends, key=_when) if ends else _by_house(kind, purpose, collected_at)
     return max([shortest, *floors], key=_when)
 
 
@@ -106,6 +108,10 @@ def schedule(packs: Iterable[Pack]) -> tuple[Line, ...]:
         for term in pack.rules.retention
     ]
     floors = [Line("house", "house", kind, None, length, "", _FLOOR) for kind, length in _HOUSE_TERMS.items()]
+    floors += [
+        Line("house", "house", kind, purpose, length, "", _FLOOR)
+        for (kind, purpose), length in _HOUSE_TERMS_FOR.items()
+    ]
     return tuple(sorted([*lines, *floors], key=lambda line: (line.kind, line.pack, line.purpose or "")))
 
 
@@ -129,8 +135,10 @@ def _ends(pack: Pack, term: Term, start: datetime, length: str) -> Expiry:
     return Expiry(parse_span(length).after(start), pack.id, term.layer, pack.cited(term.cite), term.uncertain)
 
 
-def _by_house(kind: str, start: datetime) -> Expiry:
+def _by_house(kind: str, purpose: Purpose | None, start: datetime) -> Expiry:
     length = _HOUSE_TERMS.get(kind)
+    if purpose is not None:
+        length = _HOUSE_TERMS_FOR.get((kind, purpose), length)
     end = start if length is None else parse_span(length).after(start)
     return Expiry(end, "house", "house", _FLOOR)
 

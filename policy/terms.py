@@ -58,6 +58,10 @@ class DsrKind(StrEnum):
     RESTRICTION = "restriction"
     OPT_OUT = "opt_out"
     WITHDRAWAL = "withdrawal"
+    OBJECTION = "objection"
+    LIMIT_SPI = "limit_spi"
+    COMPLAINT = "complaint"
+    APPEAL = "appeal"
 
 
 class KeyClass(StrEnum):

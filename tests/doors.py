@@ -221,6 +221,9 @@ class HookedKeys:
     async def unwrap(self, epoch: Epoch, wrapped: bytes, binding: bytes) -> bytes:
         return await self._ask("unwrap", epoch, wrapped, binding)  # type: ignore[no-any-return]  # likewise
 
+    async def rewrap(self, old: Epoch, new: Epoch, keys: Any) -> list[bytes | None]:
+        return await self._ask("rewrap", old, new, keys)  # type: ignore[no-any-return]  # likewise
+
     async def fence(self, handle: str) -> None:
         await self._ask("fence", handle)
 

@@ -24,6 +24,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from lethe.v1 import common_pb2, consent_pb2, dsr_pb2, generation_pb2, notice_pb2, subject_pb2
+from typer.testing import CliRunner, Result
 
 from gateway import compose
 from gateway.adapters.keys_local import LocalKeyring
@@ -32,6 +33,7 @@ from gateway.admin import folder
 from gateway.admin.folder import Layout, Person, init_folder
 from gateway.admin.pki import Authority
 from gateway.client import Client
+from gateway.main import app as command_line
 from gateway.ports.records import Leaf, Record
 from gateway.settings import Settings, load
 from tests.fakes.inference import FakeInference
@@ -254,6 +256,11 @@ def lethe(*arguments: str | Path, env: dict[str, str] | None = None) -> subproce
         text=True,
         check=False,
     )
+
+
+def lethe_here(*arguments: str | Path) -> Result:
+    """Run the command line in this process, which spares the time that a new one needs to start."""
+    return CliRunner().invoke(command_line, [*map(str, arguments)])
 
 
 def lines(text: str) -> list[dict[str, Any]]:

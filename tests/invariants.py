@@ -54,9 +54,9 @@ def check(rows: Rows) -> None:
 
 
 def _check_objects(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
-    sealed, destroyed = _ids(log["object.sealed"], "obj"), _ids(log["object.destroyed"], "obj")
+    sealed, destroyed = _ids(_taken(log), "obj"), _ids(log["object.destroyed"], "obj")
     _once(sealed, destroyed, _ids(log["image.scrubbed"], "obj"))
-    live = {row.object_id for row in rows[StoredObject] if row.state == "live"}
+    live = {row.object_id for row in rows[StoredObject] if row.state in {"live", "transient"}}
     doomed = {row.object_id for row in rows[StoredObject] if row.state == "destroyed"}
     assert live == set(sealed) - set(destroyed)
     assert doomed <= set(destroyed) <= set(sealed)
@@ -77,7 +77,7 @@ def _check_jobs(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
         else:
             assert job_id in all_ends
             assert job_id not in standing or job_id in ended[ENDS[standing[job_id].state]]
-    sealed = set(_ids(log["object.sealed"], "obj"))
+    sealed = set(_ids(_taken(log), "obj"))
     made = (*log["job.created"], *log["job.succeeded"], *log["dataset.added"])
     assert {event["obj"] for event in made} == sealed
 
@@ -105,6 +105,10 @@ def check_gone(rows: Rows, handle: str) -> None:
 def check_bytes(rows: Rows, stored: Iterable[str]) -> None:
     """Every stored object belongs to a live row, and every live row has its bytes."""
     assert set(stored) == {row.object_id for row in rows[StoredObject] if row.state == "live"}
+
+
+def _taken(log: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [*log["object.sealed"], *log["object.transient"]]
 
 
 def _ids(found: Iterable[dict[str, Any]], name: str) -> Counter[str]:

@@ -55,14 +55,27 @@ class Postgres:
     def socket_url_of(self, database: str) -> str:
         return f"postgresql://{USER}@/{database}?host={self._home}&port={self._port}"
 
-    async def create(self, database: str) -> str:
-        """Create an empty database and return its URL."""
+    @property
+    def home(self) -> Path:
+        """The directory with all that it writes."""
+        return self._home
+
+    async def create(self, database: str, *, template: str = "") -> str:
+        """Create an empty database, or a copy of one that nobody uses, and return its URL."""
+        like = f' TEMPLATE "{template}"' if template else ""
+        await self._command(f'CREATE DATABASE "{database}"{like}')
+        return self.url_of(database)
+
+    async def drop(self, database: str) -> None:
+        """Remove a database."""
+        await self._command(f'DROP DATABASE "{database}" WITH (FORCE)')
+
+    async def _command(self, command: str) -> None:
         connection = await asyncpg.connect(self.url)
         try:
-            await connection.execute(f'CREATE DATABASE "{database}"')
+            await connection.execute(command)
         finally:
             await connection.close()
-        return self.url_of(database)
 
     def start(self) -> None:
         """Start the server and return when it accepts connections."""

@@ -47,6 +47,7 @@ class Seaweed:
         names = [f"{part}.port{kind}" for part in PARTS for kind in ("", ".grpc")] + ["s3.port.https"]
         self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
         self._made: set[str] = set()
+        self._looker: Any = None
         (home / "data").mkdir()
         identity = {
             "name": "tests",
@@ -54,6 +55,11 @@ class Seaweed:
             "actions": ["Admin"],
         }
         (home / "identities.json").write_text(json.dumps({"identities": [identity]}))
+
+    @property
+    def home(self) -> Path:
+        """The directory with all that it writes."""
+        return self._home
 
     @property
     def port(self) -> int:
@@ -114,6 +120,9 @@ class Seaweed:
     def kill(self) -> None:
         """End it as a crash would."""
         process, self._process = self._process, None
+        looker, self._looker = self._looker, None
+        if looker is not None:
+            looker.close()
         if process is not None:
             process.send_signal(signal.SIGKILL)
             process.wait(PATIENCE_S)
@@ -121,6 +130,13 @@ class Seaweed:
         for port in self._ports.values():
             for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 left.unlink(missing_ok=True)
+
+    @property
+    def looker(self) -> Any:
+        """A client that lives as long as the server runs: to make one takes longer than to ask."""
+        if self._looker is None:
+            self._looker = self.client()
+        return self._looker
 
     def client(self) -> Any:
         """Return a client of its S3 door, to look behind the store's back."""

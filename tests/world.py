@@ -74,10 +74,10 @@ class PlainScrubber:
     def __init__(self) -> None:
         self.is_down = False
 
-    async def scrub(self, data: bytes) -> Scrubbed:
+    async def scrub(self, data: bytes | bytearray) -> Scrubbed:
         if self.is_down:
             raise ScrubberUnavailable
-        return scrub(data, Limits())
+        return scrub(bytes(data), Limits())
 
 
 FAULTS: dict[str, Callable[[], Exception]] = {
@@ -182,8 +182,13 @@ class World:
             await self.know(subject)
             await self.consent(subject)
 
-    async def know(self, subject: str) -> None:
-        await self.flows.subjects.upsert(APP, Profile(subject, residence="DE", birth_year=1980))
+    async def know(self, subject: str, residence: str = "DE") -> None:
+        await self.flows.subjects.upsert(APP, Profile(subject, residence=residence, birth_year=1980))
+
+    async def agree_to_terms(self, subject: str) -> None:
+        """Let someone accept terms, where a record of that may be kept; it permits nothing."""
+        await self.know(subject, "JP")
+        await self.consent(subject, form="implied", via="terms_of_service")
 
     async def consent(self, subject: str, purpose: str = "generate", **changes: Any) -> Consent:
         consent, _ = await self.flows.consents.record(APP, consent_draft(subject, purpose, **changes))
@@ -191,6 +196,13 @@ class World:
 
     async def upload(self, subject: str, request_id: str = "", image: bytes = PORTRAIT) -> Accepted:
         return await self.flows.upload.run(APP, order(subject, request_id=request_id), chunks(image))
+
+    def keep_nothing(self) -> None:
+        """Configure the tenant so that no picture is stored, and start a new process."""
+        tenants = self.settings.tenants
+        changed = {**tenants, TENANT: tenants[TENANT].model_copy(update={"zero_retention": True})}
+        self.settings = self.settings.model_copy(update={"tenants": changed})
+        self.flows = self.process()
 
     async def work(self, flows: compose.Flows | None = None) -> None:
         """Work on jobs until none is ready."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from audit import canonical
 from audit.views import table
+from audit.views.figures import TAKEN
 from audit.views.rows import Context, Row, instant
 
 JSON_PATH, CSV_PATH = "article30.json", "article30.csv"
@@ -148,7 +149,7 @@ def _gathered(events: Iterable[Mapping[str, Any]]) -> dict[str, _Seen]:
             seen.ages.add(event["age"])
         if "bak" in event:
             seen.backends.add(event["bak"])
-        if event["ty"] == "object.sealed":
+        if event["ty"] in TAKEN:
             seen.terms[event["cat"]].append(event["exp"] - event["t"])
         if event["ty"] == "consent.recorded" and "exp" in event:
             seen.terms["consent"].append(event["exp"] - event["t"])

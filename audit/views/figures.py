@@ -17,6 +17,9 @@ COUNTED = ("pur", "cat", "dec", "rc", "form", "dkind", "reg", "why", "meth", "mt
 SUMMED = ("nseal", "nobj", "nkey", "nowed")
 """Fields whose numbers are added up, each as `<type>/<field>`."""
 
+TAKEN = ("object.sealed", "object.transient")
+"""Events that promise an instant by which an object is gone."""
+
 BARS = 30
 DAY_MS = 86_400_000
 GRACE_MS = 3_600_000
@@ -72,7 +75,7 @@ def _deletions(rows: Sequence[Row]) -> Counter[str]:
     `held` would be gone, were it not for a legal hold; what a hold let go is due `GRACE_MS` later.
     """
     found: Counter[str] = Counter()
-    terms = {row.event["obj"]: row.event["exp"] for row in rows if row.event["ty"] == "object.sealed"}
+    terms = {row.event["obj"]: row.event["exp"] for row in rows if row.event["ty"] in TAKEN}
     for row in rows:
         if row.event["ty"] == "object.freed" and row.event["obj"] in terms:
             terms[row.event["obj"]] = max(terms[row.event["obj"]], row.event["t"] + GRACE_MS)

@@ -14,7 +14,7 @@ PATH = "ocsf.jsonl"
 VERSION = "1.8.0"
 
 ENTITY, DATASTORE, API = 3004, 6005, 6003
-INFORMATIONAL, LOW, MEDIUM = 1, 2, 3
+INFORMATIONAL, LOW, MEDIUM, HIGH = 1, 2, 3, 4
 SUCCESS, FAILURE = 1, 2
 OTHER = 99
 
@@ -55,6 +55,8 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "backup.created": Mapped(DATASTORE, _READ, "records and objects"),
         "backup.restored": Mapped(DATASTORE, _WRITE, "records and objects", severity=LOW),
         "consent.recorded": Mapped(ENTITY, _CREATE, "Consent Record", "con"),
+        "consent.invalidated": Mapped(ENTITY, _DISABLE, "Consent Record", "con", LOW),
+        "consent.renewal": Mapped(ENTITY, _UPDATE, "Consent Record", "con"),
         "consent.withdrawn": Mapped(ENTITY, _DEACTIVATE, "Consent Record", "con"),
         "dataset.added": Mapped(DATASTORE, _WRITE, "training sets", "dst"),
         "dataset.completed": Mapped(ENTITY, _ACTIVATE, "Training Set", "dst"),
@@ -69,6 +71,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "dsr.refused": Mapped(ENTITY, _DISABLE, "Data Subject Request", "dsr", LOW),
         "erasure.incomplete": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr", MEDIUM, FAILURE),
         "export.created": Mapped(DATASTORE, _READ, "audit log"),
+        "forget.ended": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr"),
         "hold.placed": Mapped(ENTITY, _CREATE, "Legal Hold", "hld"),
         "hold.released": Mapped(ENTITY, _DELETE, "Legal Hold", "hld"),
         "image.scrubbed": Mapped(DATASTORE, _ALTER, "objects", "obj"),
@@ -81,17 +84,23 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "job.stopping": Mapped(ENTITY, _SUSPEND, "Generation Job", "job"),
         "job.succeeded": Mapped(ENTITY, _UPDATE, "Generation Job", "job"),
         "key.rotated": Mapped(ENTITY, _UPDATE, "Epoch Keys"),
+        "log.disputed": Mapped(ENTITY, OTHER, "Audit Log", "", HIGH, FAILURE, "Dispute"),
+        "log.keyrevoked": Mapped(ENTITY, _DISABLE, "Audit Log Keys", severity=MEDIUM),
         "log.pruned": Mapped(DATASTORE, _REMOVE, "audit log", severity=LOW),
         "log.rekeyed": Mapped(ENTITY, _UPDATE, "Audit Log Keys", severity=LOW),
         "notice.published": Mapped(ENTITY, _CREATE, "Privacy Notice", "ntc"),
         "object.destroyed": Mapped(DATASTORE, _REMOVE, "objects", "obj"),
         "object.freed": Mapped(DATASTORE, OTHER, "objects", "obj", label="Free"),
         "object.held": Mapped(DATASTORE, OTHER, "objects", "obj", label="Hold"),
+        "object.kept": Mapped(DATASTORE, OTHER, "objects", "obj", label="Keep"),
         "object.sealed": Mapped(DATASTORE, _ENCRYPT, "objects", "obj"),
+        "object.transient": Mapped(DATASTORE, OTHER, "memory", "obj", label="Hold in memory"),
+        "object.stuck": Mapped(DATASTORE, _REMOVE, "objects", "obj", MEDIUM, FAILURE),
         "payload.erased": Mapped(DATASTORE, _REMOVE, "sealed audit payloads"),
         "payload.expired": Mapped(DATASTORE, _REMOVE, "sealed audit payloads"),
         "record.expired": Mapped(ENTITY, _DELETE, "Consent Record, Data Subject Request or Breach"),
         "result.released": Mapped(DATASTORE, _READ, "objects", "obj"),
+        "retention.swept": Mapped(DATASTORE, _REMOVE, "objects"),
         "signal.recorded": Mapped(ENTITY, _CREATE, "Privacy Signal"),
         "subject.blocked": Mapped(ENTITY, _SUSPEND, "Data Subject"),
         "subject.erased": Mapped(ENTITY, _DELETE, "Data Subject"),

@@ -140,7 +140,7 @@
       for (const name of COUNTED) if (name in event) add(`${event.ty}/${name}=${event[name]}`);
       for (const name of SUMMED) if (name in event) add(`${event.ty}/${name}`, event[name]);
       add(`bar/${Math.floor((event.t - first) / width)}`);
-      if (event.ty === "object.sealed") terms.set(event.obj, event.exp);
+      if (event.ty === "object.sealed" || event.ty === "object.transient") terms.set(event.obj, event.exp);
       if (event.ty === "object.held") held.add(event.obj);
       if (event.ty === "object.freed") {
         held.delete(event.obj);

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from audit.views import figures as counted
 from audit.views.controls import CONTROLS, SAID, Control
-from audit.views.figures import ANSWER_DAYS, DAY_MS, held_objects
+from audit.views.figures import ANSWER_DAYS, DAY_MS, TAKEN, held_objects
 from audit.views.markup import bars, duration, number, plain, table, text, timeline
 from audit.views.rows import Context, Row, instant
 
@@ -194,6 +194,8 @@ def _consents(told: Told) -> str:
         ("given", "consent.recorded"),
         ("withdrawn by the person", "consent.withdrawn/meth=api"),
         ("withdrawn by an erasure", "consent.withdrawn/meth=erasure"),
+        ("found invalid", "consent.invalidated"),
+        ("to be asked for anew", "consent.renewal"),
         ("given here, neither withdrawn nor past its term", "consents.standing"),
     ]
     return (
@@ -235,7 +237,7 @@ def _late(told: Told) -> str:
     gone = {row.event["obj"] for row in told.of("object.destroyed")} | held_objects(told.rows)
     overdue = [
         row
-        for row in told.of("object.sealed")
+        for row in sorted((row for ty in TAKEN for row in told.of(ty)), key=lambda row: row.index)
         if row.event["obj"] not in gone and row.event["exp"] < told.now_ms
     ]
     due = [
@@ -374,6 +376,7 @@ def _processing(told: Told) -> str:
     ]
     return (
         _values(told, "Objects stored, by category", "Category", "object.sealed/cat")
+        + _values(told, "Objects in memory only, by category", "Category", "object.transient/cat")
         + _values(told, "Jobs by purpose", "Purpose", "job.created/pur")
         + _listed(
             "Recipients: inference backends", ("Backend", "Name", "#Jobs forwarded"), lines, len(backends)
@@ -387,6 +390,7 @@ def _refusals(told: Told) -> str:
         + _values(told, "Calls refused, by method", "Method", "access.refused/mthd")
         + _values(told, "Uploads refused, by reason", "Reason", "upload.refused/rc")
         + _values(told, "Jobs failed, by reason", "Reason", "job.failed/rc")
+        + _values(told, "Heads disputed by a witness, by what it says", "Says", "log.disputed/why")
     )
 
 

@@ -1,9 +1,12 @@
-"""Files that are durable and whole, or not there."""
+"""Files that are durable and whole, or not there; and how much room is left for them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from gateway.errors import DiskReserve, StoreUnavailable
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC  # O_EXCL follows no link either
 
@@ -53,3 +56,46 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def free_bytes(directory: Path) -> int:
+    """Return how many bytes the file system still gives to an ordinary user."""
+    info = os.statvfs(directory)
+    return info.f_bavail * info.f_frsize
+
+
+class Reserve:
+    """The room on a database's file system that is kept for what must go on (rule R11 of the log).
+
+    An erasure rewrites a SQLite file whole (`Records.scour`) and needs its size once
+    more; withdrawals and the sequencer need little, and it is `reserve_bytes`.
+    """
+
+    def __init__(self, database: Path, reserve_bytes: int, free: Callable[[Path], int] = free_bytes) -> None:
+        """Keep what is to be asked.
+
+        Args:
+            database: The SQLite file.
+            reserve_bytes: What is kept beside the file's own size; 0 keeps nothing.
+            free: Tells the free bytes of the file system of a directory.
+        """
+        self._database = database
+        self._reserve_bytes = reserve_bytes
+        self._free = free
+
+    def need_room(self) -> None:
+        """Return if there is room for something new.
+
+        Raises:
+            DiskReserve: What is free is needed for what must go on (detail `records`).
+            StoreUnavailable: The disk does not say.
+        """
+        if not self._reserve_bytes:
+            return
+        try:
+            kept = self._reserve_bytes + self._database.stat().st_size
+            free = self._free(self._database.parent)
+        except OSError as error:
+            raise StoreUnavailable("the disk does not say how much is free", detail="records") from error
+        if free < kept:
+            raise DiskReserve(detail="records")

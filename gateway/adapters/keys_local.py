@@ -20,7 +20,7 @@ import errno
 import hmac
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from urllib.parse import quote, unquote
 from gateway.adapters.disk import sync_folder, write_new
 from gateway.errors import KeyServiceUnavailable
 from gateway.ports.keys import Epoch, EpochDestroyed, UnwrapFailed
-from gateway.vault.box import KEY_BYTES, derive, open_box, prefixed, seal_box
+from gateway.vault.box import KEY_BYTES, derive, open_box, prefixed, rebox, seal_box
 from gateway.vault.errors import SealBroken
 
 P = ParamSpec("P")
@@ -174,6 +174,10 @@ class LocalKeyring:
         except SealBroken as error:
             raise UnwrapFailed("a wrapped key does not open") from error
 
+    async def rewrap(self, old: Epoch, new: Epoch, keys: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """Return the keys of `old` wrapped under `new`; see the port.  Each epoch key is read once."""
+        return await _ask(self._rewrap, old, new, keys)
+
     async def fence(self, handle: str) -> None:
         """Record durably that this handle never gets a key again."""
         await _ask(self._fence, handle)
@@ -247,6 +251,14 @@ class LocalKeyring:
             return open_box(kek, sealed, str(epoch).encode())
         except SealBroken as error:
             raise KeyServiceUnavailable("an epoch key does not open", detail="epoch_unreadable") from error
+
+    def _rewrap(self, old: Epoch, new: Epoch, keys: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        into = self._epoch_key(new)
+        try:
+            out_of = self._epoch_key(old)
+        except EpochDestroyed:
+            return [None] * len(keys)
+        return rebox(out_of, into, keys)
 
     def _fence_file(self, handle: str) -> Path:
         secret = derive(self._root(), _FENCE_LABEL)

@@ -24,7 +24,7 @@ import hmac
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -58,7 +58,7 @@ from pkcs11.exceptions import (
 from gateway.adapters.one_thread import OneThread
 from gateway.adapters.secret_file import read_secret
 from gateway.errors import KeyServiceUnavailable
-from gateway.ports.keys import Epoch, EpochDestroyed, UnwrapFailed
+from gateway.ports.keys import Epoch, EpochDestroyed, UnwrapFailed, rewrap_each
 from gateway.vault.box import KEY_BYTES, NONCE_BYTES, TAG_BYTES, prefixed
 
 T = TypeVar("T")
@@ -199,6 +199,10 @@ class TokenKeys:
     async def unwrap(self, epoch: Epoch, wrapped: bytes, binding: bytes) -> bytes:
         """Return the key inside `wrapped`; see the port."""
         return await self._ask(lambda: self._token.unwrap(epoch, wrapped, binding))
+
+    async def rewrap(self, old: Epoch, new: Epoch, keys: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """Return the keys of `old` wrapped under `new`; see the port."""
+        return await rewrap_each(self, old, new, keys)
 
     async def fence(self, handle: str) -> None:
         """Record durably that this handle never gets a key again."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
 from gateway.adapters.keys_local import LocalKeyring
-from gateway.ports.keys import Epoch, EpochDestroyed
+from gateway.ports.keys import Epoch, EpochDestroyed, rewrap_each
 
 
 class FarKeys(Protocol):
@@ -121,6 +121,10 @@ class SplitKeys:
         """Return the key inside `wrapped`; see the port."""
         await self._refuse_barred(epoch)
         return await self.far.unwrap(epoch, wrapped, binding)
+
+    async def rewrap(self, old: Epoch, new: Epoch, keys: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """Return the keys of `old` wrapped under `new`; see the port."""
+        return await rewrap_each(self, old, new, keys)
 
     async def fence(self, handle: str) -> None:
         """Record durably that this handle never gets a key again."""

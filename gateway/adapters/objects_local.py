@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from gateway.adapters.disk import free_bytes
 from gateway.adapters.threads import finish
 from gateway.errors import DiskReserve, StoreUnavailable
 from gateway.ports.objects import ObjectExists, ObjectMissing, StoredBytes
@@ -35,12 +36,6 @@ CHUNK_BYTES = 1 << 20
 
 _OBJECT_ID = re.compile(r"[0-9a-f]{32}")
 _PAIR = re.compile(r"[0-9a-f]{2}")
-
-
-def free_bytes(directory: Path) -> int:
-    """Return how many bytes the file system still gives to an ordinary user."""
-    info = os.statvfs(directory)
-    return info.f_bavail * info.f_frsize
 
 
 @dataclass(slots=True)

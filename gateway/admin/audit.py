@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.admin import options
 from gateway.admin.exits import FAILED, USAGE, VERDICTS
 from gateway.admin.export import fetch
-from gateway.admin.files import refuse_existing, write_whole
+from gateway.admin.files import read_bytes, refuse_existing, write_whole
 from gateway.admin.output import Form, emit, fail, show
 from gateway.admin.replay import judge_completeness, judge_violations, replayed, shown
 from gateway.admin.session import pages, talk
+
+if TYPE_CHECKING:
+    from audit.verify import Report
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The audit log.")
 
@@ -135,7 +138,9 @@ def export(
 
 @app.command()
 def verify(
-    directory: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="An export.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE", exists=True, help="An export, or the proof of one event.")
+    ],
     trust: options.Trust = None,
     previous: Annotated[
         Path | None,
@@ -151,28 +156,17 @@ def verify(
     """Verify an export offline: 0 valid, 4 not (the first fault is named), 5 consistent but no trust given.
 
     With --replay also 4 where a decision or a promise does not hold (each is named), and 5 where a decision
-    cannot be replayed.
+    cannot be replayed.  The .tlog-proof of one event is verified likewise.
 
     Example: lethe audit verify export --trust trust.txt
     """
-    from audit.errors import ExportInvalid, TrustInvalid
-    from audit.folder import read_trust_file
-    from audit.verify import Report, read_folder, verify_export
-
-    again = None
-    folders = [folder for folder in (directory, previous) if folder is not None]
-    try:
-        vkeys = read_trust_file(trust, *folders) if trust else None
-        files = read_folder(directory)
-        report = verify_export(files, vkeys, read_folder(previous) if previous else None)
-        if replay and report.verdict != "invalid":
-            again = replayed(files)
-    except ExportInvalid as fault:
-        report = Report("invalid", str(fault))
-    except TrustInvalid as fault:
-        fail(USAGE, "TRUST_INVALID", str(fault))
-    except OSError as fault:
-        fail(FAILED, "FILE_UNREADABLE", f"{directory}: {fault.strerror}")
+    if path.is_file():
+        if previous is not None or replay:
+            raise typer.BadParameter("--previous and --replay are for exports")
+        _verify_proof(path, trust, output)
+        return
+    report, files = _exported(path, trust, previous)
+    again = replayed(files) if replay and report.verdict != "invalid" else None
     emit(asdict(report) | ({"replay": shown(again)} if again else {}), output)
     if again is not None:
         judge_violations(again)
@@ -181,25 +175,80 @@ def verify(
         judge_completeness(again)
 
 
+def _exported(path: Path, trust: Path | None, previous: Path | None) -> tuple[Report, dict[str, bytes]]:
+    """Return what an export is worth, and its files."""
+    from audit.errors import ExportInvalid
+    from audit.verify import Report, read_folder, verify_export
+
+    vkeys = _trusted(trust, *(folder for folder in (path, previous) if folder is not None))
+    try:
+        files = read_folder(path)
+        return verify_export(files, vkeys, read_folder(previous) if previous else None), files
+    except ExportInvalid as fault:
+        return Report("invalid", str(fault)), {}
+    except OSError as fault:
+        fail(FAILED, "FILE_UNREADABLE", f"{path}: {fault.strerror}")
+
+
+def _trusted(trust: Path | None, *exports: Path) -> str | None:
+    """Return the text of a trust file from which trust can be taken."""
+    from audit.errors import TrustInvalid
+    from audit.folder import read_trust_file
+    from audit.trust import read_trust
+
+    try:
+        text = read_trust_file(trust, *exports) if trust else None
+        if text is not None:
+            read_trust(text)
+    except TrustInvalid as fault:
+        fail(USAGE, "TRUST_INVALID", str(fault))
+    except OSError as fault:
+        fail(FAILED, "FILE_UNREADABLE", f"{trust}: {fault.strerror}")
+    return text
+
+
+def _verify_proof(path: Path, trust: Path | None, output: Form) -> None:
+    from audit.verify import verify_proof
+
+    report = verify_proof(read_bytes(path).decode(errors="replace"), _trusted(trust))
+    emit(asdict(report), output)
+    judge(report.verdict, report.fault)
+
+
 @app.command()
 def prove(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", exists=True, file_okay=False, help="An export: then no gateway is asked."
+        ),
+    ] = None,
     event: Annotated[str, typer.Option(help="The event's id.")] = "",
     index: Annotated[int, typer.Option(min=-1, help="Or its place in the log.")] = -1,
+    trust: options.Trust = None,
     out: Annotated[Path | None, typer.Option(help="Write the C2SP tlog-proof file here.")] = None,
     force: options.Force = False,
     profile: options.As = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Fetch the proof that an event is in the log.
+    """Prove that an event is in the log: fetched from the gateway, or made of an export, offline.
 
-    Example: lethe audit prove --event ID --out event.tlog-proof --as clients/auditor.yaml
+    An export is verified first: 4 if it is not valid, and nothing is written; 5 if no trust was given,
+    and the proof then is as good as the export.
+
+    Example: lethe audit prove export --event ID --trust trust.txt --out event.tlog-proof
     """
-    from lethe.v1 import audit_pb2 as pb
-
     if (not event) == (index < 0):
         raise typer.BadParameter("name the event by --event or by --index")
     if out is not None:
         refuse_existing(out, force)
+    if directory is not None:
+        _prove_offline(directory, event, index, trust, out, output)
+        return
+    if trust is not None:
+        raise typer.BadParameter("--trust is for an export: what a gateway answers is verified later")
+    from lethe.v1 import audit_pb2 as pb
+
     request = (
         pb.GetInclusionProofRequest(event_id=event) if event else pb.GetInclusionProofRequest(index=index)
     )
@@ -210,6 +259,28 @@ def prove(
         typer.echo(answer.tlog_proof, nl=False)
     else:
         show(answer, output)
+
+
+def _prove_offline(
+    directory: Path, event: str, place: int, trust: Path | None, out: Path | None, output: Form
+) -> None:
+    from audit.proof import parse
+    from audit.single import place_of, prove
+
+    report, files = _exported(directory, trust, None)
+    if report.verdict == "invalid":
+        judge(report.verdict, report.fault)
+    index = place_of(files, event) if event else place
+    made = None if index is None else prove(files, index)
+    if made is None:
+        fail(FAILED, "NOT_FOUND", "the export does not hold this event")
+    if out is not None:
+        write_whole(out, made.encode())
+    elif output is Form.TABLE:
+        typer.echo(made, nl=False)
+    else:
+        emit({"index": index, "checkpoint": parse(made).checkpoint, "tlog_proof": made}, output)
+    judge(report.verdict, report.fault)
 
 
 def judge(verdict: str, fault: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +10,10 @@ from typing import Annotated
 import typer
 
 from gateway.admin import options
-from gateway.admin.exits import REFUSED
-from gateway.admin.files import read_bytes, refuse_existing, write_whole
-from gateway.admin.output import Form, fail, show
+from gateway.admin.audit import judge
+from gateway.admin.exits import REFUSED, USAGE
+from gateway.admin.files import read_bytes, read_text, refuse_existing, write_whole
+from gateway.admin.output import Form, emit, fail, show
 from gateway.admin.person import maybe_subject_name, subject_name
 from gateway.admin.session import pages, talk
 from gateway.admin.words import fill, moment, resource
@@ -114,9 +116,13 @@ def record(
 @app.command()
 def withdraw(
     name: Annotated[
-        str | None, typer.Argument(help="The consent: consents/ID; or name subject and purpose.")
+        str | None,
+        typer.Argument(help="The consent: consents/ID; or name a receipt, or subject and purpose."),
     ] = None,
     purpose: Annotated[Purpose | None, typer.Option(help="Withdraw every consent for it.")] = None,
+    receipt_file: Annotated[
+        Path | None, typer.Option("--receipt", help="A receipt's file: nothing else is needed.")
+    ] = None,
     profile: options.As = None,
     subject_file: options.SubjectFile = None,
     subject: options.Subject = None,
@@ -130,9 +136,12 @@ def withdraw(
     from lethe.v1 import consent_pb2 as pb
 
     is_named = bool(maybe_subject_name(subject_file, subject, opaque))
-    if (name is None) == (purpose is None) or (name is not None and is_named):
-        raise typer.BadParameter("name a consent, or a subject with --purpose")
-    if name is not None:
+    ways = [name is not None, receipt_file is not None, purpose is not None]
+    if sum(ways) != 1 or (is_named and purpose is None):
+        raise typer.BadParameter("name a consent, a receipt, or a subject with --purpose")
+    if receipt_file is not None:
+        request = pb.WithdrawConsentRequest(receipt=_number(receipt_file))
+    elif name is not None:
         request = pb.WithdrawConsentRequest(name=resource("consents", name))
     else:
         whose = pb.SubjectPurpose(subject=subject_name(subject_file, subject, opaque))
@@ -158,28 +167,36 @@ def list_(
     subject_file: options.SubjectFile = None,
     subject: options.Subject = None,
     opaque: options.Opaque = False,
+    renewal_due: Annotated[
+        bool,
+        typer.Option("--renewal-due", help="Those to be asked for anew, as their notice has changed."),
+    ] = False,
     limit: options.Limit = 100,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """List a subject's consents.
+    """List a subject's consents, or everybody's that are due for renewal.
 
     Example: lethe consent list --subject-file id.txt --as clients/officer.yaml
     """
     from lethe.v1 import consent_pb2 as pb
 
-    whose = subject_name(subject_file, subject, opaque)
+    whose = maybe_subject_name(subject_file, subject, opaque)
+    if not whose and not renewal_due:
+        whose = subject_name(subject_file, subject, opaque)
     answer = talk(
         profile,
         lambda client: pages(
             lambda size, token: client.call(
                 client.consents.ListConsents,
-                pb.ListConsentsRequest(subject=whose, page_size=size, page_token=token),
+                pb.ListConsentsRequest(
+                    subject=whose, page_size=size, page_token=token, renewal_due=renewal_due
+                ),
             ),
             "consents",
             limit,
         ),
     )
-    columns = ("name", "purpose", "form", "notice", "notice_version", "give_time", "withdraw_time")
+    columns = ("name", "purpose", "form", "notice", "notice_version", "give_time", "state")
     show(answer, output, rows="consents", columns=columns)
 
 
@@ -190,7 +207,7 @@ def receipt(
     force: options.Force = False,
     profile: options.As = None,
 ) -> None:
-    """Fetch the receipt of a consent (ISO/IEC TS 27560).
+    """Fetch the receipt of a consent (ISO/IEC TS 27560), signed and with the proof that the log has it.
 
     Example: lethe consent receipt consents/ID --out receipt.jsonld --as clients/officer.yaml
     """
@@ -199,6 +216,39 @@ def receipt(
     refuse_existing(out, force)
     request = pb.GetReceiptRequest(name=resource("consents", name))
     write_whole(out, talk(profile, lambda client: client.call(client.consents.GetReceipt, request)).content)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The receipt.")],
+    trust: options.Trust = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Verify a receipt, offline: 0 valid, 4 not (the fault is named), 5 consistent but no trust given.
+
+    Example: lethe consent verify receipt.jsonld --trust trust.txt
+    """
+    from audit.errors import TrustInvalid
+    from audit.receipt import verify_receipt
+
+    try:
+        report = verify_receipt(read_bytes(file), read_text(trust) if trust else None)
+    except TrustInvalid as fault:
+        fail(USAGE, "TRUST_INVALID", str(fault))
+    emit(asdict(report), output)
+    judge(report.verdict, report.fault)
+
+
+@app.command()
+def invalidate(name: Name, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
+    """Note that a consent was never valid; what rests on it stops as if it had been withdrawn.
+
+    Example: lethe consent invalidate consents/ID --as clients/officer.yaml
+    """
+    from lethe.v1 import consent_pb2 as pb
+
+    request = pb.InvalidateConsentRequest(name=resource("consents", name))
+    show(talk(profile, lambda client: client.call(client.consents.InvalidateConsent, request)), output)
 
 
 @app.command()
@@ -249,3 +299,14 @@ def signal(
     whose = subject_name(subject_file, subject, opaque)
     request = pb.RecordSignalRequest(subject=whose, gpc=gpc, limit_spi=limit_spi)
     show(talk(profile, lambda client: client.call(client.consents.RecordSignal, request)), output)
+
+
+def _number(file: Path) -> str:
+    """Return the name that a receipt gives itself."""
+    from audit.errors import AuditError
+    from audit.receipt import receipt_id
+
+    try:
+        return receipt_id(read_bytes(file))
+    except AuditError as fault:
+        raise typer.BadParameter(f"not a receipt: {fault.code}") from None

@@ -10,7 +10,7 @@ from gateway.admin import options
 from gateway.admin.output import Form, emit, say, show
 from gateway.admin.person import subject_name
 from gateway.admin.session import pages, talk
-from gateway.admin.words import moment, reason, resource
+from gateway.admin.words import moment, reason_code, resource
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Legal holds: what must be kept.")
 
@@ -60,12 +60,12 @@ def release(
     """
     from lethe.v1 import retention_pb2 as pb
 
-    plan = {"rehearsal": not apply, "name": resource("holds", name), "reason": reason(why)}
+    plan = {"rehearsal": not apply, "name": resource("holds", name), "reason": reason_code(why)}
     if not apply:
         emit(plan, output)
         say("rehearsal: nothing was sent; --apply releases the hold")
         return
-    request = pb.ReleaseHoldRequest(name=resource("holds", name))
+    request = pb.ReleaseHoldRequest(name=resource("holds", name), reason_code=reason_code(why))
     show(talk(profile, lambda client: client.call(client.retention.ReleaseHold, request)), output)
 
 

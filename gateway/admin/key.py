@@ -7,7 +7,7 @@ import typer
 from gateway.admin import options
 from gateway.admin.output import Form, say, show
 from gateway.admin.session import talk
-from gateway.admin.words import reason
+from gateway.admin.words import reason_code
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keys.")
 
@@ -45,8 +45,7 @@ def rotate(
     """
     from lethe.v1 import key_pb2 as pb
 
-    reason(why)
-    request = pb.RotateKeysRequest(validate_only=not apply)
+    request = pb.RotateKeysRequest(validate_only=not apply, reason_code=reason_code(why))
     show(talk(profile, lambda client: client.call(client.keys.RotateKeys, request)), output)
     if not apply:
         say("rehearsal: nothing was changed; --apply rotates")

@@ -36,7 +36,7 @@ Reason = Annotated[
     typer.Option(
         "--reason",
         help="Why, as a code of a-z, 0-9, _ and -, never free text: argv is no place for personal data. "
-        "It is shown back to you; the wire has no field for it yet, so it is not stored.",
+        "hold release, key rotate and retention sweep write it to the log, for ever; others show it back.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")]

@@ -1,4 +1,4 @@
-"""`lethe retention`: how long things are kept, and what is due."""
+"""`lethe retention`: how long things are kept, what is due, and what is owed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.admin import options
-from gateway.admin.output import Form, show
+from gateway.admin.output import Form, say, show
 from gateway.admin.session import pages, talk
-from gateway.admin.words import moment
+from gateway.admin.words import moment, reason_code
 
 if TYPE_CHECKING:
     from lethe.v1 import retention_pb2 as pb
@@ -78,6 +78,57 @@ def due(
         ),
     )
     show(answer, output, rows="items", columns=("object", "kind", "expire_time", "hold"))
+
+
+@app.command()
+def sweep(
+    why: options.Reason,
+    profile: options.As = None,
+    apply: options.Apply = False,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Destroy now whatever is due, and try again what was set aside; a rehearsal says how much that is.
+
+    The gateway does the same by itself every `sweep.interval_s`, but for what was set aside.
+    `lethe retention due` and `debts` list it one by one.
+
+    Example: lethe retention sweep --reason complaint --apply --as clients/officer.yaml
+    """
+    from lethe.v1 import retention_pb2 as pb
+
+    request = pb.SweepRequest(validate_only=not apply, reason_code=reason_code(why))
+    show(talk(profile, lambda client: client.call(client.retention.Sweep, request)), output)
+    if not apply:
+        say("rehearsal: nothing was changed; --apply sweeps")
+
+
+@app.command()
+def debts(
+    after: Annotated[str, typer.Option(help="Begin behind this page token.")] = "",
+    limit: options.Limit = 100,
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """List what could not be destroyed yet: tried again at its time, or set aside where it has none.
+
+    Example: lethe retention debts --as clients/officer.yaml
+    """
+    from lethe.v1 import retention_pb2 as pb
+
+    answer = talk(
+        profile,
+        lambda client: pages(
+            lambda size, token: client.call(
+                client.retention.ListDebts, pb.ListDebtsRequest(page_size=size, page_token=token)
+            ),
+            "debts",
+            limit,
+            after,
+        ),
+    )
+    show(
+        answer, output, rows="debts", columns=("kind", "item", "tries", "reason", "create_time", "retry_time")
+    )
 
 
 _HEAD = ("What", "For", "Kept at most", "Kept at least", "Rule")

@@ -10,7 +10,7 @@ import typer
 from gateway.admin import options
 from gateway.admin.output import Form, emit, say, show
 from gateway.admin.person import subject_name
-from gateway.admin.session import talk
+from gateway.admin.session import pages, talk
 from gateway.admin.words import fill, read_mapping, reason, resource
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def show_(
 
 @app.command()
 def data(
+    after: Annotated[str, typer.Option(help="Begin behind this page token.")] = "",
+    limit: options.Limit = 1000,
     profile: options.As = None,
     subject_file: options.SubjectFile = None,
     subject: options.Subject = None,
@@ -84,8 +86,19 @@ def data(
     """
     from lethe.v1 import subject_pb2 as pb
 
-    request = pb.ListStoredDataRequest(subject=subject_name(subject_file, subject, opaque))
-    answer = talk(profile, lambda client: client.call(client.subjects.ListStoredData, request))
+    whose = subject_name(subject_file, subject, opaque)
+    answer = talk(
+        profile,
+        lambda client: pages(
+            lambda size, token: client.call(
+                client.subjects.ListStoredData,
+                pb.ListStoredDataRequest(subject=whose, page_size=size, page_token=token),
+            ),
+            "items",
+            limit,
+            after,
+        ),
+    )
     columns = ("name", "kind", "purpose", "size_bytes", "expire_time", "rule")
     show(answer, output, rows="items", columns=columns)
 

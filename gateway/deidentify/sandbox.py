@@ -85,7 +85,7 @@ class _Worker:
             other.close()
 
     async def exchange(
-        self, header: dict[str, Any], body: bytes, max_body: int
+        self, header: dict[str, Any], body: bytes | bytearray, max_body: int
     ) -> tuple[dict[str, Any], bytes]:
         """Send one frame and return the answer.
 
@@ -165,7 +165,7 @@ class _Post:
         worker, self.worker = self.worker, None
         return 0 if worker is None else await worker.end()
 
-    async def scrub(self, data: bytes) -> Scrubbed:
+    async def scrub(self, data: bytes | bytearray) -> Scrubbed:
         """Have the worker scrub `data`; on its death try once more with another one."""
         for _ in range(2):
             try:
@@ -175,7 +175,7 @@ class _Post:
                     raise Rejected("decode_timeout") from death
         raise ScrubberUnavailable
 
-    async def _attempt(self, data: bytes) -> Scrubbed:
+    async def _attempt(self, data: bytes | bytearray) -> Scrubbed:
         worker = await self.fill()
         try:
             async with asyncio.timeout(self._terms.timeout_s):
@@ -251,7 +251,7 @@ class ImageScrubber:
             self._free.put_nowait(post)
         self._is_open = True
 
-    async def scrub(self, data: bytes) -> Scrubbed:
+    async def scrub(self, data: bytes | bytearray) -> Scrubbed:
         """Return the picture without its metadata; see `Scrubber`.
 
         Raises:

@@ -38,7 +38,7 @@ class Scrubber(Protocol):
     bytes may be asked for again.
     """
 
-    async def scrub(self, data: bytes) -> Scrubbed:
+    async def scrub(self, data: bytes | bytearray) -> Scrubbed:
         """Return the picture without its metadata.
 
         Raises:

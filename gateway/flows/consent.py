@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
-from gateway.errors import MessageInvalid, NotFound, NoticeUnknown, SubjectBlocked, SubjectUnknown
+from gateway.errors import (
+    MessageInvalid,
+    NotFound,
+    NoticeUnknown,
+    PolicyDenied,
+    SubjectBlocked,
+    SubjectUnknown,
+)
 from gateway.idempotency import Idempotency
-from gateway.judge import Case, Judge
+from gateway.judge import SIGNATURE, Case, Judge
 from gateway.ledger import Ledger, Receipt
-from gateway.objects import ask_to_stop, destroy_object, end_queued, reap
+from gateway.objects import reap
 from gateway.paging import Page, page
-from gateway.people import People
+from gateway.people import People, Profile
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import Consent, Job, Notice, Records, Signal, StoredObject, Subject, Transaction
+from gateway.ports.records import Consent, Job, Notice, Records, Signal, Subject, Transaction
 from gateway.vault.custody import HeldKey
 from gateway.vault.keys import Binding, open_column, seal_column
 from gateway.vault.payload import PayloadKey
+from gateway.withdrawal import Ended, end_consents, of_purpose
+from policy.codes import TIER
 from policy.consent import Decision
+from policy.consent_state import NOTHING, STANDING, ConsentVerb, state_at, transition
 from policy.terms import KeyClass
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LONGEST = timedelta(days=100 * 365)
 """Nobody consents for longer; and no date beyond it is one that clocks can reckon with."""
 
@@ -56,6 +68,35 @@ class ConsentDraft:
     request_id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What a withdrawal did.
+
+    Attributes:
+        receipt: Its event in the log; None where nothing stood any more.
+        stopping: Jobs that had not confirmed that they stopped when the patience was over.
+    """
+
+    consents: tuple[Consent, ...]
+    receipt: Receipt | None
+    stopping: tuple[str, ...] = ()
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether all of it had ended before, so that nothing was changed."""
+        return bool(self.consents) and self.receipt is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Which:
+    """The consents that are meant: one, that of a receipt, or all of a subject for a purpose."""
+
+    consent_id: str = ""
+    receipt_id: str = ""
+    subject_id: str = ""
+    purpose: str = ""
+
+
 def evidence_binding(consent: Consent) -> Binding:
     """Return the associated data of sealed evidence; it names the key, since evidence outlives the handle."""
     return Binding(
@@ -78,6 +119,9 @@ class Consents:
     idempotency: Idempotency
     objects: ObjectStore
     clock: Clock
+    poll_s: float
+    patience: timedelta = timedelta(seconds=2)
+    """How long a withdrawal waits for workers to say that they have stopped."""
     random: Callable[[int], bytes] = os.urandom
 
     async def record(self, caller: Caller, draft: ConsentDraft) -> tuple[Consent, Receipt | None]:
@@ -87,6 +131,8 @@ class Consents:
             SubjectUnknown, SubjectBlocked: Nobody to record it for.
             NoticeUnknown: The text shown was not published, or is not the text of that version.
             MessageInvalid: Given in the future, or expired before it was given.
+            PolicyDenied: It does not prove what the packs that apply ask for; `violations` names
+                each field and the rule behind it.
         """
         person = await self.people.find(caller.tenant, draft.subject_id)
         self._check_times(draft)
@@ -110,18 +156,14 @@ class Consents:
             notice = self._notice(tx, caller.tenant, draft)
             regimes = self.judge.regimes(tx, caller.tenant, person.profile, self.clock.now())
             bare = self._consent(caller.tenant, consent_id, person.subject.handle, draft, notice, held)
+            self._need_proof(tx, bare, person.profile, draft)
             ends = self.judge.proof_term(regimes, bare.expires_at) if bare.expires_at else None
-            consent = replace(bare, regimes=regimes, keep_until=ends)
-            rows = tx.find(Consent, equal=_of_purpose(consent), order_by=("given_at", "consent_id"))
-            for older in (row for row in rows if row.given_at <= consent.given_at):
-                keep_until = older.keep_until or self.judge.proof_term(older.regimes, self.clock.now())
-                tx.put(replace(older, superseded_by=consent_id, keep_until=keep_until))
-            if rows and rows[-1].given_at > consent.given_at:
-                # It comes late: what was said after it stands.
-                consent = replace(consent, superseded_by=rows[-1].consent_id)
+            consent = self._in_its_place(tx, replace(bare, regimes=regimes, keep_until=ends))
+            receipt = self._log(tx, caller, consent, notice, draft, key)
+            consent = self._marked(tx, caller, replace(consent, event_id=receipt.event_id), notice)
             tx.add(consent)
             self.idempotency.remember(tx, ticket, consent_id)
-            return consent, self._log(tx, caller, consent, notice, draft, key)
+            return consent, receipt
 
         return await self.records.transact(commit)
 
@@ -133,6 +175,66 @@ class Consents:
             raise MessageInvalid("expired already", violations=(("consent.expire_time", "time.past"),))
         if draft.expires_at is not None and draft.expires_at > now + LONGEST:
             raise MessageInvalid("ends too late", violations=(("consent.expire_time", "time.too_far"),))
+
+    def _need_proof(self, tx: Transaction, consent: Consent, profile: Profile, draft: ConsentDraft) -> None:
+        guardian = draft.evidence.get("guardian") or {}
+        has_guardian = bool(guardian.get("verified_method"))
+        found = self.judge.lacks(tx, consent.tenant, profile, consent, has_guardian=has_guardian)
+        if not found:
+            return
+        first = min(found, key=lambda lack: TIER[lack.reason_code])
+        named = {lack.field: "; ".join(lack.citations) for lack in reversed(found)}
+        raise PolicyDenied(
+            first.reason_code,
+            pack=first.pack,
+            citations=first.citations,
+            violations=tuple((f"consent.{_PATHS.get(name, name)}", cited) for name, cited in named.items()),
+        )
+
+    def _in_its_place(self, tx: Transaction, consent: Consent) -> Consent:
+        """Supersede the consents for the purpose that were given before; return this one as it then is."""
+        now = self.clock.now()
+        rows = tx.find(Consent, equal=of_purpose(consent), order_by=("given_at", "consent_id"))
+        before = [row for row in rows if row.given_at <= consent.given_at]
+        stands = any(state_at(row.state, row.expires_at, consent.given_at) in STANDING for row in before)
+        for older in before:
+            tx.put(
+                replace(
+                    older,
+                    state=transition(older.state, ConsentVerb.SUPERSEDE) or older.state,
+                    superseded_by=consent.consent_id,
+                    keep_until=older.keep_until or self.judge.proof_term(older.regimes, now),
+                    renew_at=None,
+                )
+            )
+        verb = ConsentVerb.REAFFIRM if stands else ConsentVerb.GIVE
+        made = replace(consent, state=transition(NOTHING, verb) or consent.state)
+        if len(before) < len(rows):
+            # It comes late: what was said after it stands.
+            superseded = transition(made.state, ConsentVerb.SUPERSEDE) or made.state
+            return replace(made, state=superseded, superseded_by=rows[-1].consent_id)
+        return made
+
+    def _marked(self, tx: Transaction, caller: Caller, consent: Consent, shown: Notice) -> Consent:
+        """Mark a consent to a text that has been replaced meanwhile, where what it states has changed."""
+        newest = self._newest(tx, consent)
+        if consent.superseded_by or newest.version <= consent.notice_version:
+            return consent
+        if not self.judge.calls_for_renewal(consent, shown, newest):
+            return consent
+        self.ledger.record(
+            tx, consent.tenant, "consent.renewal", caller, con=consent.consent_id, ntc=newest.thing_id
+        )
+        return replace(consent, renew_at=self.clock.now())
+
+    @staticmethod
+    def _newest(tx: Transaction, consent: Consent) -> Notice:
+        equal = {
+            "tenant": consent.tenant,
+            "notice_id": consent.notice_id,
+            "language": consent.notice_language,
+        }
+        return tx.find(Notice, equal=equal, order_by=("-version",), limit=1)[0]
 
     def _notice(self, tx: Transaction, tenant: str, draft: ConsentDraft) -> Notice:
         notice = tx.get(Notice, tenant, draft.notice_id, draft.notice_version, draft.notice_language)
@@ -154,7 +256,7 @@ class Consents:
             key_id=held.record.key_id,
             purpose=draft.purpose,
             form=draft.form,
-            flags=tuple(sorted(draft.flags)),
+            flags=tuple(sorted({*draft.flags, *([SIGNATURE] if draft.evidence.get("signature") else [])})),
             given_by=draft.given_by,
             via=draft.via,
             term_shown=draft.term_shown,
@@ -169,6 +271,7 @@ class Consents:
             superseded_by="",
             regimes=(),
             sealed_evidence=b"",
+            receipt_id=self.random(16).hex(),
         )
         evidence = json.dumps(dict(draft.evidence), sort_keys=True).encode()
         return replace(bare, sealed_evidence=seal_column(held.key, evidence, evidence_binding(bare)))
@@ -205,74 +308,69 @@ class Consents:
         subject_id: str = "",
         purpose: str = "",
         channel: str = "",
-    ) -> tuple[list[Consent], Receipt | None]:
-        """Withdraw one consent, or all of a subject for a purpose, and stop what rests on it.
+        receipt_id: str = "",
+    ) -> Withdrawn:
+        """Withdraw one consent, by its id or its receipt's, or all of a subject for a purpose.
 
-        Waiting jobs end now, running ones within a poll, and what was kept for
-        the purpose is destroyed (GDPR Art. 7(3), 17(1)(b)).  Withdrawing again
-        changes nothing.
+        From the commit on nothing more is permitted.  Waiting jobs end, running ones stop within
+        a poll, and what was kept for the purpose is destroyed unless another consent asks to keep
+        it (GDPR Art. 7(3), 17(1)(b)).  The answer waits until no worker is about to call a backend
+        any more, and names the jobs that had not said so in time.  Withdrawing again changes nothing.
+
+        Raises:
+            NotFound: No such consent or receipt.
+            SubjectUnknown, SubjectBlocked: No such subject.
+        """
+        which = _Which(consent_id, receipt_id, subject_id, purpose)
+        return await self._end(caller, which, ConsentVerb.WITHDRAW, channel)
+
+    async def invalidate(self, caller: Caller, consent_id: str) -> Withdrawn:
+        """Note that a consent was never valid, and stop what rests on it, as a withdrawal does.
 
         Raises:
             NotFound: No such consent.
-            SubjectUnknown, SubjectBlocked: No such subject.
         """
+        return await self._end(caller, _Which(consent_id), ConsentVerb.INVALIDATE)
+
+    async def _end(self, caller: Caller, which: _Which, verb: ConsentVerb, channel: str = "") -> Withdrawn:
         handle = ""
-        if not consent_id:
-            handle = (await self.people.known(caller.tenant, subject_id)).handle
+        if which.subject_id:
+            handle = (await self.people.known(caller.tenant, which.subject_id)).handle
 
-        def commit(tx: Transaction) -> tuple[list[Consent], Receipt | None, list[str]]:
-            chosen = self._chosen(tx, caller.tenant, consent_id, handle, purpose)
-            receipt, doomed, withdrawn = None, [], []
-            for consent in chosen:
-                if consent.withdrawn_at is None:
-                    receipt, bytes_of = self._withdraw(tx, caller, consent, channel)
-                    doomed += bytes_of
-                withdrawn.append(tx.get(Consent, consent.consent_id) or consent)
-            return withdrawn, receipt, doomed
+        def commit(tx: Transaction) -> Ended:
+            chosen = _chosen(tx, caller.tenant, which, handle, verb)
+            return end_consents(tx, self.judge, chosen, verb, caller, channel)
 
-        consents, receipt, doomed = await self.records.transact(commit)
-        for object_id in doomed:
+        ended = await self.records.transact(commit)
+        for object_id in ended.doomed:
             await reap(self.records, self.objects, object_id)
-        return consents, receipt
+        stopping = await self._until_stopped(ended.running)
+        return Withdrawn(tuple(ended.consents), ended.receipt, stopping)
 
-    def _chosen(
-        self, tx: Transaction, tenant: str, consent_id: str, handle: str, purpose: str
-    ) -> list[Consent]:
-        if not consent_id:
-            return tx.find(Consent, equal={"tenant": tenant, "handle": handle, "purpose": purpose})
-        consent = tx.get(Consent, consent_id)
-        if consent is None or consent.tenant != tenant:
-            raise NotFound
-        # The same purpose's superseded consents must not come back to life: all of them go.
-        return tx.find(Consent, equal=_of_purpose(consent)) if consent.handle else [consent]
+    async def _until_stopped(self, job_ids: Sequence[str]) -> tuple[str, ...]:
+        """Wait until workers have let go of the jobs, or their leases have run out; return those left.
 
-    def _withdraw(
-        self, tx: Transaction, caller: Caller, consent: Consent, channel: str
-    ) -> tuple[Receipt, list[str]]:
-        now = self.clock.now()
-        keep_until = self.judge.proof_term(consent.regimes, now)
-        tx.put(replace(consent, withdrawn_at=now, withdrawn_via=channel, keep_until=keep_until))
-        receipt = self.ledger.record(
-            tx,
-            caller.tenant,
-            "consent.withdrawn",
-            caller,
-            con=consent.consent_id,
-            pur=consent.purpose,
-            meth="api",
-        )
-        same = {"tenant": consent.tenant, "handle": consent.handle, "purpose": consent.purpose}
-        doomed: list[str] = []
-        for job in tx.find(Job, equal=same):
-            if job.state == "queued":
-                end_queued(tx, self.ledger, job, self.clock, "withdrawn", caller)
-                doomed.append(job.input_object)
-            else:
-                ask_to_stop(tx, self.ledger, job, self.clock, "consent_withdrawn", caller)
-        running = {job.input_object for job in tx.find(Job, equal={**same, "state": "running"})}
-        idle = [s for s in tx.find(StoredObject, equal=same) if s.object_id not in running]
-        doomed += [s.object_id for s in idle if destroy_object(tx, self.ledger, s, "withdrawn", caller)]
-        return receipt, doomed
+        A worker that was permitted to forward a picture just before may be about to do so.
+        """
+
+        def look(tx: Transaction) -> tuple[str, ...]:
+            now = self.clock.now()
+            jobs = [job for job_id in job_ids if (job := tx.get(Job, job_id)) is not None]
+            return tuple(
+                job.job_id
+                for job in jobs
+                if job.state == "running" and job.lease_until is not None and job.lease_until > now
+            )
+
+        looks_left = int(self.patience.total_seconds() / self.poll_s)
+        left = tuple(job_ids)
+        while left:
+            left = await self.records.transact(look)
+            if not left or looks_left <= 0:
+                break
+            looks_left -= 1
+            await asyncio.sleep(self.poll_s)
+        return left
 
     async def get(self, caller: Caller, consent_id: str) -> Consent:
         """Return the consent.
@@ -293,13 +391,28 @@ class Consents:
         )
         return opened
 
-    async def list(self, caller: Caller, subject_id: str, size: int, token: str) -> Page[Consent]:
-        """Return a page of a subject's consents, oldest first, withdrawn ones included."""
-        subject = await self.people.known(caller.tenant, subject_id)
-        equal = {"tenant": caller.tenant, "handle": subject.handle}
-        rows = await self.records.transact(lambda tx: tx.find(Consent, equal=equal))
+    async def list(
+        self, caller: Caller, subject_id: str, size: int, token: str, *, due_for_renewal: bool = False
+    ) -> Page[Consent]:
+        """Return a page of a subject's consents, oldest first, withdrawn ones included.
+
+        With `due_for_renewal` only those that are to be asked for anew; without a subject, everybody's.
+
+        Raises:
+            MessageInvalid: Neither a subject nor `due_for_renewal`.
+        """
+        equal: dict[str, str] = {"tenant": caller.tenant}
+        if subject_id:
+            equal["handle"] = (await self.people.known(caller.tenant, subject_id)).handle
+        elif not due_for_renewal:
+            raise MessageInvalid("whose consents?", violations=(("subject", "subject.required"),))
+        marked: dict[str, Any] = {"above": {"renew_at": _EPOCH}} if due_for_renewal else {}
+        rows = await self.records.transact(lambda tx: tx.find(Consent, equal=equal, **marked))
+        if due_for_renewal:
+            now = self.clock.now()
+            rows = [row for row in rows if state_at(row.state, row.expires_at, now) in STANDING]
         rows.sort(key=_key)
-        return page(rows, size, _key, ("consents", *equal.values()), token)
+        return page(rows, size, _key, ("consents", str(due_for_renewal), *equal.values()), token)
 
     async def check(self, caller: Caller, subject_id: str, purpose: str) -> Decision:
         """Return what policy would decide now, without a trace in the log: nothing is processed."""
@@ -310,29 +423,40 @@ class Consents:
         )
         return verdict.decision
 
+    async def heed_gpc(self, caller: Caller, subject_id: str) -> None:
+        """Record that a call came with Global Privacy Control, once: it stands until it is recalled.
+
+        The other signal stays as it is, and a later call without this one does not undo it
+        (11 CCR 7025).
+        """
+        known = await self.people.known(caller.tenant, subject_id)
+
+        def commit(tx: Transaction) -> None:
+            standing = tx.get(Signal, caller.tenant, known.handle)
+            if standing is None or not standing.gpc:
+                limit_spi = standing is not None and standing.limit_spi
+                self._signal(tx, caller, known.handle, gpc=True, limit_spi=limit_spi)
+
+        await self.records.transact(commit)
+
     async def signal(self, caller: Caller, subject_id: str, *, gpc: bool, limit_spi: bool) -> Receipt:
         """Record opt-out signals (11 CCR 7025, 7027); they act from the commit on."""
         known = await self.people.known(caller.tenant, subject_id)
-        signal = Signal(
-            tenant=caller.tenant,
-            handle=known.handle,
-            gpc=gpc,
-            limit_spi=limit_spi,
-            recorded_at=self.clock.now(),
+        return await self.records.transact(
+            lambda tx: self._signal(tx, caller, known.handle, gpc=gpc, limit_spi=limit_spi)
         )
+
+    def _signal(self, tx: Transaction, caller: Caller, handle: str, *, gpc: bool, limit_spi: bool) -> Receipt:
+        subject = tx.get(Subject, caller.tenant, handle)
+        if subject is None or subject.state == "blocked":
+            raise SubjectBlocked
+        signal = Signal(caller.tenant, handle, gpc, limit_spi, self.clock.now())
+        if tx.get(Signal, caller.tenant, handle) is None:
+            tx.add(signal)
+        else:
+            tx.put(signal)
         codes = [name for name, on in (("gpc", gpc), ("limit_spi", limit_spi)) if on]
-
-        def commit(tx: Transaction) -> Receipt:
-            subject = tx.get(Subject, signal.tenant, signal.handle)
-            if subject is None or subject.state == "blocked":
-                raise SubjectBlocked
-            if tx.get(Signal, signal.tenant, signal.handle) is None:
-                tx.add(signal)
-            else:
-                tx.put(signal)
-            return self.ledger.record(tx, caller.tenant, "signal.recorded", caller, sig=codes)
-
-        return await self.records.transact(commit)
+        return self.ledger.record(tx, caller.tenant, "signal.recorded", caller, sig=codes)
 
 
 def _shown(consent: Consent) -> dict[str, Any]:
@@ -349,8 +473,24 @@ def _shown(consent: Consent) -> dict[str, Any]:
     }
 
 
-def _of_purpose(consent: Consent) -> dict[str, Any]:
-    return {"tenant": consent.tenant, "handle": consent.handle, "purpose": consent.purpose}
+_PATHS = {"guardian": "guardian.verified_method"}
+"""Where a field of the record lies on the wire, if not under its own name."""
+
+
+def _chosen(tx: Transaction, tenant: str, which: _Which, handle: str, verb: ConsentVerb) -> list[Consent]:
+    if which.subject_id:
+        return tx.find(Consent, equal={"tenant": tenant, "handle": handle, "purpose": which.purpose})
+    if which.receipt_id:
+        of_receipt = tx.find(Consent, equal={"tenant": tenant, "receipt_id": which.receipt_id}, limit=1)
+        consent = of_receipt[0] if of_receipt else None
+    else:
+        consent = tx.get(Consent, which.consent_id)
+    if consent is None or consent.tenant != tenant:
+        raise NotFound
+    if verb is ConsentVerb.INVALIDATE or not consent.handle:
+        return [consent]
+    # The same purpose's superseded consents must not come back to life: all of them go.
+    return tx.find(Consent, equal=of_purpose(consent))
 
 
 def _key(consent: Consent) -> str:

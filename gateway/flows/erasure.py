@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from audit.seal import commit_opening
 from gateway.absence import Absence, Looked, Sought
+from gateway.debts import FORGET, opened
 from gateway.errors import StateConflict, StoreUnavailable
 from gateway.holdings import Holdings
 from gateway.holds import refuse_held
@@ -27,6 +28,7 @@ from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
     Certificate,
     Consent,
+    Debt,
     Dsr,
     Job,
     Records,
@@ -37,6 +39,7 @@ from gateway.ports.records import (
 )
 from gateway.vault.custody import Custody
 from policy import erasure
+from policy.consent_state import transition as consent_after
 from policy.dsr import transition
 from policy.erasure import ErasurePlan
 from policy.terms import KeyClass
@@ -172,7 +175,8 @@ class Erasure:
             same = {"tenant": dsr.tenant, "handle": handle}
             for consent in tx.find(Consent, equal=same):
                 if consent.withdrawn_at is None:
-                    tx.put(replace(consent, withdrawn_at=now, withdrawn_via="erasure"))
+                    state = consent_after(consent.state, "withdraw") or consent.state
+                    tx.put(replace(consent, state=state, withdrawn_at=now, withdrawn_via="erasure"))
                     self.ledger.record(
                         tx,
                         dsr.tenant,
@@ -192,7 +196,8 @@ class Erasure:
     async def _all_hands_off(self, dsr: Dsr, handle: str) -> None:
         """Wait until no worker has a picture of the subject open, and every backend has forgotten.
 
-        A worker stops within a poll of its own; one that died lets its lease run out.
+        A worker stops within a poll of its own; one that died lets its lease run out.  What is in the
+        memory of a process goes within a poll of that process, or went with it.
         A backend that does not confirm is waited for, but not for ever: the
         certificate then says so.
         """
@@ -202,7 +207,8 @@ class Erasure:
             now, jobs = self.clock.now(), tx.find(Job, equal=same)
             running = [job for job in jobs if job.state == "running"]
             is_worked_on = any(job.lease_until is not None and job.lease_until > now for job in running)
-            return is_worked_on, any(job.is_forget_owed for job in jobs)
+            is_held = bool(tx.find(StoredObject, equal={**same, "state": "transient"}, limit=1))
+            return is_worked_on, is_held or any(job.is_forget_owed for job in jobs)
 
         polls_left = int(self.forget_wait.total_seconds() / self.poll_s)
         while True:
@@ -260,13 +266,14 @@ class Erasure:
             }
             counts["nobj"] = counts.get("nobj", 0) + self._end_missed(tx, dsr.tenant, missed)
             for job in jobs:
+                if job.is_forget_owed:
+                    _go_on_asking(tx, job, dsr.dsr_id, self.clock)
                 if job.state in {"queued", "running"}:
                     self.ledger.record(tx, dsr.tenant, "job.cancelled", None, job=job.job_id, why="erasure")
             now = int(self.clock.now().timestamp() * 1000)
             progress = {
                 **noted,
                 **counts,
-                "nowed": noted.get("nowed", 0) + sum(job.is_forget_owed for job in jobs),
                 "t1": now,
                 "epochs": epochs,
                 "objects": objects,
@@ -394,6 +401,9 @@ class Erasure:
             standing = tx.get(Dsr, dsr.dsr_id)
             if standing is None or standing.state != "running":
                 return
+            # Those that have confirmed since are not counted; of the others the log says how it ended.
+            owed = tx.count(Debt, equal={"kind": FORGET, "about": dsr.dsr_id})
+            standing = replace(standing, counts={**standing.counts, "nowed": owed})
             counts = standing.counts
             now = self.clock.now()
             t2 = None
@@ -415,7 +425,7 @@ class Erasure:
                 ncon=counts.get("ncon", 0),
                 njob=counts.get("njob", 0),
                 nkey=counts.get("nkey", 0),
-                nowed=counts.get("nowed", 0),
+                nowed=owed,
                 meth=METHOD,
                 t1=counts["t1"],
                 t2=t2,
@@ -453,6 +463,13 @@ class Erasure:
 
 class LeaseLost(StateConflict):
     """Another worker took the request over."""
+
+
+def _go_on_asking(tx: Transaction, job: Job, dsr_id: str, clock: Clock) -> None:
+    """Note, before its job's row goes, that a backend is still to be asked to forget (`Generate.settle`)."""
+    item = f"{job.backend}/{job.backend_job}"
+    if tx.get(Debt, FORGET, item) is None:
+        tx.add(opened(FORGET, item, job.tenant, clock, about=dsr_id))
 
 
 def _kept(plan: ErasurePlan) -> list[dict[str, Any]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
 from gateway import deidentify
 from gateway.bell import Bell
+from gateway.debts import FORGET, Debts
 from gateway.errors import (
     BackendProtocol,
     BackendUnavailable,
@@ -30,15 +31,18 @@ from gateway.objects import (
     backend_id,
     destroy_object,
     discard_unkept,
+    end_queued,
     log_object,
     reap,
     refuse_unfit,
+    transient,
 )
 from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import Job, Records, StoredObject, Subject, Transaction
+from gateway.ports.records import Debt, Job, Records, StoredObject, Subject, Transaction
+from gateway.transient import Transients
 from gateway.vault.payload import PayloadKey
 from gateway.vault.safe import Draft, Safe
 
@@ -46,23 +50,38 @@ BATCH = 100
 PARKED = timedelta(seconds=30)
 """How long a job of a restricted subject rests before anyone looks again."""
 
-_TRANSIENT = (BackendUnavailable, KeyServiceUnavailable, StoreUnavailable, ScrubberUnavailable)
+_MAY_PASS = (BackendUnavailable, KeyServiceUnavailable, StoreUnavailable, ScrubberUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateLimits:
-    """How long a lease lasts, how often a job is tried, how long an output is kept."""
+    """How long a lease lasts, how often a job is tried, how long an output is kept, or is in memory only."""
 
     lease: timedelta
     attempts: int
     output_ttl: timedelta
     poll_s: float
     max_backend_retention_s: int
+    transient_ttl: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A picture to send; `is_transient` where it is stored nowhere, and its result will not be either."""
+
+    image: bytes = field(repr=False)
+    image_type: str
+    is_transient: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """One worker.  Any number may run, in any number of processes: leases keep them apart."""
+    """One worker.  Any number may run, in any number of processes: leases keep them apart.
+
+    A job whose picture is in memory only (`transients`) is worked on by the process that has
+    the picture, once.  When its lease runs out nobody has, and whoever finds that ends
+    the job with `INPUT_LOST`.
+    """
 
     records: Records
     people: People
@@ -75,6 +94,8 @@ class Generate:
     known: Callable[[], Mapping[str, BackendFacts]]
     clock: Clock
     limits: GenerateLimits
+    transients: Transients
+    debts: Debts
     bell: Bell = field(default_factory=Bell)
     random: Callable[[int], bytes] = os.urandom
 
@@ -91,6 +112,43 @@ class Generate:
             await self._reap_input(job)
         return True
 
+    async def tend(self) -> None:
+        """Keep the leases of what waits in memory, and drop what has ended, or must, by another's doing.
+
+        Called at every poll, for so long may a picture outlive its end.
+        """
+        self.transients.expire(self.clock.now())
+        held = self.transients.recorded
+        if held:
+            for object_id in await self.records.transact(partial(self._tend, held=held)):
+                self.transients.drop(object_id)
+
+    def _tend(self, tx: Transaction, held: Collection[str]) -> list[str]:
+        over = []
+        for object_id in held:
+            stored = tx.get(StoredObject, object_id)
+            if stored is None or stored.state != "transient" or self._is_ended(tx, stored):
+                over.append(object_id)
+        return over
+
+    def _is_ended(self, tx: Transaction, stored: StoredObject) -> bool:
+        """End a picture that waits, and may not any more; else renew its job's lease."""
+        job = tx.get(Job, stored.job_id)
+        subject = tx.get(Subject, stored.tenant, stored.handle)
+        is_blocked = subject is None or subject.state == "blocked"
+        if job is None or (is_blocked and job.result_object == stored.object_id):
+            destroy_object(tx, self.ledger, stored, "erasure")
+            return True
+        if job.state != "queued":
+            return False  # its worker looks itself
+        if is_blocked or job.is_cancel_requested:
+            end_queued(tx, self.ledger, job, self.clock, "erasure" if is_blocked else _why(job.detail), None)
+            return True
+        now = self.clock.now()
+        if job.lease_until is None or job.lease_until - now < self.limits.lease / 2:
+            tx.put(replace(job, lease_until=now + self.limits.lease))
+        return False
+
     async def settle(self) -> int:
         """Have backends forget what they were not told to in time; return how many jobs are settled.
 
@@ -101,28 +159,53 @@ class Generate:
         for name in self.known():
             for job in await self.records.transact(partial(_owed, backend=name)):
                 settled += name in self.backends and await self._forget(job, self.backends[name])
+        for debt in await self.records.transact(self._due_debts):
+            settled += await self._ask_again(debt)
         return settled
+
+    def _due_debts(self, tx: Transaction) -> list[Debt]:
+        now = self.clock.now()
+        return tx.find(
+            Debt, equal={"kind": FORGET}, below={"retry_at": now}, order_by=("retry_at", "item"), limit=BATCH
+        )
+
+    async def _ask_again(self, debt: Debt) -> bool:
+        """Ask a backend to forget a job of a subject who is erased, and log how that ends."""
+        name, _, pseudonym = debt.item.rpartition("/")
+        try:
+            if name not in self.backends:
+                raise BackendUnavailable(detail="not_configured")
+            await self.backends[name].forget(pseudonym)
+        except LetheError as fault:
+            given_up = partial(self._log_forgotten, how="given_up")
+            await self.debts.failed(FORGET, debt.item, fault.code, debt.tenant, given_up)
+            return False
+        await self.records.transact(partial(self._strike, debt=debt))
+        return True
+
+    def _strike(self, tx: Transaction, debt: Debt) -> None:
+        standing = tx.get(Debt, FORGET, debt.item)
+        if standing is not None:
+            tx.remove(standing)
+            self._log_forgotten(tx, replace(standing, tries=standing.tries + 1), how="confirmed")
+
+    def _log_forgotten(self, tx: Transaction, debt: Debt, how: str) -> None:
+        bak = backend_id(debt.item.rpartition("/")[0])
+        self.ledger.record(
+            tx, debt.tenant, "forget.ended", None, dsr=debt.about, bak=bak, how=how, ntry=debt.tries
+        )
 
     def _claim(self, tx: Transaction, owner: str) -> Job | None:
         """Lease the oldest job that waits or whose worker died, or end it where that happened too often."""
         now = self.clock.now()
-        # What was put back or lost its worker comes first; what rests until later is no hindrance.
-        due = tx.find(
-            Job,
-            among={"state": ["queued", "running"]},
-            below={"lease_until": now},
-            order_by=("lease_until", "job_id"),
-            limit=1,
-        )
-        ready = due or tx.find(
-            Job,
-            equal={"state": "queued", "lease_until": None},
-            order_by=("created_at", "job_id"),
-            limit=1,
-        )
+        ready = self._ready(tx, now)
         if not ready:
             return None
-        if self._is_restricted(tx, ready[0]):
+        stored = tx.get(StoredObject, ready[0].input_object)
+        is_transient = stored is not None and stored.state == "transient"
+        if is_transient and not self._is_here(ready[0]):
+            return self._close(tx, ready[0], "failed", InputLost.reason, "")
+        if self._is_restricted(tx, ready[0]) and not is_transient:
             parked = replace(
                 ready[0],
                 state="queued",
@@ -146,6 +229,33 @@ class Generate:
         )
         tx.put(job)
         return job
+
+    def _ready(self, tx: Transaction, now: datetime) -> list[Job]:
+        """Return the job to take up next, if there is one.
+
+        What waits in this process comes first, for nobody else can do it; then what was put back
+        or lost its worker; what rests until later is no hindrance.
+        """
+        here = self.transients.jobs
+        by_age = ("created_at", "job_id")
+        return (
+            (
+                here
+                and tx.find(Job, equal={"state": "queued"}, among={"job_id": here}, order_by=by_age, limit=1)
+            )
+            or tx.find(
+                Job,
+                among={"state": ["queued", "running"]},
+                below={"lease_until": now},
+                order_by=("lease_until", "job_id"),
+                limit=1,
+            )
+            or tx.find(Job, equal={"state": "queued", "lease_until": None}, order_by=by_age, limit=1)
+        )
+
+    def _is_here(self, job: Job) -> bool:
+        """Tell whether the job's picture is in this memory, and was not sent yet."""
+        return job.state == "queued" and job.job_id in self.transients.jobs
 
     @staticmethod
     def _is_restricted(tx: Transaction, job: Job) -> bool:
@@ -175,22 +285,27 @@ class Generate:
             tx.put(replace(standing, lease_until=self.clock.now() + self.limits.lease))
 
     async def _work_on(self, job: Job) -> None:
+        is_transient = job.job_id in self.transients.jobs
         try:
-            result = await self._infer(job)
-            await self._finish(job, result)
+            sent, result = await self._infer(job)
+            await self._finish(job, result, is_transient=sent.is_transient)
         except asyncio.CancelledError:
             # We are shutting down: the lease runs out and another worker goes on.
             raise
         except _TakenOver:
             return
         except _Parked:
-            await self._put_back(job, PARKED, is_attempt=False)
+            if is_transient:
+                # Nothing of it is stored that could rest until the restriction is lifted.
+                await self._end(job, "cancelled", JobCancelled.reason, "deny_restricted")
+            else:
+                await self._put_back(job, PARKED, is_attempt=False)
         except _Denied as denied:
             await self._end(job, "cancelled", JobCancelled.reason, denied.detail, denied)
         except JobCancelled as cancelled:
             await self._end(job, "cancelled", cancelled.code, cancelled.detail)
-        except _TRANSIENT as trouble:
-            if job.attempt >= self.limits.attempts:
+        except _MAY_PASS as trouble:
+            if job.attempt >= self.limits.attempts or is_transient:
                 await self._end(job, "failed", trouble.code, trouble.detail)
             else:
                 await self._put_back(job, timedelta(seconds=min(30.0, 0.25 * 2**job.attempt)))
@@ -201,18 +316,18 @@ class Generate:
             await self._end(job, "failed", "INTERNAL", "")
             raise
 
-    async def _infer(self, job: Job) -> Result:
-        """Return the backend's result; a cancellation or a withdrawal stops it within a poll."""
+    async def _infer(self, job: Job) -> tuple[_Input, Result]:
+        """Return what was sent, and what came back; a cancellation or a withdrawal stops it within a poll."""
         backend = self.backends.get(job.backend)
         if backend is None:
             raise BackendUnavailable
-        image = await self._open_input(job)
+        picture = await self._open_input(job)
         watch = asyncio.create_task(self._watch(job))
-        talk = asyncio.create_task(self._talk(job, backend, image))
+        talk = asyncio.create_task(self._talk(job, backend, picture))
         try:
             await asyncio.wait({watch, talk}, return_when=asyncio.FIRST_COMPLETED)
             if talk.done():
-                return talk.result()
+                return picture, talk.result()
             watch.result()
             raise JobCancelled
         finally:
@@ -239,24 +354,27 @@ class Generate:
             return False
         return True
 
-    async def _open_input(self, job: Job) -> tuple[bytes, str]:
+    async def _open_input(self, job: Job) -> _Input:
         """Return the picture to send, once everything permits it and the log says so."""
 
         def locate(tx: Transaction) -> StoredObject:
             standing = self._standing(tx, job)
             stored = tx.get(StoredObject, standing.input_object)
-            if stored is None or stored.state != "live":
+            if stored is None or stored.state not in {"live", "transient"}:
                 raise InputLost
             return stored
 
         stored = await self.records.transact(locate)
         case = await self._case(job)
-        image = await self.safe.open(stored)
+        is_transient = stored.state == "transient"
+        image = self.transients.open(stored.object_id) if is_transient else await self.safe.open(stored)
+        if image is None:
+            raise InputLost
         key: PayloadKey | None = None
         with contextlib.suppress(SubjectBlocked):  # the dispatch itself finds the same, and stops the job
             key = await self.people.payload_key(job.tenant, job.handle)
         await self.records.transact(lambda tx: self._dispatch(tx, job, case, key))
-        return image, stored.image_type
+        return _Input(image, stored.image_type, is_transient)
 
     async def _case(self, job: Job) -> Case:
         """Return the question to policy as it stands now, with what the backend now declares."""
@@ -306,9 +424,10 @@ class Generate:
             raise _Denied(verdict)
         return verdict
 
-    async def _talk(self, job: Job, backend: Inference, image: tuple[bytes, str]) -> Result:
+    async def _talk(self, job: Job, backend: Inference, picture: _Input) -> Result:
         # Closed at once when this is cancelled: an open call would keep the picture at the backend.
-        async with contextlib.aclosing(backend.generate(job.backend_job, job.style, *image)) as messages:
+        talking = backend.generate(job.backend_job, job.style, picture.image, picture.image_type)
+        async with contextlib.aclosing(talking) as messages:
             async for message in _unless_cancelled(messages):
                 if isinstance(message, Result):
                     return message
@@ -362,30 +481,39 @@ class Generate:
             raise JobCancelled(detail=standing.detail or "caller")
         return standing
 
-    async def _finish(self, job: Job, result: Result) -> None:
-        """Scrub and seal the result; in one commit keep it and destroy the original's key."""
-        clean = await self._scrub_output(result)
+    async def _finish(self, job: Job, result: Result, *, is_transient: bool) -> None:
+        """Scrub and seal the result; in one commit keep it and destroy the original's key.
+
+        Policy is asked before anything looks at it: what comes late is dropped unread.
+        A transient one is not sealed: it waits in memory for the call that made the job.
+        """
         case = await self._case(job)
         now = case.at
 
         def until(tx: Transaction) -> datetime:
+            self._standing(tx, job)
             verdict = self._permitted(tx, job, case)
             return self.judge.term(verdict, "output", now, self.limits.output_ttl)
 
-        sealed = await self.safe.seal(
-            Draft(
-                tenant=job.tenant,
-                handle=job.handle,
-                job_id=job.job_id,
-                kind="output",
-                purpose=job.purpose,
-                image_type=clean.format,
-                width=clean.width,
-                height=clean.height,
-                image=clean.data,
-                expires_at=await self.records.transact(until),
-            )
+        expires_at = await self.records.transact(until)
+        clean = await self._scrub_output(result)
+        draft = Draft(
+            tenant=job.tenant,
+            handle=job.handle,
+            job_id=job.job_id,
+            kind="output",
+            purpose=job.purpose,
+            image_type=clean.format,
+            width=clean.width,
+            height=clean.height,
+            image=clean.data,
+            expires_at=expires_at,
         )
+        if is_transient:
+            sealed = transient(draft, self.random(16).hex(), now, self.limits.transient_ttl)
+            self.transients.put(sealed, clean.data)
+        else:
+            sealed = await self.safe.seal(draft)
 
         def commit(tx: Transaction) -> None:
             standing = self._standing(tx, job)
@@ -421,8 +549,11 @@ class Generate:
         try:
             await self.records.transact(commit)
         except (LetheError, _Stopped):
-            await discard_unkept(self.records, self.objects, sealed)
+            self.transients.drop(sealed.object_id)
+            if not is_transient:
+                await discard_unkept(self.records, self.objects, sealed)
             raise
+        self.transients.record(sealed.object_id)
         self.bell.ring(job.job_id)
         await self._reap_input(job)
 
@@ -482,7 +613,8 @@ class Generate:
                 bak=backend_id(job.backend),
                 det=detail or None,
             )
-        self._destroy_input(tx, job, "cancelled" if state == "cancelled" else "job_done")
+        why = "cancelled" if state == "cancelled" else "job_done"
+        self._destroy_input(tx, job, "lost" if code == InputLost.reason else why)
         return ended
 
     async def _put_back(self, job: Job, pause: timedelta, *, is_attempt: bool = True) -> None:
@@ -516,6 +648,7 @@ class Generate:
 
     async def _reap_input(self, job: Job) -> None:
         """Key first, then bytes: the key died in the commit; a failure here is the sweeper's."""
+        self.transients.drop(job.input_object)
         await reap(self.records, self.objects, job.input_object)
 
 

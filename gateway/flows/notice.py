@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from audit import canonical
 from gateway.caller import Caller
 from gateway.errors import NoticeUnknown
 from gateway.idempotency import Idempotency
@@ -42,9 +44,8 @@ class Notices:
 
     async def publish(self, caller: Caller, draft: NoticeDraft) -> tuple[Notice, Receipt | None]:
         """Publish the draft as the next version of its notice and language."""
-        content = "\0".join(
-            (draft.notice_id, draft.language, draft.title, draft.body, *draft.purposes)
-        ).encode()
+        said = [draft.notice_id, draft.language, draft.title, draft.body, draft.purposes, dict(draft.shown)]
+        content = json.dumps(said, sort_keys=True).encode()
         ticket = await self.idempotency.ticket(caller.tenant, "PublishNotice", draft.request_id, content)
 
         def commit(tx: Transaction) -> tuple[Notice, Receipt | None]:
@@ -65,12 +66,19 @@ class Notices:
                 purposes=draft.purposes,
                 shown=dict(draft.shown),
                 published_at=self.clock.now(),
+                is_spread=not versions,
             )
             tx.add(notice)
             self.idempotency.remember(tx, ticket, notice.thing_id)
             purposes = sorted(draft.purposes)
             return notice, self.ledger.record(
-                tx, caller.tenant, "notice.published", caller, ntc=notice.thing_id, pur=purposes
+                tx,
+                caller.tenant,
+                "notice.published",
+                caller,
+                ntc=notice.thing_id,
+                pur=purposes,
+                dig=content_sha256(notice),
             )
 
         return await self.records.transact(commit)
@@ -96,6 +104,20 @@ class Notices:
         rows = await self.records.transact(lambda tx: tx.find(Notice, equal={"tenant": caller.tenant}))
         rows.sort(key=_key)
         return page(rows, size, _key, ("notices",), token)
+
+
+def content_sha256(notice: Notice) -> str:
+    """Return the digest of all that a version says, in hex: of its canonical JSON (RFC 8785)."""
+    said = {
+        "name": f"notices/{notice.notice_id}",
+        "version": notice.version,
+        "language": notice.language,
+        "title": notice.title,
+        "text": notice.body,
+        "purposes": sorted(notice.purposes),
+        **notice.shown,
+    }
+    return hashlib.sha256(canonical.encode(said)).hexdigest()
 
 
 def _key(notice: Notice) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from gateway.caller import Caller
@@ -16,9 +16,11 @@ from gateway.errors import (
 )
 from gateway.judge import Case, Judge
 from gateway.ledger import Ledger
+from gateway.objects import destroy_object
 from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.records import Job, Records, StoredObject, Subject, Transaction
+from gateway.transient import Transients
 from gateway.vault.safe import Safe
 
 CHUNK = 256 << 10
@@ -44,14 +46,20 @@ class Release:
     ledger: Ledger
     safe: Safe
     clock: Clock
+    transients: Transients
 
-    async def run(self, caller: Caller, job_id: str, offset: int = 0) -> Released:
+    async def run(
+        self, caller: Caller, job_id: str, offset: int = 0, *, is_attended: bool = False
+    ) -> Released:
         """Return the result of a job.
+
+        One that is in memory only goes out to the call that waited for it (`is_attended`) and to no
+        other; that call then says `end`.
 
         Raises:
             NotFound: No such job in the caller's tenant.
             StateConflict: The job has no result (detail: its state).
-            ObjectExpired: The result's term is over.
+            ObjectExpired: The result's term is over, or it was never kept.
             SubjectBlocked: The subject is being erased.
             PolicyDenied: Consent has ended meanwhile, or processing is restricted.
         """
@@ -59,9 +67,28 @@ class Release:
         stored = await self.records.transact(lambda tx: self._permit(tx, caller, job_id, case))
         if offset > stored.size_bytes:
             raise MessageInvalid("offset", violations=(("offset", "offset.beyond_end"),))
-        image = await self.safe.open(stored)
+        is_transient = stored.state == "transient"
+        if is_transient and not is_attended:
+            raise ObjectExpired(detail="zero_retention")
+        image = self.transients.open(stored.object_id) if is_transient else await self.safe.open(stored)
+        if image is None:
+            raise ObjectExpired(detail="zero_retention")
         await self.records.transact(lambda tx: self._log(tx, caller, job_id, case))
         return Released(stored, self._chunks(caller, job_id, case, image[offset:]))
+
+    async def end(self, caller: Caller, job_id: str) -> None:
+        """Destroy a result that is in memory only: the call that waited for it is over."""
+
+        def commit(tx: Transaction) -> str:
+            job = tx.get(Job, job_id)
+            if job is None or job.tenant != caller.tenant:
+                return ""
+            stored = tx.get(StoredObject, job.result_object)
+            if stored is not None and stored.state == "transient":
+                destroy_object(tx, self.ledger, stored, "job_done")
+            return job.result_object
+
+        self.transients.drop(await self.records.transact(commit))
 
     async def _case(self, caller: Caller, job_id: str) -> Case:
         """Return the question to policy: may this result be given out now?"""
@@ -85,13 +112,15 @@ class Release:
         if job is None or job.tenant != caller.tenant:
             raise NotFound
         now = self.clock.now()
-        verdict = self.judge.decide(tx, caller.tenant, job.handle, case)
+        stored = tx.get(StoredObject, job.result_object)
+        # What it was made for may have ended, and another consent keep it (`gateway.withdrawal`).
+        asked = replace(case, purpose=stored.basis if stored is not None else case.purpose)
+        verdict = self.judge.decide(tx, caller.tenant, job.handle, asked)
         if not verdict.allowed:
             raise self.judge.refusal(verdict)
         if job.state != "succeeded":
             raise StateConflict("the job has no result", detail=job.state)
-        stored = tx.get(StoredObject, job.result_object)
-        if stored is None or stored.state != "live" or stored.expires_at <= now:
+        if stored is None or stored.state not in {"live", "transient"} or stored.expires_at <= now:
             raise ObjectExpired
         return stored
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from audit.schema import RULE
 from gateway.caller import Caller
+from gateway.debts import KINDS
 from gateway.errors import MessageInvalid, NotFound, SubjectBlocked, SubjectUnknown
 from gateway.holds import REACHED, end_hold, standing
 from gateway.idempotency import Idempotency
@@ -17,7 +18,7 @@ from gateway.ledger import Ledger, Receipt
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, page, seal_token
 from gateway.people import People
 from gateway.ports.clock import Clock
-from gateway.ports.records import Hold, Records, StoredObject, Subject, Transaction
+from gateway.ports.records import STANDING, Debt, Hold, Records, StoredObject, Subject, Transaction
 from policy.pack import Pack
 from policy.retention import Line, schedule
 from policy.terms import KeyClass
@@ -140,7 +141,16 @@ class Retention:
 
         return await self.records.transact(commit)
 
-    async def release(self, caller: Caller, hold_id: str) -> Receipt:
+    async def debts(self, caller: Caller, size: int, token: str) -> Page[Debt]:
+        """Return a page of what is owed for the tenant; of bytes that no record claims nobody knows whose."""
+        limit = min(size or DEFAULT_SIZE, MAX_SIZE)
+        query = ("debts", caller.tenant)
+        after = open_token(token, query) or ""
+        rows = await self.records.transact(lambda tx: _debts(tx, caller.tenant, after, limit + 1))
+        more = len(rows) > limit
+        return Page(tuple(rows[:limit]), seal_token(_debt_key(rows[limit - 1]), query) if more else "")
+
+    async def release(self, caller: Caller, hold_id: str, reason_code: str = "") -> Receipt:
         """Release a hold; the sweeper then destroys what only it kept.
 
         Raises:
@@ -151,7 +161,7 @@ class Retention:
             hold = tx.get(Hold, hold_id)
             if hold is None or hold.tenant != caller.tenant:
                 raise NotFound
-            return end_hold(tx, self.ledger, hold, "released", caller)
+            return end_hold(tx, self.ledger, hold, "released", caller, reason_code or None)
 
         return await self.records.transact(commit)
 
@@ -173,7 +183,7 @@ def _behind(tx: Transaction, tenant: str, until: datetime, after: str, wanted: i
         found = tx.find(
             StoredObject,
             equal={"tenant": tenant},
-            among={"state": ["live", "held"]},
+            among={"state": STANDING},
             above=start,
             below={"expires_at": until},
             order_by=("expires_at", "object_id"),
@@ -183,6 +193,28 @@ def _behind(tx: Transaction, tenant: str, until: datetime, after: str, wanted: i
         if len(rows) >= wanted or len(found) < limit:
             return rows[:wanted]
         limit *= 2
+
+
+def _debts(tx: Transaction, tenant: str, after: str, wanted: int) -> list[Debt]:
+    """Return the first debts behind the key `after`, of the tenant and of nobody, by kind."""
+    kind, _, item = after.partition(" ")
+    found: list[Debt] = []
+    for one in KINDS:
+        if one < kind or len(found) >= wanted:
+            continue
+        found += tx.find(
+            Debt,
+            equal={"kind": one},
+            among={"tenant": [tenant, ""]},
+            above={"item": item if one == kind else ""},
+            order_by=("item",),
+            limit=wanted - len(found),
+        )
+    return found
+
+
+def _debt_key(debt: Debt) -> str:
+    return f"{debt.kind} {debt.item}"
 
 
 def _key(stored: StoredObject) -> str:

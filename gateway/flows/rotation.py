@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from gateway.caller import Caller
+from gateway.debts import EPOCH, Debts
+from gateway.errors import LetheError
 from gateway.ledger import Ledger, Receipt
 from gateway.ports.clock import Clock
 from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.records import ClosedEpoch, Records, SubjectKey
 from gateway.vault.custody import Custody
+
+BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,11 @@ class Rotation:
     ledger: Ledger
     clock: Clock
     bound: timedelta
+    debts: Debts
 
-    async def rotate(self, caller: Caller, *, rehearse: bool = False) -> tuple[int, Receipt | None]:
+    async def rotate(
+        self, caller: Caller, *, rehearse: bool = False, reason_code: str = ""
+    ) -> tuple[int, Receipt | None]:
         """Roll every epoch of the caller's tenant; return how many keys were wrapped anew.
 
         With `rehearse` nothing is changed: it is how many there are.  If it breaks
@@ -44,28 +51,55 @@ class Rotation:
             return await self.records.transact(
                 lambda tx: sum(tx.count(SubjectKey, equal={"epoch": str(epoch)}) for epoch in epochs)
             ), None
-        return await self._roll_and_log(caller.tenant, epochs, caller)
+        moved = sum([await self.custody.roll(epoch) for epoch in epochs])
+        return moved, await self._log(caller.tenant, moved, len(epochs), caller, reason_code)
 
     async def retire(self) -> int:
-        """Roll the epochs that were closed half the bound ago, and return how many there were.
+        """Roll the epochs that were closed half the bound ago, and return how many were.
+
+        A closed epoch keeps its row for ever, so that no key is minted under it again; read are
+        those of epochs that still stand.  One that cannot be rolled is owed, and holds up no other.
 
         Raises:
             KeyServiceUnavailable: The key service does not answer.
         """
-        standing = {str(epoch): epoch for epoch in await self.keys.epochs()}
-        edge = self.clock.now() - self.bound / 2
-        closed = await self.records.transact(lambda tx: tx.find(ClosedEpoch, below={"closed_at": edge}))
-        due = [standing[row.epoch] for row in closed if row.epoch in standing]
-        for tenant in sorted({epoch.tenant for epoch in due} & self.ledger.origins.keys()):
-            await self._roll_and_log(tenant, [epoch for epoch in due if epoch.tenant == tenant], None)
-        return len(due)
+        standing = [epoch for epoch in await self.keys.epochs() if epoch.tenant in self.ledger.origins]
+        rolled: dict[str, list[int]] = {}
+        for at in range(0, len(standing), BATCH):
+            for epoch in await self._due(standing[at : at + BATCH]):
+                moved = await self._try(epoch)
+                if moved is not None:
+                    rolled.setdefault(epoch.tenant, []).append(moved)
+        for tenant, moves in sorted(rolled.items()):
+            await self._log(tenant, sum(moves), len(moves), None, "")
+        return sum(map(len, rolled.values()))
 
-    async def _roll_and_log(
-        self, tenant: str, epochs: Sequence[Epoch], by: Caller | None
-    ) -> tuple[int, Receipt]:
-        moved = sum([await self.custody.roll(epoch) for epoch in epochs])
-        number = len(epochs)
-        receipt = await self.records.transact(
-            lambda tx: self.ledger.record(tx, tenant, "key.rotated", by, nkey=moved, nepo=number)
+    async def _due(self, some: Sequence[Epoch]) -> list[Epoch]:
+        """Return which of the epochs were closed long enough ago, and do not rest."""
+        edge = self.clock.now() - self.bound / 2
+        names = list(map(str, some))
+        closed = await self.records.transact(
+            lambda tx: tx.find(ClosedEpoch, among={"epoch": names}, below={"closed_at": edge})
         )
-        return moved, receipt
+        due = {row.epoch for row in closed}
+        owed = await self.debts.resting(EPOCH, sorted(due))
+        return [epoch for epoch in some if str(epoch) in due and not owed.get(str(epoch))]
+
+    async def _try(self, epoch: Epoch) -> int | None:
+        """Roll an epoch and return how many keys moved; None where that failed, and is owed."""
+        try:
+            moved = await self.custody.roll(epoch)
+        except LetheError as fault:
+            await self.keys.epochs()  # the service itself is out: that is no debt of one epoch
+            await self.debts.failed(EPOCH, str(epoch), fault.code, epoch.tenant)
+            return None
+        await self.debts.paid(EPOCH, str(epoch))
+        return moved
+
+    async def _log(
+        self, tenant: str, moved: int, number: int, by: Caller | None, reason_code: str
+    ) -> Receipt:
+        rc = reason_code or None
+        return await self.records.transact(
+            lambda tx: self.ledger.record(tx, tenant, "key.rotated", by, nkey=moved, nepo=number, rc=rc)
+        )

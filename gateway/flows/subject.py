@@ -11,6 +11,7 @@ from gateway.holds import refuse_held
 from gateway.idempotency import Idempotency
 from gateway.ledger import Ledger, Receipt
 from gateway.objects import destroy_object, reap
+from gateway.paging import MAX_SIZE, Page, page
 from gateway.people import People, Person, Profile
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
@@ -72,10 +73,14 @@ class Subjects:
         """Return the subject and their profile."""
         return await self.people.find(caller.tenant, subject_id)
 
-    async def stored_data(self, caller: Caller, subject_id: str) -> list[Held]:
-        """Return what is held of the subject, why, and until when (GDPR Art. 15(1))."""
+    async def stored_data(
+        self, caller: Caller, subject_id: str, size: int = 0, token: str = ""
+    ) -> Page[Held]:
+        """Return a page of what is held of the subject, why, and until when, by name (GDPR Art. 15(1))."""
         known = await self.people.known(caller.tenant, subject_id)
-        return await self.records.transact(lambda tx: self.holdings.locate(tx, caller.tenant, known.handle))
+        held = await self.records.transact(lambda tx: self.holdings.locate(tx, caller.tenant, known.handle))
+        held.sort(key=_name)
+        return page(held, size or MAX_SIZE, _name, ("stored_data", caller.tenant, known.handle), token)
 
     async def delete_object(self, caller: Caller, object_id: str) -> Receipt:
         """Destroy one object: key first, then bytes.
@@ -125,3 +130,7 @@ class Subjects:
         """
         await self.people.find(caller.tenant, profile.subject_id)
         return await self.upsert(caller, profile)
+
+
+def _name(held: Held) -> str:
+    return held.name

@@ -17,6 +17,7 @@ from gateway.errors import AuditUnavailable
 from gateway.holdings import Holdings
 from gateway.judge import Judge
 from gateway.ledger import Ledger
+from gateway.logkeys import log_keys, read_book
 from gateway.logs import grow, leaves
 from gateway.objects import destroy_object, drop_row
 from gateway.ports.backup import Survivors
@@ -26,6 +27,7 @@ from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.lock import CheckpointLock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
+    STANDING,
     Consent,
     Dataset,
     DatasetItem,
@@ -46,6 +48,7 @@ from gateway.ports.records import (
 )
 from gateway.vault.custody import Custody
 from policy import erasure, retention
+from policy.consent_state import ConsentState, ConsentVerb, transition
 from policy.pack import Pack
 from policy.terms import KeyClass
 
@@ -230,14 +233,24 @@ class Suppress:
         ty, at = event["ty"], _EPOCH + timedelta(milliseconds=event["t"])
         if ty == "consent.withdrawn":
             return self._withdraw(tx, event["con"], at)
+        if ty == "consent.invalidated":
+            consent = tx.get(Consent, event["con"])
+            if consent is not None:
+                keep_until = self.judge.proof_term(consent.regimes, at)
+                tx.put(replace(consent, state=ConsentState.INVALIDATED, keep_until=keep_until))
+                return ("ncon",)
         if ty == "record.expired":
             return self._expire(tx, event)
         if ty == "object.destroyed":
             stored = tx.get(StoredObject, event["obj"])
-            if stored is not None and stored.state in {"live", "held"}:
+            if stored is not None and stored.state in STANDING:
                 tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
                 return ("nobj",)
-        if ty == "object.sealed":
+        if ty == "object.kept":
+            stored = tx.get(StoredObject, event["obj"])
+            if stored is not None:
+                tx.put(replace(stored, kept_for=event["pur"]))
+        if ty in {"object.sealed", "object.transient"}:
             is_lost = event["obj"] not in ahead.destroyed and tx.get(StoredObject, event["obj"]) is None
             return self._write_off(tx, tenant, event) if is_lost else ()
         if ty.startswith("dataset."):
@@ -250,10 +263,22 @@ class Suppress:
             hold = tx.get(Hold, event["hld"])
             if hold is not None:
                 tx.remove(hold)
+        if ty == "log.keyrevoked":
+            self._revoke(tx, self.ledger.origins[tenant], event)
         if ty == "payload.expired":
             held = {"log": self.ledger.origins[tenant], "month": event["month"], "erased_by": ""}
             tx.change(SealedPayload, equal=held, to={"handle": None, "blob": b"", "erased_by": event["id"]})
         return ()
+
+    @staticmethod
+    def _revoke(tx: Transaction, origin: str, event: Mapping[str, Any]) -> None:
+        """Believe a stolen key as little as before; one that the book lacks is the sequencer's to refuse."""
+        row = log_keys(tx, origin)
+        book = read_book(row)
+        for key in book.keys:
+            if key.verifier.key_id.hex() in event["key"]:
+                book = book.revoked(key.verifier, event["from"])
+        tx.put(replace(row, text=book.text()))
 
     def _write_off(self, tx: Transaction, tenant: str, event: Mapping[str, Any]) -> Iterable[str]:
         """Log that an object is lost: its row is gone, and with it the key, so nothing opens its bytes."""
@@ -292,7 +317,8 @@ class Suppress:
         if consent is None or consent.withdrawn_at is not None:
             return ()
         keep_until = self.judge.proof_term(consent.regimes, at)
-        tx.put(replace(consent, withdrawn_at=at, withdrawn_via=RESTORED, keep_until=keep_until))
+        state = transition(consent.state, ConsentVerb.WITHDRAW) or consent.state
+        tx.put(replace(consent, state=state, withdrawn_at=at, withdrawn_via=RESTORED, keep_until=keep_until))
         return ("ncon",)
 
     @staticmethod

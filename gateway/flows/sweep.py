@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 
-from gateway.errors import LetheError
+from gateway.caller import Caller
+from gateway.debts import EPOCH, OBJECT, UNCLAIMED, Debts, take_up
+from gateway.errors import LetheError, MessageInvalid
 from gateway.holds import end_hold, standing
-from gateway.ledger import Ledger
-from gateway.objects import destroy_object, end_queued, reap
+from gateway.judge import Judge
+from gateway.ledger import Ledger, Receipt
+from gateway.objects import destroy_object, drop_row, end_queued
 from gateway.ports.clock import Clock
 from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
+    STANDING,
     Certificate,
     ClosedEpoch,
     Consent,
     Dataset,
     DatasetItem,
+    Debt,
     Dsr,
     Hold,
     Incident,
     Job,
+    Notice,
     Records,
     Remembered,
     SealedPayload,
     StoredObject,
+    Subject,
     SubjectKey,
     Transaction,
 )
 from gateway.vault.custody import OPEN_TERM
+from policy import consent_state
 from policy.terms import KeyClass
 
 BATCH = 100
+STRAYS = 500
+"""So many keys a sweep are looked at for strays."""
+MOST_COUNTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +57,23 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a sweep finds of a tenant: objects that are due, and held ones among them; debts set aside.
+
+    Counted up to `MOST_COUNTED`.
+    """
+
+    due: int
+    held: int
+    owed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
-    """The sweeper.  Several may run; every step is idempotent."""
+    """The sweeper.  Several may run; every step is idempotent.
+
+    What fails for one object or one key is owed (`gateway.debts`) and holds up no other.
+    """
 
     records: Records
     objects: ObjectStore
@@ -55,6 +81,10 @@ class Sweep:
     clock: Clock
     orphan_grace: timedelta
     keys: KeyService
+    judge: Judge
+    debts: Debts
+    looked_to: list[str] = field(default_factory=lambda: [""])
+    """Up to which key strays were looked for in this round."""
 
     async def run(self) -> Swept:
         """Sweep once.  A step that fails does not keep the others from their work.
@@ -70,6 +100,8 @@ class Sweep:
             self._reap_orphans,
             self._forget_all,
             self._end_payloads,
+            self._drop_strays,
+            self._mark_renewals,
             self._retire_datasets,
         )
         for step in steps:
@@ -111,6 +143,56 @@ class Sweep:
                 number += 1
         return number
 
+    async def outlook(self, caller: Caller) -> Outlook:
+        """Return what a sweep would find of the caller's tenant."""
+        return await self.records.transact(lambda tx: self._outlook(tx, caller.tenant))
+
+    def _outlook(self, tx: Transaction, tenant: str) -> Outlook:
+        due = tx.find(
+            StoredObject,
+            equal={"tenant": tenant},
+            among={"state": STANDING},
+            below={"expires_at": self.clock.now()},
+            order_by=("expires_at",),
+            limit=MOST_COUNTED,
+        )
+        held = sum(
+            bool(standing(tx, tenant, row.handle, self.clock.now(), KeyClass.CONTENT))
+            for row in due
+            if row.state != "transient"
+        )
+        owed = sum(tx.count(Debt, equal={"tenant": one, "retry_at": None}) for one in (tenant, ""))
+        return Outlook(len(due), held, owed)
+
+    async def run_for(self, caller: Caller, reason_code: str) -> tuple[Outlook, Receipt]:
+        """Sweep now, because an officer says so; what was set aside is taken up again.
+
+        Returns what was found.  Whatever this does not come to, the next sweep does.
+
+        Raises:
+            MessageInvalid: No reason is given.
+        """
+        if not reason_code:
+            raise MessageInvalid("a sweep needs its reason", violations=(("reason_code", "reason.missing"),))
+
+        def begin(tx: Transaction) -> tuple[Outlook, Receipt]:
+            found = self._outlook(tx, caller.tenant)
+            take_up(tx, caller.tenant, self.clock)
+            receipt = self.ledger.record(
+                tx,
+                caller.tenant,
+                "retention.swept",
+                caller,
+                rc=reason_code,
+                nobj=found.due,
+                nowed=found.owed,
+            )
+            return found, receipt
+
+        began = await self.records.transact(begin)
+        await self.run()
+        return began
+
     async def _expire(self) -> int:
         """Destroy the keys of objects whose term is over (GDPR Art. 5(1)(e))."""
         while await self.records.transact(self._end_datasets) == BATCH:
@@ -126,7 +208,7 @@ class Sweep:
         now = self.clock.now()
         due = tx.find(
             StoredObject,
-            equal={"state": "live"},
+            among={"state": ["live", "transient"]},
             below={"expires_at": now},
             order_by=("expires_at",),
             limit=BATCH,
@@ -171,12 +253,41 @@ class Sweep:
         total, after = 0, ""
         while True:
             doomed = await self.records.transact(partial(_in_state, state="destroyed", after=after))
+            owed = await self.debts.resting(OBJECT, [stored.object_id for stored in doomed])
             for stored in doomed:
-                await reap(self.records, self.objects, stored.object_id)
-            total += len(doomed)
+                if not owed.get(stored.object_id):
+                    total += await self._reap(stored)
             if len(doomed) < BATCH:
                 return total
             after = doomed[-1].object_id
+
+    async def _reap(self, stored: StoredObject) -> bool:
+        """Remove the bytes and the row of a destroyed object, and say whether that succeeded."""
+        try:
+            await self.objects.delete(stored.object_id)
+        except LetheError as fault:
+            await self._refuse_outage(fault)
+            await self.debts.failed(OBJECT, stored.object_id, fault.code, stored.tenant, self._log_stuck)
+            return False
+        await self.records.transact(partial(drop_row, object_id=stored.object_id))
+        return True
+
+    def _log_stuck(self, tx: Transaction, debt: Debt) -> None:
+        self.ledger.record(
+            tx, debt.tenant, "object.stuck", None, obj=debt.item, rc=debt.code, ntry=debt.tries
+        )
+
+    async def _refuse_outage(self, fault: LetheError) -> None:
+        """Return where the store answers, so that the fault is one object's; else it is no debt of that.
+
+        Raises:
+            LetheError: The fault: the store is out.
+        """
+        try:
+            async for _ in self.objects.list():
+                return
+        except LetheError:
+            raise fault from None
 
     async def _reap_orphans(self) -> int:
         """Remove bytes that no record claims: a crash or a refusal came between put and commit."""
@@ -193,9 +304,21 @@ class Sweep:
     async def _remove_unclaimed(self, object_ids: list[str]) -> int:
         claimed = await self.records.transact(partial(_claimed, object_ids=object_ids))
         orphans = [object_id for object_id in object_ids if object_id not in claimed]
+        owed = await self.debts.resting(UNCLAIMED, orphans)
+        removed = 0
         for object_id in orphans:
-            await self.objects.delete(object_id)
-        return len(orphans)
+            if owed.get(object_id):
+                continue
+            try:
+                await self.objects.delete(object_id)
+            except LetheError as fault:
+                await self._refuse_outage(fault)
+                await self.debts.failed(UNCLAIMED, object_id, fault.code)
+                continue
+            if object_id in owed:
+                await self.debts.paid(UNCLAIMED, object_id)
+            removed += 1
+        return removed
 
     async def _forget_all(self) -> int:
         """Remove answers older than a day, ended jobs past their term, and proof past its keeping."""
@@ -265,10 +388,24 @@ class Sweep:
         """End what audit events say of anyone, a month at a time: its epoch key dies with the month."""
         ended = f"{self.clock.now():%Y-%m}"
         total = 0
-        for epoch in await self.keys.epochs():
-            if epoch.cls == KeyClass.AUDIT and OPEN_TERM != epoch.month < ended:
-                total += await self.records.transact(partial(self._end_month, epoch=epoch))
+        over = [
+            epoch
+            for epoch in await self.keys.epochs()
+            if epoch.cls == KeyClass.AUDIT and OPEN_TERM != epoch.month < ended
+        ]
+        owed = await self.debts.resting(EPOCH, list(map(str, over)))
+        for epoch in over:
+            if owed.get(str(epoch)):
+                continue
+            total += await self.records.transact(partial(self._end_month, epoch=epoch))
+            try:
                 await self.keys.destroy_epoch(epoch)
+            except LetheError as fault:
+                await self.keys.epochs()  # the service itself is out: that is no debt of one epoch
+                await self.debts.failed(EPOCH, str(epoch), fault.code, epoch.tenant)
+                continue
+            if str(epoch) in owed:
+                await self.debts.paid(EPOCH, str(epoch))
         return total
 
     def _end_month(self, tx: Transaction, epoch: Epoch) -> int:
@@ -285,6 +422,65 @@ class Sweep:
             tx.change(SealedPayload, equal=held, to={"handle": None, "blob": b"", "erased_by": by.event_id})
         return number
 
+    async def _drop_strays(self) -> int:
+        """Drop keys that were made for somebody while their erasure ended.
+
+        Whoever makes a key looks at the fence afterwards and takes it back.  Who is killed
+        between leaves a key that seals nothing, under the handle of a person who is gone.
+        In each sweep a page of the keys is looked at, and the key service asked of those that
+        belong to no subject; beside strays that is the staff.
+        """
+        page = await self.records.transact(partial(_some_keys, after=self.looked_to[0]))
+        self.looked_to[0] = page[-1].key_id if len(page) == STRAYS else ""
+        edge = self.clock.now() - self.orphan_grace
+        old = [key for key in page if key.handle and key.created_at <= edge]
+        strays = await self.records.transact(partial(_of_nobody, keys=old)) if old else []
+        fenced = [key for key in strays if await self.keys.is_fenced(key.handle or "")]
+        return await self.records.transact(partial(_drop, keys=fenced)) if fenced else 0
+
+    async def _mark_renewals(self) -> int:
+        """Mark the consents that are to be asked for anew, because their notice has a new version."""
+        total = 0
+        for notice in await self.records.transact(lambda tx: tx.find(Notice, equal={"is_spread": False})):
+            after = ""
+            while True:
+                marked, after = await self.records.transact(
+                    partial(self._mark_some, newer=notice, after=after)
+                )
+                total += marked
+                if not after:
+                    break
+        return total
+
+    def _mark_some(self, tx: Transaction, newer: Notice, after: str) -> tuple[int, str]:
+        """Mark some consents to older versions; return how many, and after which one to go on."""
+        same = {"tenant": newer.tenant, "notice_id": newer.notice_id, "notice_language": newer.language}
+        rows = tx.find(
+            Consent, equal=same, above={"consent_id": after}, order_by=("consent_id",), limit=BATCH
+        )
+        marked = sum(self._is_marked(tx, consent, newer) for consent in rows)
+        if len(rows) == BATCH:
+            return marked, rows[-1].consent_id
+        tx.put(replace(newer, is_spread=True))
+        return marked, ""
+
+    def _is_marked(self, tx: Transaction, consent: Consent, newer: Notice) -> bool:
+        """Mark a consent that stands, unless it was before; it goes on to permit what its text named."""
+        now = self.clock.now()
+        state = consent_state.state_at(consent.state, consent.expires_at, now)
+        stands = state in consent_state.STANDING
+        if not stands or consent.renew_at is not None or consent.notice_version >= newer.version:
+            return False
+        key = (consent.tenant, consent.notice_id, consent.notice_version, consent.notice_language)
+        shown = tx.get(Notice, *key)
+        if shown is None or not self.judge.calls_for_renewal(consent, shown, newer):
+            return False
+        tx.put(replace(consent, renew_at=now))
+        self.ledger.record(
+            tx, consent.tenant, "consent.renewal", None, con=consent.consent_id, ntc=newer.thing_id
+        )
+        return True
+
 
 def _in_state(tx: Transaction, state: str, after: str) -> list[StoredObject]:
     return tx.find(
@@ -298,3 +494,29 @@ def _in_state(tx: Transaction, state: str, after: str) -> list[StoredObject]:
 
 def _claimed(tx: Transaction, object_ids: list[str]) -> set[str]:
     return {stored.object_id for stored in tx.find(StoredObject, among={"object_id": object_ids})}
+
+
+def _some_keys(tx: Transaction, after: str) -> list[SubjectKey]:
+    return tx.find(SubjectKey, above={"key_id": after}, order_by=("key_id",), limit=STRAYS)
+
+
+def _of_nobody(tx: Transaction, keys: list[SubjectKey]) -> list[SubjectKey]:
+    """Return the keys whose handle is no subject's."""
+    known: set[tuple[str, str]] = set()
+    for tenant in sorted({key.tenant for key in keys}):
+        handles = sorted({key.handle for key in keys if key.tenant == tenant and key.handle})
+        rows = tx.find(Subject, equal={"tenant": tenant}, among={"handle": handles})
+        known |= {(tenant, row.handle) for row in rows}
+    return [key for key in keys if (key.tenant, key.handle) not in known]
+
+
+def _drop(tx: Transaction, keys: list[SubjectKey]) -> int:
+    """Remove the keys that still are what they were, unless a request is to note their epochs first."""
+    strays = [
+        key
+        for key in _of_nobody(tx, keys)
+        if tx.get(SubjectKey, key.key_id) == key
+        and not tx.count(Dsr, equal={"tenant": key.tenant, "handle": key.handle})
+    ]
+    tx.remove(*strays)
+    return len(strays)

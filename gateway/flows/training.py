@@ -54,6 +54,7 @@ from gateway.vault.box import derive, open_box, seal_box
 from gateway.vault.errors import SealBroken
 from gateway.vault.safe import Draft, Safe
 from policy import training
+from policy.consent_state import STANDING, state_at
 from policy.retention import retention_month
 from policy.terms import KeyClass, Purpose
 
@@ -359,13 +360,12 @@ class Training:
         verdict = self.judge.decide(tx, tenant, handle, Case(profile, TRAIN, now, kind="output"))
         if not verdict.allowed:
             raise self.judge.refusal(verdict)
-        same = {"tenant": tenant, "handle": handle, "purpose": TRAIN, "withdrawn_at": None}
+        same = {"tenant": tenant, "handle": handle, "purpose": TRAIN}
         standing = [
             consent
             for consent in tx.find(Consent, equal=same, order_by=("given_at", "consent_id"))
-            if not consent.superseded_by
+            if state_at(consent.state, consent.expires_at, now) in STANDING
             and consent.given_at <= now
-            and (consent.expires_at is None or consent.expires_at > now)
             and training.is_opt_in(consent.form, consent.flags)
         ]
         if not standing:

@@ -28,16 +28,18 @@ from gateway.errors import (
     RateLimited,
     ScrubberUnavailable,
     StoreUnavailable,
+    ZeroRetention,
 )
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
-from gateway.objects import backend_id, discard_unkept, log_object, refuse_unfit
+from gateway.objects import backend_id, discard_unkept, log_object, refuse_unfit, transient
 from gateway.people import People, Person
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
 from gateway.ports.keys import KeyService
-from gateway.ports.records import Job, Notice, Records, Transaction
+from gateway.ports.records import Job, Notice, Records, StoredObject, Transaction
+from gateway.transient import Transients, wipe
 from gateway.vault.payload import PayloadKey
 from gateway.vault.safe import Draft, Safe
 from policy.terms import Purpose
@@ -62,15 +64,23 @@ class JobOrder:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A queued job and the receipt of its leaf; `receipt` is None where an earlier answer is repeated."""
+    """A queued job and the receipt of its leaf; `receipt` is None where an earlier answer is repeated.
+
+    `is_transient` where nothing of it is kept: the result goes out in the call that made the job, or never.
+    """
 
     job: Job
     receipt: Receipt | None
+    is_transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """Bounds of one upload: bytes, how many at once, how long original and job are kept."""
+    """Bounds of one upload: bytes, how many at once, how long original and job are kept.
+
+    `transient_ttl` bounds both where nothing is kept: no call lasts longer, and its picture waits
+    for a worker under a lease of `lease` that this process renews.
+    """
 
     max_image_bytes: int
     max_in_flight: int
@@ -78,6 +88,8 @@ class UploadLimits:
     original_ttl: timedelta
     output_ttl: timedelta
     max_backend_retention_s: int
+    transient_ttl: timedelta
+    lease: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +103,10 @@ class _Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Runs one upload from header to queued job; every refusal leaves no bytes and no row."""
+    """Runs one upload from header to queued job; every refusal leaves no bytes and no row.
+
+    Of the tenants in `zero_retention` no picture is ever stored: it stays in `transients`.
+    """
 
     records: Records
     people: People
@@ -104,17 +119,22 @@ class Upload:
     backends: Callable[[], Mapping[str, BackendFacts]]
     clock: Clock
     limits: UploadLimits
+    transients: Transients
+    zero_retention: frozenset[str] = frozenset()
     bell: Bell = field(default_factory=Bell)
     random: Callable[[int], bytes] = os.urandom
     _gate: list[int] = field(default_factory=lambda: [0])
 
-    async def run(self, caller: Caller, order: JobOrder, chunks: AsyncIterator[bytes]) -> Accepted:
-        """Return the queued job.
+    async def run(
+        self, caller: Caller, order: JobOrder, chunks: AsyncIterator[bytes], *, is_attended: bool = False
+    ) -> Accepted:
+        """Return the queued job; `is_attended` where the caller waits for the result in the same call.
 
         Steps:
             (1) The subject, the notice and the backend are known, policy permits.
             (2) Bytes arrive, bounded; the scrubber returns a clean picture.
             (3) Ciphertext is stored; a crash from here leaves unreadable garbage.
+                Under zero retention nothing is: the picture waits in memory.
             (4) One transaction: policy still permits, job, object and leaves are kept.
 
         Raises:
@@ -124,22 +144,30 @@ class Upload:
             raise RateLimited
         self._gate[0] += 1
         try:
-            return await self._run(caller, order, chunks)
+            return await self._run(caller, order, chunks, is_attended=is_attended)
         finally:
             self._gate[0] -= 1
 
-    async def _run(self, caller: Caller, order: JobOrder, chunks: AsyncIterator[bytes]) -> Accepted:
+    async def _run(
+        self, caller: Caller, order: JobOrder, chunks: AsyncIterator[bytes], *, is_attended: bool
+    ) -> Accepted:
+        is_transient = caller.tenant in self.zero_retention
         try:
+            if is_transient and not is_attended:
+                raise ZeroRetention
             person = await self.people.find(caller.tenant, order.subject_id)
             admitted = await self._admit(caller, order, person)
             image = await self._receive(chunks)
-            ticket = await self.idempotency.ticket(
-                caller.tenant, "CreateJob", order.request_id, _content(order, image)
-            )
-            known = await self.records.transact(lambda tx: self._recall(tx, ticket))
-            if known is not None:
-                return Accepted(known, None)
-            clean = await self._scrub(image)
+            try:
+                ticket = await self.idempotency.ticket(
+                    caller.tenant, "CreateJob", order.request_id, _content(order, image)
+                )
+                known = await self.records.transact(lambda tx: self._recall(tx, ticket))
+                if known is not None:
+                    return Accepted(known, None, is_transient)
+                clean = await self._scrub(image)
+            finally:
+                wipe(image)
             return await self._keep_or_give_up(caller, order, admitted, clean, ticket)
         except LetheError as refusal:
             await self._log_refusal(caller, order, refusal)
@@ -240,8 +268,16 @@ class Upload:
         return True
 
     # (2)
-    async def _receive(self, chunks: AsyncIterator[bytes]) -> bytes:
+    async def _receive(self, chunks: AsyncIterator[bytes]) -> bytearray:
         received = bytearray()
+        try:
+            await self._fill(received, chunks)
+        except BaseException:
+            wipe(received)
+            raise
+        return received
+
+    async def _fill(self, received: bytearray, chunks: AsyncIterator[bytes]) -> None:
         try:
             async with asyncio.timeout(self.limits.max_receive_s):
                 async for chunk in chunks:
@@ -251,13 +287,12 @@ class Upload:
         except TimeoutError as error:
             # A place among the uploads is not held by dripping bytes.
             raise DeadlineTooShort("the upload takes too long", detail="upload_too_slow") from error
-        return bytes(received)
 
     def _recall(self, tx: Transaction, ticket: Ticket | None) -> Job | None:
         job_id = self.idempotency.recall(tx, ticket)
         return tx.get(Job, job_id) if job_id else None
 
-    async def _scrub(self, image: bytes) -> deidentify.Scrubbed:
+    async def _scrub(self, image: bytes | bytearray) -> deidentify.Scrubbed:
         try:
             return await self.scrubber.scrub(image)
         except deidentify.Rejected as rejected:
@@ -294,21 +329,21 @@ class Upload:
         job_id = self.random(16).hex()
         handle = admitted.person.subject.handle
         backend = admitted.backend
+        is_transient = caller.tenant in self.zero_retention
         pseudonym = await self.keys.mac(caller.tenant, "backend", f"{backend.name}/{job_id}".encode())
-        stored = await self.safe.seal(
-            Draft(
-                tenant=caller.tenant,
-                handle=handle,
-                job_id=job_id,
-                kind="original",
-                purpose=order.purpose,
-                image_type=clean.format,
-                width=clean.width,
-                height=clean.height,
-                image=clean.data,
-                expires_at=admitted.until,
-            )
+        draft = Draft(
+            tenant=caller.tenant,
+            handle=handle,
+            job_id=job_id,
+            kind="original",
+            purpose=order.purpose,
+            image_type=clean.format,
+            width=clean.width,
+            height=clean.height,
+            image=clean.data,
+            expires_at=admitted.until,
         )
+        stored = self._hold(draft) if is_transient else await self.safe.seal(draft)
         job = Job(
             job_id=job_id,
             tenant=caller.tenant,
@@ -327,17 +362,17 @@ class Upload:
             is_cancel_requested=False,
             attempt=0,
             lease_owner="",
-            lease_until=None,
+            lease_until=now + self.limits.lease if is_transient else None,
             created_at=now,
             updated_at=now,
-            expires_at=now + self.limits.output_ttl,
+            expires_at=now + (self.limits.transient_ttl if is_transient else self.limits.output_ttl),
             is_uploader=order.is_uploader,
         )
 
         def commit(tx: Transaction) -> Accepted:
             repeated = self._recall(tx, ticket)
             if repeated is not None:
-                return Accepted(repeated, None)
+                return Accepted(repeated, None, is_transient)
             if gone.is_set():
                 raise DeadlineTooShort(detail="caller_gone")
             verdict = self.judge.decide(tx, caller.tenant, handle, admitted.case)
@@ -360,17 +395,30 @@ class Upload:
                 obj=stored.object_id,
             )
             self.idempotency.remember(tx, ticket, job_id)
-            return Accepted(job, receipt)
+            return Accepted(job, receipt, is_transient)
 
         try:
             accepted = await self.records.transact(commit)
         except LetheError:
-            await discard_unkept(self.records, self.safe.objects, stored)
+            await self._let_go(stored)
             raise
-        self.bell.ring(QUEUE)
         if accepted.job.job_id != job_id:
-            await self.safe.discard(stored)
+            await self._let_go(stored)
+        self.transients.record(stored.object_id)
+        self.bell.ring(QUEUE)
         return accepted
+
+    def _hold(self, draft: Draft) -> StoredObject:
+        """Hold a picture in memory, and nowhere else."""
+        stored = transient(draft, self.random(16).hex(), self.clock.now(), self.limits.transient_ttl)
+        self.transients.put(stored, draft.image)
+        return stored
+
+    async def _let_go(self, stored: StoredObject) -> None:
+        """Let go of a picture that no record names."""
+        self.transients.drop(stored.object_id)
+        if stored.state != "transient":
+            await discard_unkept(self.records, self.safe.objects, stored)
 
 
 async def _to_its_end(work: asyncio.Future[Any]) -> None:
@@ -382,7 +430,7 @@ async def _to_its_end(work: asyncio.Future[Any]) -> None:
         work.exception()  # taken, so that it is not reported as lost
 
 
-def _content(order: JobOrder, image: bytes) -> bytes:
+def _content(order: JobOrder, image: bytes | bytearray) -> bytes:
     """Return the bytes whose keyed digest tells two uploads apart."""
     head = [
         order.subject_id,

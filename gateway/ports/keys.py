@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -94,6 +95,15 @@ class KeyService(Protocol):
             UnwrapFailed: The bytes or the binding are not those that were wrapped.
         """
 
+    async def rewrap(self, old: Epoch, new: Epoch, keys: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """Return each (wrapped key, binding) of `old` wrapped under `new`, None where it does not open.
+
+        As `unwrap` and `wrap` of each; a service that can does them all in one go.
+
+        Raises:
+            EpochDestroyed: The new epoch key is destroyed or never existed.
+        """
+
     async def fence(self, handle: str) -> None:
         """Record durably that this subject handle never gets a key again.
 
@@ -110,6 +120,31 @@ class KeyService(Protocol):
         pseudonyms), `idempotency` (digest of a request's content), `sought` (the key
         that seals what the search after an erasure looks for).
         """
+
+
+class OneByOne(Protocol):
+    """What `rewrap_each` needs of a service."""
+
+    async def wrap(self, epoch: Epoch, key: bytes, binding: bytes) -> bytes:
+        """Wrap a key, as the port has it."""
+
+    async def unwrap(self, epoch: Epoch, wrapped: bytes, binding: bytes) -> bytes:
+        """Unwrap a key, as the port has it."""
+
+
+async def rewrap_each(
+    service: OneByOne, old: Epoch, new: Epoch, keys: Sequence[tuple[bytes, bytes]]
+) -> list[bytes | None]:
+    """Do `rewrap` for a service that knows one key at a time."""
+    made: list[bytes | None] = []
+    for wrapped, binding in keys:
+        try:
+            key = await service.unwrap(old, wrapped, binding)
+        except (EpochDestroyed, UnwrapFailed):
+            made.append(None)
+        else:
+            made.append(await service.wrap(new, key, binding))
+    return made
 
 
 class EpochDestroyed(Exception):

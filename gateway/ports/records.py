@@ -79,7 +79,11 @@ class PackText(Record):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Record):
-    """One version of a privacy notice in one language; `thing_id` is its random id in the log."""
+    """One version of a privacy notice in one language; `thing_id` is its random id in the log.
+
+    `shown` is what else it states: term, recipients, countries, how to withdraw, shorter layers.
+    `is_spread` once the consents to earlier versions have been looked through for renewal.
+    """
 
     tenant: str
     notice_id: str
@@ -92,6 +96,7 @@ class Notice(Record):
     purposes: tuple[str, ...]
     shown: Mapping[str, Any]
     published_at: datetime
+    is_spread: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,11 @@ class Consent(Record):
     """Proof that a subject consented to one purpose (GDPR Art. 7(1)).
 
     `flags` are codes (`separate`, `presented_separately`, `highlighted`,
-    `condition_of_service`, `two_step_confirmed`, ...).  Who, how and the
+    `condition_of_service`, `two_step_confirmed`, `signature`).  Who, how and the
     signature artefact are in `sealed_evidence` under the `evidence` class.
+    `state` follows `policy.consent_state`; that a term has run out is not written.
+    `event_id` is the event in the log that recorded it, `receipt_id` the number of its
+    receipt, `renew_at` since when it is to be asked for anew, as its notice has changed.
     """
 
     consent_id: str
@@ -125,6 +133,10 @@ class Consent(Record):
     regimes: tuple[str, ...]
     sealed_evidence: bytes
     keep_until: datetime | None = None
+    state: str = "given"
+    event_id: str = ""
+    receipt_id: str = ""
+    renew_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +155,9 @@ class StoredObject(Record):
     """A sealed object.  `wrapped_dek` is empty once its key is destroyed; the bytes follow.
 
     `state` is `live`, `held` (its term is over, or it was to go, and a legal hold
-    stops that: it is kept and not used) or `destroyed` (key gone, bytes still to be reaped).
+    stops that: it is kept and not used), `destroyed` (key gone, bytes still to be reaped)
+    or `transient` (never sealed: its bytes are in memory only, see `gateway.transient`).
+    `purpose` is what it was sealed for; `kept_for` the one it is kept for since that ended.
     """
 
     object_id: str
@@ -161,6 +175,12 @@ class StoredObject(Record):
     state: str
     created_at: datetime
     expires_at: datetime
+    kept_for: str = ""
+
+    @property
+    def basis(self) -> str:
+        """The purpose by which it may be used now."""
+        return self.kept_for or self.purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +265,25 @@ class Hold(Record):
     classes: tuple[str, ...]
     until: datetime | None
     placed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Debt(Record):
+    """Work on one thing that failed, or is still to be done; it names the thing and nobody.
+
+    `kind` and `item` say what (`gateway.debts`), `about` the request (a dsr's id) for which
+    it is done, or nothing.  `tries` failed so far, the last with the reason `code`; it is
+    tried again from `retry_at` on, or set aside where that is None.
+    """
+
+    kind: str
+    item: str
+    tenant: str
+    about: str
+    tries: int
+    code: str
+    since: datetime
+    retry_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,6 +541,10 @@ class Restore(Record):
     logs: Mapping[str, Any]
     settled: Mapping[str, Any]
     counts: Mapping[str, Any]
+
+
+STANDING = ("live", "held", "transient")
+"""The states of a `StoredObject` that is there."""
 
 
 class Duplicate(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,15 +21,16 @@ from lethe.v1 import (
 from gateway.errors import MessageInvalid
 from gateway.flows.audit import Wish
 from gateway.flows.consent import ConsentDraft
-from gateway.flows.notice import NoticeDraft
+from gateway.flows.notice import NoticeDraft, content_sha256
 from gateway.flows.retention import Due
 from gateway.flows.upload import JobOrder
 from gateway.holdings import Held
 from gateway.ledger import Receipt
 from gateway.people import Guardian, Profile
 from gateway.ports.inference import BackendFacts
-from gateway.ports.records import Consent, Dsr, Hold, Job, Leaf, Notice, StoredObject, Subject
+from gateway.ports.records import Consent, Debt, Dsr, Hold, Job, Leaf, Notice, StoredObject, Subject
 from policy.consent import Decision
+from policy.consent_state import state_at
 from policy.retention import Line
 
 _BANDS = {
@@ -227,6 +229,19 @@ def hold(record: Hold, subject_id: str) -> retention_pb2.Hold:
     )
 
 
+def debt(record: Debt) -> retention_pb2.Debt:
+    """Return what is owed."""
+    return retention_pb2.Debt(
+        kind=retention_pb2.Debt.Kind.Value(f"KIND_{record.kind.upper()}"),
+        item=record.item,
+        dsr=f"dsrs/{record.about}" if record.about else "",
+        tries=record.tries,
+        reason=record.code,
+        create_time=stamp(record.since),
+        retry_time=stamp(record.retry_at) if record.retry_at else None,
+    )
+
+
 def notice_draft(message: notice_pb2.Notice, request_id: str) -> NoticeDraft:
     """Return the notice to publish."""
     return NoticeDraft(
@@ -240,6 +255,7 @@ def notice_draft(message: notice_pb2.Notice, request_id: str) -> NoticeDraft:
             "recipients": list(message.recipients),
             "transfer_countries": list(message.transfer_countries),
             "withdrawal_method": message.withdrawal_method,
+            "layers": [{"title": layer.title, "text": layer.text} for layer in message.layers],
         },
         request_id=request_id,
     )
@@ -256,7 +272,16 @@ def notice(record: Notice) -> notice_pb2.Notice:
         purposes=[purpose_value(code) for code in record.purposes],
         sha256=record.sha256,
         publish_time=stamp(record.published_at),
-        **record.shown,
+        content_sha256=content_sha256(record),
+        layers=[
+            notice_pb2.NoticeLayer(
+                title=layer["title"],
+                text=layer["text"],
+                sha256=hashlib.sha256(layer["text"].encode()).hexdigest(),
+            )
+            for layer in record.shown.get("layers", ())
+        ],
+        **{name: said for name, said in record.shown.items() if name != "layers"},
     )
 
 
@@ -305,8 +330,8 @@ def _guardian(message: consent_pb2.Consent) -> dict[str, str] | None:
     }
 
 
-def consent(record: Consent, subject_id: str = "") -> consent_pb2.Consent:
-    """Return a consent's message; sealed evidence stays sealed."""
+def consent(record: Consent, now: datetime, subject_id: str = "") -> consent_pb2.Consent:
+    """Return a consent's message as it stands now; sealed evidence stays sealed."""
     made = consent_pb2.Consent(
         name=f"consents/{record.consent_id}",
         subject=f"subjects/{subject_id}" if subject_id else "",
@@ -325,8 +350,13 @@ def consent(record: Consent, subject_id: str = "") -> consent_pb2.Consent:
         superseded_by=f"consents/{record.superseded_by}" if record.superseded_by else "",
         regimes=record.regimes,
         withdraw_channel=record.withdrawn_via,
+        state=consent_pb2.Consent.State.Value(
+            f"STATE_{state_at(record.state, record.expires_at, now).upper()}"
+        ),
+        renew_time=stamp(record.renew_at) if record.renew_at else None,
+        receipt=f"receipts/{record.receipt_id}" if record.receipt_id else "",
     )
-    for flag in record.flags:
+    for flag in set(record.flags) & set(_FLAGS):
         setattr(made, flag, True)
     return made
 

@@ -9,13 +9,16 @@ from typing import TypeVar
 
 from lethe.v1 import generation_pb2 as pb
 
-from gateway.errors import ImageRejected, JobCancelled, MessageInvalid, StateConflict
+from gateway.caller import Caller
+from gateway.errors import ImageRejected, InputLost, JobCancelled, MessageInvalid, StateConflict
+from gateway.flows.consent import Consents
 from gateway.flows.job import Jobs
 from gateway.flows.release import Release
 from gateway.flows.upload import Accepted, JobOrder, Upload
 from gateway.ports.records import Job
 from gateway.rpc import convert
 from gateway.rpc.interceptors import caller
+from gateway.rpc.signals import Context, heed_gpc
 
 Part = TypeVar("Part", pb.GenerateRequest, pb.CreateJobRequest)
 
@@ -27,14 +30,29 @@ class GenerationService:
     upload: Upload
     jobs: Jobs
     release: Release
+    consents: Consents
 
     async def Generate(
-        self, requests: AsyncIterator[pb.GenerateRequest], _context: object
+        self, requests: AsyncIterator[pb.GenerateRequest], context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Run one job from upload to result in one call."""
         # Asked once: whoever closes this generator after a hang-up may do so in another call's context.
         by = caller()
-        accepted, can_return = await self._accept(requests)
+        order = await self._order(requests, context)
+        accepted = await self.upload.run(by, order, _chunks(requests), is_attended=True)
+        can_return = bool(order.request_id) and not accepted.is_transient
+        try:
+            async for message in self._attend(by, accepted, can_return=can_return):
+                yield message
+        finally:
+            if accepted.is_transient:
+                # Shielded: at a deadline grpc cancels us, and so does our own timer.
+                await asyncio.shield(asyncio.ensure_future(self.release.end(by, accepted.job.job_id)))
+
+    async def _attend(
+        self, by: Caller, accepted: Accepted, *, can_return: bool
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        """Yield how the job goes, and its result; stop it if nobody waits for that any more."""
         job_id = accepted.job.job_id
         last = accepted.job
         try:
@@ -42,12 +60,12 @@ class GenerationService:
                 yield pb.GenerateResponse(job=convert.job(last))
         finally:
             # The caller is gone or out of time.  One who gave a request_id may come back with it;
-            # for another nobody waits any more.
+            # for another nobody waits any more, nor for one of which nothing is kept.
             if last.state in {"queued", "running"} and not can_return:
                 # Shielded: at a deadline grpc cancels us, and so does our own timer.
                 await asyncio.shield(asyncio.ensure_future(self.jobs.cancel(by, job_id)))
         if last.state == "succeeded":
-            released = await self.release.run(by, job_id)
+            released = await self.release.run(by, job_id, is_attended=True)
             yield pb.GenerateResponse(result=convert.result_header(released.stored))
             async for chunk in released.chunks:
                 yield pb.GenerateResponse(chunk=chunk)
@@ -56,16 +74,18 @@ class GenerationService:
         yield pb.GenerateResponse(receipt=convert.receipt(accepted.receipt) or pb.GenerateResponse().receipt)
 
     async def CreateJob(
-        self, requests: AsyncIterator[pb.CreateJobRequest], _context: object
+        self, requests: AsyncIterator[pb.CreateJobRequest], context: Context
     ) -> pb.CreateJobResponse:
         """Upload a portrait and queue a job."""
-        accepted, _ = await self._accept(requests)
+        order = await self._order(requests, context)
+        accepted = await self.upload.run(caller(), order, _chunks(requests))
         return pb.CreateJobResponse(job=convert.job(accepted.job), receipt=convert.receipt(accepted.receipt))
 
-    async def _accept(self, requests: AsyncIterator[Part]) -> tuple[Accepted, bool]:
-        """Return the queued job, and whether the caller can come back to it with a request_id."""
+    async def _order(self, requests: AsyncIterator[Part], context: Context) -> JobOrder:
+        """Return what the header orders, once the signal beside it is heeded."""
         order = await _header(requests)
-        return await self.upload.run(caller(), order, _chunks(requests)), bool(order.request_id)
+        await heed_gpc(self.consents, context, order.subject_id)
+        return order
 
     async def GetJob(self, request: pb.GetJobRequest, _context: object) -> pb.GetJobResponse:
         """Return a job."""
@@ -134,6 +154,8 @@ def _ended(job: Job) -> Exception:
     """Return the refusal that a job without a result becomes in `Generate`."""
     if job.state == "cancelled":
         return JobCancelled(detail=job.detail)
+    if job.reason == InputLost.reason:
+        return InputLost()
     if job.reason == ImageRejected.reason:
         return ImageRejected(detail=job.detail)
     return StateConflict("the job gave no result", detail=job.state, job_reason=job.reason)

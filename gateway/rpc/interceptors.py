@@ -38,6 +38,21 @@ TIMEOUT_METADATA = "lethe-timeout-ms"
 """Says the deadline where a client cannot: `buf curl` forbids `grpc-timeout`.  gRPC's own wins."""
 
 NO_DEADLINE_NEEDED = frozenset({"GenerationService/WatchJob"})
+BEGINS = frozenset(
+    {
+        "AnalyticsService/GetRecord",
+        "ConsentService/RecordConsent",
+        "GenerationService/CreateJob",
+        "GenerationService/DownloadResult",
+        "GenerationService/Generate",
+        "NoticeService/PublishNotice",
+        "SubjectService/UpsertSubject",
+        "TenantService/UpdateTenant",
+        "TrainingService/CreateDataset",
+        "TrainingService/DownloadDataset",
+    }
+)
+"""Calls that begin or extend processing: refused first where room runs out, so that all others go on."""
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 OPEN_SERVICES = ("/grpc.health.v1.", "/grpc.reflection.")
 
@@ -66,6 +81,8 @@ class Guard(grpc.aio.ServerInterceptor):
     max_deadline_s: float
     know: Callable[[Caller], Awaitable[None]]
     """Makes ready to name a person of the staff in the log; what it raises refuses the call."""
+    need_room: Callable[[], None]
+    """Returns if there is room for something new; what it raises refuses the calls of `BEGINS`."""
 
     async def intercept_service(
         self,
@@ -173,6 +190,8 @@ class Guard(grpc.aio.ServerInterceptor):
             refusal = RoleRequired(role=found.role.value)
             await self.log_refusal(found, method, refusal)
             raise refusal
+        if method in BEGINS:
+            self.need_room()  # and no leaf says so: there is no room for it
         remaining: float | None = context.time_remaining()
         # grpc answers a huge number where the client set no deadline.
         if remaining is None or remaining > 10 * 365 * 86400:

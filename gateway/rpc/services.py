@@ -24,15 +24,18 @@ from gateway.flows.audit import Audit
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import DsrDraft, Dsrs
 from gateway.flows.notice import Notices
+from gateway.flows.receipt import MEDIA_TYPE, Receipts
 from gateway.flows.retention import HoldDraft, Retention
 from gateway.flows.rotation import Rotation
 from gateway.flows.subject import Subjects
+from gateway.flows.sweep import Sweep
 from gateway.people import People
 from gateway.ports.inference import BackendFacts
 from gateway.ports.keys import KeyService
 from gateway.ports.records import Consent, Records, SubjectKey
 from gateway.rpc import convert
 from gateway.rpc.interceptors import caller
+from gateway.rpc.signals import Context, heed_gpc
 from policy.pack import Pack
 
 CHUNK = 256 << 10
@@ -43,13 +46,15 @@ class SubjectService:
     """Subjects on the wire."""
 
     subjects: Subjects
+    consents: Consents
 
     async def UpsertSubject(
-        self, request: subject_pb2.UpsertSubjectRequest, _context: object
+        self, request: subject_pb2.UpsertSubjectRequest, context: Context
     ) -> subject_pb2.UpsertSubjectResponse:
         """Make a subject known."""
         profile = convert.profile(request.subject)
         record, receipt = await self.subjects.upsert(caller(), profile, request.request_id)
+        await heed_gpc(self.consents, context, profile.subject_id)
         return subject_pb2.UpsertSubjectResponse(
             subject=convert.subject(record, profile), receipt=convert.receipt(receipt)
         )
@@ -65,8 +70,12 @@ class SubjectService:
         self, request: subject_pb2.ListStoredDataRequest, _context: object
     ) -> subject_pb2.ListStoredDataResponse:
         """List what is held of a subject."""
-        held = await self.subjects.stored_data(caller(), convert.bare(request.subject))
-        return subject_pb2.ListStoredDataResponse(items=[convert.stored_data(item) for item in held])
+        page = await self.subjects.stored_data(
+            caller(), convert.bare(request.subject), request.page_size, request.page_token
+        )
+        return subject_pb2.ListStoredDataResponse(
+            items=[convert.stored_data(item) for item in page.items], next_page_token=page.next_token
+        )
 
     async def DeleteObject(
         self, request: subject_pb2.DeleteObjectRequest, _context: object
@@ -136,36 +145,49 @@ class ConsentService:
     """Consent on the wire."""
 
     consents: Consents
+    receipts: Receipts
+    audit: Audit
     people: People
 
     async def RecordConsent(
-        self, request: consent_pb2.RecordConsentRequest, _context: object
+        self, request: consent_pb2.RecordConsentRequest, context: Context
     ) -> consent_pb2.RecordConsentResponse:
         """Keep proof of a consent."""
         draft = convert.consent_draft(request.consent, request.request_id)
+        await heed_gpc(self.consents, context, draft.subject_id)
         record, receipt = await self.consents.record(caller(), draft)
         return consent_pb2.RecordConsentResponse(
-            consent=convert.consent(record, draft.subject_id), receipt=convert.receipt(receipt)
+            consent=self._message(record, draft.subject_id), receipt=convert.receipt(receipt)
         )
 
     async def WithdrawConsent(
         self, request: consent_pb2.WithdrawConsentRequest, _context: object
     ) -> consent_pb2.WithdrawConsentResponse:
         """Take consent back."""
-        which = request.subject_purpose
-        if request.WhichOneof("which") == "name":
-            records, receipt = await self.consents.withdraw(
-                caller(), consent_id=convert.bare(request.name), channel=request.channel
-            )
-        else:
-            records, receipt = await self.consents.withdraw(
-                caller(),
-                subject_id=convert.bare(which.subject),
-                purpose=convert.purpose_code(which.purpose),
-                channel=request.channel,
-            )
+        done = await self.consents.withdraw(
+            caller(),
+            consent_id=convert.bare(request.name),
+            subject_id=convert.bare(request.subject_purpose.subject),
+            purpose=convert.purpose_code(request.subject_purpose.purpose),
+            channel=request.channel,
+            receipt_id=convert.bare(request.receipt),
+        )
         return consent_pb2.WithdrawConsentResponse(
-            consents=[await self._named(record) for record in records], receipt=convert.receipt(receipt)
+            consents=[await self._named(record) for record in done.consents],
+            receipt=convert.receipt(done.receipt),
+            stopping_jobs=[f"jobs/{job_id}" for job_id in done.stopping],
+            already_ended=done.is_repeated,
+        )
+
+    async def InvalidateConsent(
+        self, request: consent_pb2.InvalidateConsentRequest, _context: object
+    ) -> consent_pb2.InvalidateConsentResponse:
+        """Note that a consent was never valid."""
+        done = await self.consents.invalidate(caller(), convert.bare(request.name))
+        return consent_pb2.InvalidateConsentResponse(
+            consent=await self._named(done.consents[0]),
+            receipt=convert.receipt(done.receipt),
+            stopping_jobs=[f"jobs/{job_id}" for job_id in done.stopping],
         )
 
     async def GetConsent(
@@ -178,11 +200,29 @@ class ConsentService:
     async def ListConsents(
         self, request: consent_pb2.ListConsentsRequest, _context: object
     ) -> consent_pb2.ListConsentsResponse:
-        """List a subject's consents."""
-        subject_id = convert.bare(request.subject)
-        page = await self.consents.list(caller(), subject_id, request.page_size, request.page_token)
+        """List a subject's consents, or those that are due for renewal."""
+        page = await self.consents.list(
+            caller(),
+            convert.bare(request.subject),
+            request.page_size,
+            request.page_token,
+            due_for_renewal=request.renewal_due,
+        )
         return consent_pb2.ListConsentsResponse(
-            consents=[convert.consent(c, subject_id) for c in page.items], next_page_token=page.next_token
+            consents=[await self._named(consent) for consent in page.items], next_page_token=page.next_token
+        )
+
+    async def GetReceipt(
+        self, request: consent_pb2.GetReceiptRequest, _context: object
+    ) -> consent_pb2.GetReceiptResponse:
+        """Return a receipt, with the proof that the log has the consent."""
+        consent_id = convert.bare(request.name)
+        event_id = await self.receipts.event_of(caller(), consent_id)
+        proof = await self.audit.inclusion(caller(), event_id=event_id, method="ConsentService/GetReceipt")
+        evidence = await self.consents.evidence(await self.consents.get(caller(), consent_id))
+        number, content = await self.receipts.issue(caller(), consent_id, evidence, proof.tlog_proof)
+        return consent_pb2.GetReceiptResponse(
+            name=f"receipts/{number}", content=content, media_type=MEDIA_TYPE
         )
 
     async def CheckConsent(
@@ -206,7 +246,10 @@ class ConsentService:
     async def _named(self, record: Consent) -> consent_pb2.Consent:
         """Return the consent with its subject's name, where there still is one."""
         names = await self.people.subject_ids(record.tenant, {record.handle} if record.handle else set())
-        return convert.consent(record, names.get(record.handle or "", ""))
+        return self._message(record, names.get(record.handle or "", ""))
+
+    def _message(self, record: Consent, subject_id: str) -> consent_pb2.Consent:
+        return convert.consent(record, self.consents.clock.now(), subject_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +339,10 @@ class DsrService:
 
 @dataclass(frozen=True, slots=True)
 class RetentionService:
-    """Terms and legal holds on the wire."""
+    """Terms, legal holds and the sweeper on the wire."""
 
     retention: Retention
+    sweep: Sweep
     people: People
 
     async def GetSchedule(
@@ -341,7 +385,7 @@ class RetentionService:
         self, request: retention_pb2.ReleaseHoldRequest, _context: object
     ) -> retention_pb2.ReleaseHoldResponse:
         """Release a hold."""
-        receipt = await self.retention.release(caller(), convert.bare(request.name))
+        receipt = await self.retention.release(caller(), convert.bare(request.name), request.reason_code)
         return retention_pb2.ReleaseHoldResponse(receipt=convert.receipt(receipt))
 
     async def ListHolds(
@@ -353,6 +397,31 @@ class RetentionService:
         return retention_pb2.ListHoldsResponse(
             holds=[convert.hold(hold, names.get(hold.handle, "")) for hold in page.items],
             next_page_token=page.next_token,
+        )
+
+    async def Sweep(
+        self, request: retention_pb2.SweepRequest, _context: object
+    ) -> retention_pb2.SweepResponse:
+        """Sweep now, or say what a sweep would find."""
+        receipt = None
+        if request.validate_only:
+            found = await self.sweep.outlook(caller())
+        else:
+            found, receipt = await self.sweep.run_for(caller(), request.reason_code)
+        return retention_pb2.SweepResponse(
+            due_objects=found.due,
+            held_objects=found.held,
+            debts=found.owed,
+            receipt=convert.receipt(receipt),
+        )
+
+    async def ListDebts(
+        self, request: retention_pb2.ListDebtsRequest, _context: object
+    ) -> retention_pb2.ListDebtsResponse:
+        """List what is owed."""
+        page = await self.retention.debts(caller(), request.page_size, request.page_token)
+        return retention_pb2.ListDebtsResponse(
+            debts=[convert.debt(debt) for debt in page.items], next_page_token=page.next_token
         )
 
 
@@ -484,7 +553,9 @@ class KeyService_:  # noqa: N801 - the port has the plain name
         self, request: key_pb2.RotateKeysRequest, _context: object
     ) -> key_pb2.RotateKeysResponse:
         """Wrap the tenant's subject keys anew."""
-        moved, receipt = await self.rotation.rotate(caller(), rehearse=request.validate_only)
+        moved, receipt = await self.rotation.rotate(
+            caller(), rehearse=request.validate_only, reason_code=request.reason_code
+        )
         return key_pb2.RotateKeysResponse(rewrapped_keys=moved, receipt=convert.receipt(receipt))
 
     async def GetKeyStatus(

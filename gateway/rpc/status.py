@@ -45,6 +45,7 @@ CODES: dict[type[errors.LetheError], grpc.StatusCode] = {
     errors.DeidentificationRequired: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StateConflict: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InputLost: grpc.StatusCode.DATA_LOSS,
+    errors.ZeroRetention: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 RETRY_AFTER_S: dict[type[errors.LetheError], int] = {
@@ -67,11 +68,9 @@ def to_status(refusal: errors.LetheError) -> status_pb2.Status:
         metadata["detail"] = refusal.detail
     details = [error_details_pb2.ErrorInfo(reason=refusal.code, domain=DOMAIN, metadata=metadata)]
     packed = [_any(detail) for detail in details]
-    if isinstance(refusal, errors.MessageInvalid) and refusal.violations:
+    if isinstance(refusal, (errors.MessageInvalid, errors.PolicyDenied)) and refusal.violations:
         faults = [
-            error_details_pb2.BadRequest.FieldViolation(
-                field=field, description=rule, reason="MESSAGE_INVALID"
-            )
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=rule, reason=refusal.code)
             for field, rule in refusal.violations
         ]
         packed.append(_any(error_details_pb2.BadRequest(field_violations=faults)))

@@ -11,6 +11,7 @@ Rule:
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -66,3 +67,17 @@ def open_box(kek: bytes, box: bytes, aad: bytes) -> bytes:
         return AESGCM(kek).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], aad)
     except InvalidTag as error:
         raise SealBroken("a box does not open") from error
+
+
+def rebox(old: bytes, new: bytes, boxes: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+    """Return what is in each (box, aad) under `old` in a new box under `new`, None where it does not open."""
+    opening, sealing, nonces = AESGCM(old), AESGCM(new), os.urandom(NONCE_BYTES * len(boxes))
+    made: list[bytes | None] = []
+    for start, (box, aad) in zip(range(0, len(nonces), NONCE_BYTES), boxes, strict=True):
+        nonce = nonces[start : start + NONCE_BYTES]
+        try:
+            inside = opening.decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], aad)
+            made.append(nonce + sealing.encrypt(nonce, inside, aad))
+        except (InvalidTag, ValueError):  # a value that is too short is no box
+            made.append(None)
+    return made

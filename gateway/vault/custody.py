@@ -6,9 +6,10 @@ month).  It rests wrapped under an epoch key that lives inside the key service.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from gateway.errors import KeyServiceUnavailable, SubjectBlocked
@@ -17,6 +18,9 @@ from gateway.ports.clock import Clock
 from gateway.ports.keys import Epoch, EpochDestroyed, KeyService, UnwrapFailed
 from gateway.ports.records import ClosedEpoch, Records, SubjectKey, Transaction
 from gateway.vault.keys import KeyCache
+
+BATCH = 500
+"""So many keys are wrapped anew in one transaction."""
 
 OPEN_TERM = "open"
 """The retention month of what has no term known in advance (profile, evidence)."""
@@ -54,6 +58,8 @@ class Custody:
     on_lost: Callable[[int], None] = lambda _number: None
     random: Callable[[int], bytes] = os.urandom
     survivors: Survivors | None = None
+    opening: dict[tuple[str, str], asyncio.Future[bytes]] = field(default_factory=dict, repr=False)
+    """The keys that are being opened now, by id and epoch."""
 
     async def obtain(self, tenant: str, handle: str, cls: str, month: str = OPEN_TERM) -> HeldKey:
         """Return the subject's key of that class and month, minted if there is none.
@@ -87,7 +93,7 @@ class Custody:
         return minted
 
     async def open(self, record: SubjectKey) -> bytes:
-        """Return the 32 bytes of a subject key.
+        """Return the 32 bytes of a subject key; who asks while it is being opened waits for that.
 
         Raises:
             KeyServiceUnavailable: It cannot be opened now, or its epoch is gone.
@@ -95,6 +101,20 @@ class Custody:
         cached = self.cache.get(record.key_id)
         if cached is not None:
             return cached
+        # As it is wrapped: after a roll the same key may be asked for under the epoch that is gone.
+        which = (record.key_id, record.epoch)
+        opening = self.opening.get(which)
+        if opening is None:
+            opening = self.opening[which] = asyncio.ensure_future(self._unwrap(record))
+            opening.add_done_callback(partial(self._opened, which))
+        return await asyncio.shield(opening)
+
+    def _opened(self, which: tuple[str, str], opening: asyncio.Future[bytes]) -> None:
+        self.opening.pop(which, None)
+        if not opening.cancelled():
+            opening.exception()  # whoever asked may be gone; else nobody would have looked at it
+
+    async def _unwrap(self, record: SubjectKey) -> bytes:
         binding = wrap_binding(record.tenant, record.key_id, record.cls, record.month)
         try:
             key = await self.keys.unwrap(Epoch.parse(record.epoch), record.wrapped, binding)
@@ -128,9 +148,7 @@ class Custody:
             batch = await self.records.transact(partial(_of_epoch, epoch=epoch, after=after))
             if not batch:
                 break
-            successor = await self._current_epoch(epoch.tenant, epoch.cls, epoch.month)
-            tried = [await self._rewrap(record, epoch, successor) for record in batch]
-            rows = tuple(row for row in tried if row is not None)
+            rows = await self._rewrap(batch, epoch)
             kept = await self.records.transact(partial(self._replace, old=epoch, rows=rows))
             moved += kept
             if kept < len(rows):
@@ -162,15 +180,23 @@ class Custody:
                 after = batch[-1].key_id
             await self.survivors.keep(str(epoch), kept)
 
-    async def _rewrap(self, record: SubjectKey, old: Epoch, new: Epoch) -> SubjectKey | None:
-        """Return the key wrapped anew, or None where it does not open: a lost key must hold up nobody."""
-        binding = wrap_binding(record.tenant, record.key_id, record.cls, record.month)
-        try:
-            key = await self.keys.unwrap(old, record.wrapped, binding)
-        except (EpochDestroyed, UnwrapFailed):
-            return None
-        standing, wrapped = await self._wrap(new, key, binding)
-        return replace(record, epoch=str(standing), wrapped=wrapped)
+    async def _rewrap(self, batch: Sequence[SubjectKey], old: Epoch) -> tuple[SubjectKey, ...]:
+        """Return the keys wrapped anew under a roll that stands.
+
+        One that does not open is left out: a lost key must hold up nobody.
+        """
+        keys = [(row.wrapped, wrap_binding(row.tenant, row.key_id, row.cls, row.month)) for row in batch]
+        new = await self._current_epoch(old.tenant, old.cls, old.month)
+        while True:
+            try:
+                await self.keys.create_epoch(new)
+                made = await self.keys.rewrap(old, new, keys)
+            except EpochDestroyed:
+                new = replace(new, roll=new.roll + 1)
+            else:
+                break
+        tried = zip(batch, made, strict=True)
+        return tuple(replace(row, epoch=str(new), wrapped=box) for row, box in tried if box is not None)
 
     @staticmethod
     def _replace(tx: Transaction, old: Epoch, rows: tuple[SubjectKey, ...]) -> int:
@@ -179,14 +205,19 @@ class Custody:
         None goes under an epoch that is being rolled itself: its key dies as soon as
         no row is found under it.
         """
-        moved = 0
-        for row in rows:
-            standing = tx.get(SubjectKey, row.key_id)
-            is_open = tx.get(ClosedEpoch, row.epoch) is None
-            if is_open and standing is not None and standing.epoch == str(old):
-                tx.put(replace(standing, epoch=row.epoch, wrapped=row.wrapped))
-                moved += 1
-        return moved
+        if any(tx.get(ClosedEpoch, epoch) is not None for epoch in {row.epoch for row in rows}):
+            return 0
+        ids = [row.key_id for row in rows]
+        standing = {
+            row.key_id: row for row in tx.find(SubjectKey, equal={"epoch": str(old)}, among={"key_id": ids})
+        }
+        moved = [
+            replace(standing[row.key_id], epoch=row.epoch, wrapped=row.wrapped)
+            for row in rows
+            if row.key_id in standing
+        ]
+        tx.put(*moved)
+        return len(moved)
 
     def _close(self, tx: Transaction, epoch: Epoch) -> None:
         if tx.get(ClosedEpoch, str(epoch)) is None:
@@ -243,5 +274,5 @@ def _of_epoch(tx: Transaction, epoch: Epoch, after: str) -> list[SubjectKey]:
         equal={"epoch": str(epoch)},
         above={"key_id": after},
         order_by=("key_id",),
-        limit=100,
+        limit=BATCH,
     )

@@ -109,10 +109,6 @@ class Safe:
         except (ObjectMissing, stream.SealBroken) as error:
             raise StoreUnavailable("a sealed object is lost or broken", detail="object_lost") from error
 
-    async def discard(self, stored: StoredObject) -> None:
-        """Remove the bytes of an object whose record was never kept."""
-        await self.objects.delete(stored.object_id)
-
 
 async def _as_async(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
     for chunk in chunks:

@@ -208,7 +208,7 @@ async def _opened(home: Path, seed: bytes, witness: HttpWitness | None = None) -
             records,
             ledger,
             Sequence(records, lock, {ORIGIN: signers}, clock, ledger),
-            Publish(records, clock, {ORIGIN: policy}, (witness,) if witness else ()),
+            Publish(records, clock, ledger, {ORIGIN: policy}, (witness,) if witness else ()),
             PayloadKey.of(HOLDER, os.urandom(32)),
             {},
         )

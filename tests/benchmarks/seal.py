@@ -1,14 +1,17 @@
-"""Sealing and opening, against tink, against one call of the library beneath, and against `openssl speed`."""
+"""Sealing and opening, against tink, age, the AWS Encryption SDK, the library beneath, and `openssl speed`."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -16,6 +19,7 @@ from tink import new_keyset_handle, streaming_aead
 
 from gateway.vault import stream
 from tests.benchmarks.measure import Side, Table, table, take_turns
+from tests.benchmarks.rivals import HOW, RIVALS, WHERE
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = (64 * KIB, MIB, 4 * MIB, 25 * MIB)
@@ -39,19 +43,68 @@ async def run(*, quick: bool) -> list[Table]:
     """Return one table for sealing and one for opening, per size."""
     streaming_aead.register()
     found = []
+    with rivals_beside() as rivals:
+        return [made async for made in _tables(rivals, quick=quick)]
+
+
+async def _tables(rivals: Rivals | None, *, quick: bool) -> AsyncIterator[Table]:
     for size in QUICK_SIZES if quick else SIZES:
         for verb, sides in (("seal", sealing(size)), ("open", opening(size))):
             budget_s = 0.005 if quick else 0.25
             racing: dict[str, Side] = {name: _rate(side, size, budget_s) for name, side in sides.items()}
             notes = []
+            for name in RIVALS:
+                if rivals is not None and await rivals.side(name, verb, size, 0.0)() > 0:
+                    racing[name] = rivals.side(name, verb, size, budget_s)
+                else:
+                    notes.append(f"{name}: not installed ({HOW})")
             if quick or shutil.which("openssl") is None:
                 notes.append("openssl speed was not run")
             else:
                 racing[OPENSSL] = _openssl(size, decrypt=verb == "open")
                 notes.append(f"{openssl_version()}; what it lacks, the machine may well have")
             seen = await take_turns(racing, 2 if quick else 7)
-            found.append(table(f"{verb} {_words(size)}", "MB per CPU second", TINK, seen, notes))
-    return found
+            yield table(f"{verb} {_words(size)}", "MB per CPU second", TINK, seen, notes)
+
+
+class Rivals:
+    """The interpreter of the rivals' own environment, which is asked line by line."""
+
+    def __init__(self, python: Path) -> None:
+        self.process = subprocess.Popen(
+            [python, Path(__file__).with_name("rivals.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def side(self, name: str, verb: str, size: int, budget_s: float) -> Side:
+        """Return a side that answers MB per second of CPU, or 0 where the rival is not installed."""
+
+        async def ask() -> float:
+            sink, source = self.process.stdin, self.process.stdout
+            assert sink is not None
+            assert source is not None
+            sink.write(f"{name}\t{verb}\t{size}\t{budget_s}\n")
+            sink.flush()
+            told = (await asyncio.to_thread(source.readline)).strip()
+            return 0.0 if told == "not installed" else float(told)
+
+        return ask
+
+
+@contextmanager
+def rivals_beside() -> Iterator[Rivals | None]:
+    """Yield the rivals, or None where nobody made their environment."""
+    python = WHERE / "bin" / "python"
+    if not python.exists():
+        yield None
+        return
+    made = Rivals(python)
+    try:
+        yield made
+    finally:
+        made.process.communicate()
 
 
 def sealing(size: int) -> dict[str, Callable[[], object]]:

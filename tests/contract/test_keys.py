@@ -120,6 +120,27 @@ async def test_many_creations_at_once_make_one_key(keys):
     assert await keys.epochs() == (EPOCH,)
 
 
+async def test_many_keys_are_wrapped_anew_and_what_does_not_open_is_left_out(keys):
+    new = replace(EPOCH, roll=1)
+    await keys.create_epoch(EPOCH)
+    await keys.create_epoch(new)
+    wrapped = [(await keys.wrap(EPOCH, bytes([n]) * 32, bytes([n])), bytes([n])) for n in range(3)]
+    wrapped.insert(1, (wrapped[0][0], b"another binding"))
+    wrapped.insert(2, (b"no box", b""))
+    made = await keys.rewrap(EPOCH, new, wrapped)
+    assert [made[1], made[2]] == [None, None]
+    for number, place in enumerate((0, 3, 4)):
+        assert await keys.unwrap(new, made[place], bytes([number])) == bytes([number]) * 32
+    await keys.destroy_epoch(EPOCH)
+    assert await keys.rewrap(EPOCH, new, wrapped[:1]) == [None]
+    await keys.destroy_epoch(new)
+    older = replace(EPOCH, roll=2)
+    await keys.create_epoch(older)
+    kept = [(await keys.wrap(older, KEY, b""), b"")]
+    with pytest.raises(EpochDestroyed):
+        await keys.rewrap(older, new, kept)
+
+
 async def test_another_binding_does_not_unwrap(keys):
     await keys.create_epoch(EPOCH)
     with pytest.raises(UnwrapFailed):

@@ -28,13 +28,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Boolean, Connection, LargeBinary, event
 
+from gateway.adapters.disk import Reserve, free_bytes
 from gateway.adapters.sql.postgres import PostgresDatabase, PostgresLimits
 from gateway.adapters.sql.records import open_database, open_records, sqlite_path
 from gateway.adapters.sql.registry import MAPPED, ROWS
 from gateway.adapters.sql.schema import SchemaMismatch, migrate
 from gateway.adapters.sql.table import NAMES, Table
 from gateway.adapters.sql.types import Instant, JsonList, JsonMapping, Whole, Words
-from gateway.errors import StoreUnavailable
+from gateway.errors import DiskReserve, StoreUnavailable
 from gateway.ports import records as port
 from gateway.ports.records import (
     SUBJECT_TABLES,
@@ -865,6 +866,32 @@ async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_done(tmp_path:
         check = sqlite3.connect(sqlite_path(url))
         assert check.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         check.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system can be mounted by root alone")
+async def test_the_reserve_is_room_enough_to_rewrite_the_file(tmp_path: Path) -> None:
+    """An erasure does that; `Reserve` keeps the file's own size once more, and something beside it."""
+    beside = 256 << 10
+    with _small_disk(tmp_path / "small") as (directory, _):
+        if free_bytes(directory) > 8 << 20:
+            pytest.skip("nothing may be mounted here")
+        url = f"sqlite://{directory}/lethe.db"
+        await migrate(url)
+        records = open_records(url)
+        try:
+            await add(records, *[PackText(f"{n}", "p", "v", os.urandom(1 << 17)) for n in range(6)])
+            await records.scour()
+            reserve = Reserve(sqlite_path(url), beside)
+            reserve.need_room()
+            ballast = free_bytes(directory) - sqlite_path(url).stat().st_size - beside
+            (directory / "ballast").write_bytes(bytes(ballast + 4096))
+            with pytest.raises(DiskReserve):
+                reserve.need_room()
+            await records.transact(lambda tx: tx.put(PackText("0", "p", "v", os.urandom(1 << 17))))
+            await records.scour()
+            assert len(await all_of(records, PackText)) == 6
+        finally:
+            await records.close()
 
 
 class _small_disk:  # noqa: N801  # used as a statement

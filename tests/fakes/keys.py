@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.errors import KeyServiceUnavailable, LetheError
-from gateway.ports.keys import Epoch, EpochDestroyed, KeyService, UnwrapFailed
+from gateway.ports.keys import Epoch, EpochDestroyed, KeyService, UnwrapFailed, rewrap_each
 
 
 @dataclass
@@ -111,6 +112,12 @@ class FakeKeys:
         self.faults.after("unwrap")
         return key
 
+    async def rewrap(self, old: Epoch, new: Epoch, keys: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        self.faults.before("rewrap")
+        made = await rewrap_each(self, old, new, keys)
+        self.faults.after("rewrap")
+        return made
+
     async def fence(self, handle: str) -> None:
         self.faults.before("fence")
         self.fences.add(self._digest(handle))
@@ -182,6 +189,12 @@ class BreakableKeys:
         key = await self.inner.unwrap(epoch, wrapped, binding)
         self.faults.after("unwrap")
         return key
+
+    async def rewrap(self, old: Epoch, new: Epoch, keys: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        self.faults.before("rewrap")
+        made = await self.inner.rewrap(old, new, keys)
+        self.faults.after("rewrap")
+        return made
 
     async def fence(self, handle: str) -> None:
         self.faults.before("fence")

@@ -33,6 +33,7 @@ KEYS: Mapping[type[Record], tuple[str, ...]] = {
     port.Dsr: ("dsr_id",),
     port.Certificate: ("certificate_id",),
     port.Hold: ("hold_id",),
+    port.Debt: ("kind", "item"),
     port.Remembered: ("tenant", "method", "request_id"),
     port.Leaf: ("event_id",),
     port.SealedPayload: ("event_id", "slot"),

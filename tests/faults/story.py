@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,14 +14,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import yaml
 from lethe.v1 import audit_pb2, dsr_pb2, generation_pb2
 
 from gateway.adapters.sql.records import open_records
 from gateway.admin.folder import Layout
 from gateway.client import Client, Refused, read_profile
+from gateway.ports.records import StoredObject
 from tests import gateway as house
 from tests import invariants
+from tests.places import Parts, Place, make_place
 
 SUBJECT = "person-4711-who-is-killed-for"
 SURVIVOR = "person-4712-who-stays"
@@ -30,6 +30,11 @@ DAY_S = 86_400
 UPLOAD_ID = "6d4f1c1e-4f8e-4a57-8e5c-0d6f3f6c1a01"
 ERASURE_ID = "6d4f1c1e-4f8e-4a57-8e5c-0d6f3f6c1a02"
 PATIENCE_S = 40.0
+GRACE_S = 5.0
+"""The sweeper's grace where bytes cannot be made to look older: longer than a put and its commit take."""
+
+PLACE = os.environ.get("LETHE_PLACE", "files")
+"""On what the gateways are killed: `files`, or `bucket` (PostgreSQL and S3)."""
 
 
 class Zygote:
@@ -81,12 +86,16 @@ async def until_dead(pid: int) -> None:
 
 @dataclass
 class House:
-    """A folder, and the gateway that runs on it now."""
+    """A place, and the gateway that runs on it now."""
 
-    layout: Layout
+    place: Place
     zygote: Zygote
     pid: int = 0
     address: str = ""
+
+    @property
+    def layout(self) -> Layout:
+        return self.place.layout
 
     @asynccontextmanager
     async def open(self, *arguments: str) -> AsyncIterator[None]:
@@ -104,11 +113,7 @@ class House:
                 os.kill(self.pid, signal.SIGTERM)
             async with asyncio.timeout(PATIENCE_S):
                 await until_dead(self.pid)
-
-    def configure(self, section: str, **changes: float) -> None:
-        tree = yaml.safe_load(self.layout.config.read_text())
-        tree[section].update(changes)
-        self.layout.config.write_text(yaml.safe_dump(tree))
+                await self.place.alone()
 
     def client(self, name: str) -> Client:
         return Client(replace(read_profile(self.layout.profile(name)), address=self.address), 20.0)
@@ -118,43 +123,50 @@ class House:
         return (self.layout.root / "gateway.log").read_text()
 
     async def rows(self) -> invariants.Rows:
-        """Return every row, read from the database file itself."""
-        records = open_records(yaml.safe_load(self.layout.config.read_text())["records"]["url"])
+        """Return every row, read from the database itself."""
+        records = open_records(self.place.settings.records.url)
         try:
             return await records.transact(invariants.everything)
         finally:
             await records.close()
 
-    def stored(self) -> set[str]:
-        """Return the ids of the objects whose bytes lie in the store."""
-        return {path.name for path in self.layout.objects.glob("??/??/*")}
-
-    def drafts(self) -> list[Path]:
-        return list((self.layout.objects / "tmp").iterdir())
-
     def age_bytes(self) -> None:
-        """Let every stored byte look a day older, so that the sweeper's grace is over."""
+        """Let the sweeper's grace be over for what lies there: in a bucket it cannot look older."""
+        if self.place.parts.seaweed is not None:
+            self.place.configure("sweep", orphan_grace_s=GRACE_S)
+            return
         for path in self.layout.objects.glob("??/??/*"):
             os.utime(path, (time.time() - DAY_S,) * 2)
 
-    def holds(self, needle: bytes) -> list[Path]:
-        """Return every file under the folder that contains the bytes."""
-        files = [path for path in self.layout.root.rglob("*") if path.is_file()]
-        return [path for path in files if needle in path.read_bytes()]
+    async def swept(self) -> None:
+        """Return once the sweeper has had its turn at what no row claims, in a bucket after its grace."""
+        if self.place.parts.seaweed is None:
+            return
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                live = {row.object_id for row in (await self.rows())[StoredObject] if row.state == "live"}
+                if live == self.place.stored() and not self.place.drafts():
+                    return
+                await asyncio.sleep(0.2)
 
 
-def prepared(directory: Path, made_by: Zygote) -> House:
+def prepared(directory: Path, made_by: Zygote, parts: Parts) -> House:
     """Make a folder in which two subjects consented and the survivor has a result."""
-    layout = house.make_folder(
+    return asyncio.run(_prepared(directory, made_by, parts))
+
+
+async def _prepared(directory: Path, made_by: Zygote, parts: Parts) -> House:
+    place = await make_place(
         directory,
+        parts,
         jobs={"poll_ms": 20, "lease_s": 0.8},
         listen={"drain_s": 0.2, "address": "127.0.0.1:0"},
         sweep={"interval_s": 0.1, "orphan_grace_s": 600.0},
     )
-    done = house.lethe("migrate", "--config", layout.config)
+    done = house.lethe("migrate", "--config", place.layout.config)
     assert done.returncode == 0, done.stderr
-    made = House(layout, made_by)
-    asyncio.run(_prepare(made))
+    made = House(place, made_by)
+    await _prepare(made)
     return made
 
 
@@ -170,15 +182,11 @@ async def _prepare(made: House) -> None:
         (made.layout.root / "survivor-job").write_text(job.job.name)
 
 
-def copied(template: House, directory: Path) -> House:
-    """Return a copy of the folder, with nobody in it."""
-    shutil.copytree(template.layout.root, directory)
-    layout = Layout(directory)
-    tree = yaml.safe_load(layout.config.read_text())
-    tree["records"]["url"] = f"sqlite://{layout.database}"
-    layout.config.write_text(yaml.safe_dump(tree))
+async def copied(template: House, directory: Path) -> House:
+    """Return a copy of the house, with nobody in it."""
+    place = await template.place.copied(directory, with_keys=True)
     (directory / "gateway.log").unlink()
-    return House(layout, template.zygote)
+    return House(place, template.zygote)
 
 
 @dataclass

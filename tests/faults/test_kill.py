@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from tests import invariants
 from tests.doors import WRITING
 from tests.faults.story import (
     PATIENCE_S,
+    PLACE,
     SUBJECT,
     UPLOAD_ID,
     House,
@@ -31,6 +32,7 @@ from tests.faults.story import (
     prepared,
     zygote,
 )
+from tests.places import running_parts
 
 KEPT = "@records.transact/Upload._keep.commit"
 APPROVED = "@records.transact/Dsrs.approve.commit"
@@ -119,8 +121,7 @@ ERASURE_READS = (
     f"records.transact/_payloads{DESTROYED}",
     f"records.transact/_placed{DESTROYED}",
     f"records.transact/_waiting{DESTROYED}",
-    f"keys.unwrap{DESTROYED}",
-    f"keys.wrap{DESTROYED}",
+    "keys.rewrap",
     "records.transact/Dsrs.certificate.<lambda>",
     "records.transact/Audit.export.<lambda>",
     "records.transact/leaves",
@@ -149,6 +150,7 @@ BACKGROUND = {
     "records.transact/Sweep._expire_some",
     "records.transact/Sweep._forget",
     "records.transact/_claimed",
+    "records.transact/_some_keys",
     "records.transact/_in_state",
     "records.transact/_owed",
     "records.transact/_with_profile_key",
@@ -182,18 +184,22 @@ def bare(points: tuple[str, ...]) -> set[str]:
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A prepared folder and the zygote of its gateways."""
-    with zygote() as forks:
-        yield prepared(tmp_path_factory.mktemp("kill") / "template", forks)
+    with running_parts(PLACE) as parts, zygote() as forks:
+        yield prepared(tmp_path_factory.mktemp("kill") / "template", forks, parts)
 
 
 @pytest.fixture
-def left(template: House, tmp_path: Path) -> House:
-    return copied(template, tmp_path / "dev")
+async def left(template: House, tmp_path: Path) -> AsyncIterator[House]:
+    made = await copied(template, tmp_path / "dev")
+    yield made
+    await made.place.remove()
 
 
 async def test_every_point_that_the_story_passes_is_written_out_here(left: House) -> None:
     story, learned = Story(left), left.layout.root / "points.json"
-    left.configure("sweep", interval_s=3600.0)  # else it sometimes does first what the story would have done
+    left.place.configure(
+        "sweep", interval_s=3600.0
+    )  # else it sometimes does first what the story would have done
     async with left.open("--points", str(learned)):
         await story.tell()
     passed = json.loads(learned.read_text())
@@ -216,6 +222,7 @@ async def survive(left: House, story: Story, kill: str) -> None:
     async with left.open(), asyncio.timeout(PATIENCE_S):
         await story.tell()
         await check_others(left)
+        await left.swept()
     await check_end(left, story)
     for size in before:
         assert size <= max(head.size for head in (await left.rows())[LogHead])
@@ -226,23 +233,23 @@ async def check_corpse(left: House) -> list[int]:
     rows = await left.rows()
     invariants.check(rows)
     live = {row.object_id for row in rows[StoredObject] if row.state == "live"}
-    assert live <= left.stored()
+    assert live <= left.place.stored()
     assert all(
         row.seq is None or row.seq < head.size
         for head in rows[LogHead]
         for row in rows[Leaf]
         if row.log == head.log
     )
-    check_nothing_in_clear(left)
+    await check_nothing_in_clear(left)
     return [head.size for head in rows[LogHead]]
 
 
-def check_nothing_in_clear(left: House) -> None:
+async def check_nothing_in_clear(left: House) -> None:
     """No file holds the subject's id or a piece of the portrait, neither WAL nor the gateway's own log."""
     portrait = house.PORTRAIT.read_bytes()
     pieces = [portrait[at : at + 24] for at in range(20_000, len(portrait) - 24, 20_000)]
     needles = [SUBJECT.encode(), *pieces]
-    assert [found for needle in needles for found in left.holds(needle)] == []
+    assert await left.place.holding(*needles) == {}
 
 
 async def check_end(left: House, story: Story) -> None:
@@ -261,15 +268,15 @@ async def check_end(left: House, story: Story) -> None:
     assert len(log["job.created"]) == 2  # the survivor's and this one: no repetition made another
     assert len(log["dsr.received"]) == 1
     # Nothing is left, of the subject or of a broken write.
-    invariants.check_bytes(rows, left.stored())
-    assert left.drafts() == []
+    invariants.check_bytes(rows, left.place.stored())
+    assert left.place.drafts() == []
     keyring = LocalKeyring(left.layout.keys)
     invariants.check_gone(rows, (await keyring.mac("demo", "handle", SUBJECT.encode())).hex())
     closed = {Epoch.parse(row.epoch) for row in rows[ClosedEpoch]}
     assert len(closed) >= 3  # content, profile, evidence
     assert closed.isdisjoint(await keyring.epochs())
-    check_nothing_in_clear(left)
-    assert [path for at in range(100, 600, 100) for path in left.holds(story.result[at : at + 24])] == []
+    await check_nothing_in_clear(left)
+    assert await left.place.holding(*(story.result[at : at + 24] for at in range(100, 600, 100))) == {}
 
 
 async def check_others(left: House) -> None:

@@ -6,6 +6,7 @@ the while, and in the search before the certificate.
 
     make test-faults            1,000 kills
     make test-faults N=50       as many as one likes; LETHE_SEED repeats a run's moments
+    make test-faults LETHE_PLACE=bucket    on PostgreSQL and S3 instead of SQLite and files
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import asyncio
 import os
 import random
 import secrets
-import shutil
 import signal
 import sys
 import time
@@ -22,8 +22,19 @@ from pathlib import Path
 
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.ports.records import Dsr, StoredObject, SubjectKey
-from tests.faults.story import PATIENCE_S, SUBJECT, House, Story, copied, prepared, until_dead, zygote
+from tests.faults.story import (
+    PATIENCE_S,
+    PLACE,
+    SUBJECT,
+    House,
+    Story,
+    copied,
+    prepared,
+    until_dead,
+    zygote,
+)
 from tests.faults.test_kill import check_corpse, check_end, check_others
+from tests.places import running_parts
 
 KILLS = int(os.environ.get("LETHE_KILLS", "4"))
 """How many kills; a run of all tests has a few."""
@@ -39,17 +50,17 @@ LONGEST_S = 2.5
 async def test_no_kill_at_a_random_moment_loses_or_leaves_anything(tmp_path: Path) -> None:
     """No live object lost, no erased one readable, no effect without its leaf, no step done twice."""
     chance, begun, kills, stories = random.Random(SEED), time.monotonic(), 0, 0
-    with zygote() as forks:
-        template = await asyncio.to_thread(prepared, tmp_path / "template", forks)
+    with running_parts(PLACE) as parts, zygote() as forks:
+        template = await asyncio.to_thread(prepared, tmp_path / "template", forks, parts)
         while kills < KILLS:
-            left = copied(template, tmp_path / f"story-{stories}")
+            left = await copied(template, tmp_path / f"story-{stories}")
             try:
                 kills += await tell_to_the_killed(left, chance, min(A_STORY, KILLS - kills))
             except BaseException:
                 _say(f"violated after {kills} kills in {stories} stories, LETHE_SEED={SEED}")
                 raise
             stories += 1
-            shutil.rmtree(left.layout.root)
+            await left.place.remove()
             _say(f"{kills} of {KILLS} kills, {stories} stories, {time.monotonic() - begun:.0f} s")
     _say(f"0 violations: {kills} kills in {stories} stories, LETHE_SEED={SEED}")
     assert kills >= KILLS
@@ -57,7 +68,7 @@ async def test_no_kill_at_a_random_moment_loses_or_leaves_anything(tmp_path: Pat
 
 async def tell_to_the_killed(left: House, chance: random.Random, kills: int) -> int:
     """Tell a story to gateways that are killed, looking at each corpse, then to its end; return the kills."""
-    left.configure("jobs", attempts=100)  # else the job, and not the gateway, gives up
+    left.place.configure("jobs", attempts=100)  # else the job, and not the gateway, gives up
     story, done = Story(left), 0
     while done < kills:
         async with left.open():
@@ -77,6 +88,7 @@ async def tell_to_the_killed(left: House, chance: random.Random, kills: int) -> 
     async with left.open(), asyncio.timeout(PATIENCE_S * 2):
         await story.tell()
         await check_others(left)
+        await left.swept()
     await check_end(left, story)
     return done
 

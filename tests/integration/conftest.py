@@ -13,10 +13,26 @@ from gateway.admin.folder import Layout
 from gateway.client import Client
 from tests.gateway import Gateway, add_subject, consent, make_folder, publish_notice, running
 from tests.needs import missing
+from tests.places import PLACES, Parts, Place, make_place
 from tests.postgres import Postgres, running_postgres
+from tests.seaweed import Seaweed, running_seaweed
+from tests.softhsm import make_softhsm
 
 SUBJECT = "crew-4711"
 """The subject that `ready` makes known and whose consent it records."""
+
+IS_MATRIX = os.environ.get("LETHE_MATRIX") == "all"
+"""Whether every journey is made on every combination of parts (`make test-matrix`)."""
+
+DATABASES = ("sqlite", "postgres")
+GATEWAY_DATABASES = DATABASES if IS_MATRIX else DATABASES[:1]
+"""On which databases a whole gateway is tried: on PostgreSQL in the matrix only."""
+
+everywhere = pytest.mark.parametrize("place", PLACES, indirect=True)
+"""A journey that every run of the tests makes on every combination."""
+
+matrix = pytest.mark.parametrize("place", PLACES if IS_MATRIX else PLACES[:1], indirect=True)
+"""A journey on plain files, and on the others in the matrix."""
 
 
 def weights_folder() -> Path:
@@ -34,9 +50,37 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture(params=("sqlite", "postgres"))
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[Seaweed]:
+    """One real S3 server for all tests of a worker."""
+    with running_seaweed() as server:
+        yield server
+
+
+@pytest.fixture
+async def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A folder for a gateway on one combination of parts."""
+    parts = Parts()
+    if request.param == "bucket":
+        parts = Parts(request.getfixturevalue("postgres"), request.getfixturevalue("seaweed"))
+    elif request.param == "token":
+        parts = Parts(hsm=make_softhsm(tmp_path / "hsm", monkeypatch))
+    return await make_place(tmp_path / "dev", parts)
+
+
+@pytest.fixture(params=DATABASES)
 async def records_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database, or nothing for the SQLite file in the gateway's own folder."""
+    return await database(request)
+
+
+@pytest.fixture(params=GATEWAY_DATABASES)
+async def gateway_url(request: pytest.FixtureRequest) -> str:
+    """The same, for a whole gateway."""
+    return await database(request)
+
+
+async def database(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         return ""
     server: Postgres = request.getfixturevalue("postgres")
@@ -44,9 +88,9 @@ async def records_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def layout(tmp_path: Path, records_url: str) -> Layout:
+def layout(tmp_path: Path, gateway_url: str) -> Layout:
     """A development folder whose gateway keeps its records in that database."""
-    return make_folder(tmp_path / "dev", records_url=records_url)
+    return make_folder(tmp_path / "dev", records_url=gateway_url)
 
 
 @pytest.fixture

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
-import yaml
 from lethe.v1 import consent_pb2, generation_pb2, subject_pb2
 
 from audit.verify import verify_export
-from gateway.adapters.sql.records import sqlite_path
+from gateway import compose
 from gateway.admin.folder import TENANT, Layout
 from gateway.client import Refused
+from gateway.errors import AuditUnavailable, StateConflict
 from gateway.ports.records import (
     SUBJECT_TABLES,
     Consent,
@@ -26,7 +24,8 @@ from gateway.ports.records import (
     StoredObject,
     SubjectKey,
 )
-from gateway.settings import ConfigInvalid, load
+from gateway.settings import ConfigInvalid
+from gateway.vault.backup import make_identity
 from tests import invariants
 from tests.faults.story import exported
 from tests.gateway import (
@@ -38,11 +37,13 @@ from tests.gateway import (
     finished,
     header,
     lethe,
+    lethe_here,
     lines,
-    make_folder,
     publish_notice,
     running,
 )
+from tests.integration.conftest import matrix
+from tests.places import Place
 
 ANN, BOB, CARL = "ann-4711-of-lisbon", "bob-4712-of-porto", "carl-4713-of-faro"
 
@@ -51,13 +52,17 @@ ANN, BOB, CARL = "ann-4711-of-lisbon", "bob-4712-of-porto", "carl-4713-of-faro"
 class Drill:
     """A folder with a gateway, the keys of its backups, and what was seen before the loss."""
 
-    layout: Layout
+    place: Place
     handles: dict[str, str] = field(default_factory=dict)
     result: bytes = b""
     job: str = ""
     withdrawn: str = ""
     ann_objects: list[str] = field(default_factory=list)
     before: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> Layout:
+        return self.place.layout
 
     @property
     def published(self) -> Path:
@@ -75,42 +80,25 @@ class Drill:
     def recipient(self) -> Path:
         return self.layout.root / "recipient.pem"
 
-    def back_up(self, out: Path | None = None) -> subprocess.CompletedProcess[str]:
-        where = ("--config", self.layout.config, "--recipient", self.recipient, "-o", "json")
-        return lethe("backup", out or self.file, *where)
+    async def back_up(self) -> dict[str, Any]:
+        """Make the backup and return its manifest."""
+        told = compose.back_up(self.place.settings, self.file, self.recipient.read_bytes(), str)
+        return dict(await told)
 
-    def restore(
-        self, backup: Path | None = None, identity: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        by = ("--identity", identity or self.identity, "--config", self.layout.config, "-o", "json")
-        return lethe("restore", backup or self.file, *by)
-
-    async def lose(self) -> None:
-        """Lose the database and the objects."""
-        shutil.rmtree(self.layout.objects)
-        url = load(self.layout.config).records.url
-        if url.startswith("sqlite"):
-            for path in list(sqlite_path(url).parent.glob(f"{sqlite_path(url).name}*")):
-                path.unlink()
-            return
-        connection = await asyncpg.connect(url)
-        await connection.execute("DROP SCHEMA public CASCADE")
-        await connection.execute("CREATE SCHEMA public")
-        await connection.close()
+    async def restore(self) -> dict[str, Any]:
+        """Read the backup into empty stores, as `lethe restore` does, and return its manifest."""
+        settings = self.place.settings
+        compose.make_folders(settings)
+        return dict(await compose.restore(settings, self.file, self.identity.read_bytes(), str))
 
 
 @pytest.fixture
-def drill(layout: Layout) -> Drill:
-    return prepared(layout)
-
-
-def prepared(layout: Layout) -> Drill:
-    made = Drill(layout)
-    tree = yaml.safe_load(layout.config.read_text())
-    tree["audit"]["published"] = str(made.published)
-    layout.config.write_text(yaml.safe_dump(tree))
-    done = lethe("backup", "keygen", "--identity", made.identity, "--recipient", made.recipient)
-    assert done.returncode == 0, done.stderr
+def drill(place: Place) -> Drill:
+    made = Drill(place)
+    place.configure("audit", published=str(made.published))
+    for path, key in zip((made.identity, made.recipient), make_identity(), strict=True):
+        path.touch(mode=0o600)
+        path.write_bytes(key)
     return made
 
 
@@ -134,8 +122,7 @@ async def live(drill: Drill, gateway: Gateway) -> dict[str, Any]:
         assert drill.ann_objects
     async with gateway.client("auditor") as auditor:
         drill.before = await exported(auditor)
-    made = await asyncio.to_thread(drill.back_up)
-    assert made.returncode == 0, made.stderr
+    manifest = await drill.back_up()
     await erase(gateway, ANN)
     async with gateway.client("app") as app:
         await app.call(app.consents.WithdrawConsent, consent_pb2.WithdrawConsentRequest(name=drill.withdrawn))
@@ -143,29 +130,27 @@ async def live(drill: Drill, gateway: Gateway) -> dict[str, Any]:
         await consent(app, CARL)
         job = (await app.create_job(header(CARL), PORTRAIT.read_bytes())).job.name
         await finished(app, job)
-    manifest: dict[str, Any] = json.loads(made.stdout)
     return manifest
 
 
+@matrix
 async def test_what_was_erased_or_withdrawn_since_a_backup_stays_so_after_its_restore(drill: Drill) -> None:
     async with running(drill.layout) as gateway:
         manifest = await live(drill, gateway)
     assert manifest["objects"] == 2
     assert manifest["objects_gone"] == 0
-    await drill.lose()
+    await drill.place.lose()
 
-    restored = drill.restore()
-    assert restored.returncode == 0, restored.stderr
-    assert json.loads(restored.stdout) == manifest
-    again = drill.restore()
-    assert again.returncode == 1
-    assert "records_not_empty" in again.stderr
+    assert await drill.restore() == manifest
+    with pytest.raises(StateConflict) as again:
+        await drill.restore()
+    assert again.value.detail == "records_not_empty"
 
     async with running(drill.layout) as gateway:
         assert await gateway.rows(Restore) == []
         for kind in SUBJECT_TABLES:
             assert await gateway.rows(kind, handle=drill.handles[ANN]) == [], kind.__name__
-        assert not {path.name for path in gateway.object_files()} & set(drill.ann_objects)
+        assert not drill.place.stored() & set(drill.ann_objects)
         epochs = set(map(str, await gateway.outside.keys.epochs()))
         assert {key.epoch for key in await gateway.rows(SubjectKey)} <= epochs
         consents = {row.consent_id: row for row in await gateway.rows(Consent, handle=drill.handles[BOB])}
@@ -197,7 +182,8 @@ async def test_what_was_erased_or_withdrawn_since_a_backup_stays_so_after_its_re
     for name, content in after.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    replayed = lethe("audit", "verify", folder, "--trust", drill.layout.trust, "--replay", "-o", "json")
+    given = ("--trust", drill.layout.trust, "--replay", "-o", "json")
+    replayed = await asyncio.to_thread(lethe_here, "audit", "verify", folder, *given)
     assert "violation" not in replayed.stderr.lower(), replayed.stderr + replayed.stdout
 
 
@@ -209,23 +195,36 @@ def invariants_of_objects(rows: invariants.Rows) -> None:
     assert len(gone) == len(log["object.destroyed"])
 
 
-async def test_without_the_tail_of_the_log_nothing_is_restored_nor_served(tmp_path: Path) -> None:
-    drill = prepared(make_folder(tmp_path / "dev"))
+@pytest.mark.parametrize("place", ["files"], indirect=True)
+async def test_the_commands_back_up_and_restore(drill: Drill) -> None:
+    """The same by `lethe backup` and `lethe restore`, each in a process of its own."""
+    config = ("--config", drill.layout.config, "-o", "json")
     async with running(drill.layout) as gateway, gateway.client("officer") as officer:
         await publish_notice(officer)
-        made = await asyncio.to_thread(drill.back_up)
-        assert made.returncode == 0, made.stderr
+        made = await asyncio.to_thread(lethe, "backup", drill.file, "--recipient", drill.recipient, *config)
+    assert made.returncode == 0, made.stderr
+    await drill.place.lose()
+    restored = lethe("restore", drill.file, "--identity", drill.identity, *config)
+    assert restored.returncode == 0, restored.stderr
+    assert json.loads(restored.stdout) == json.loads(made.stdout)
+
+
+@pytest.mark.parametrize("place", ["files"], indirect=True)
+async def test_without_the_tail_of_the_log_nothing_is_restored_nor_served(drill: Drill) -> None:
+    async with running(drill.layout) as gateway, gateway.client("officer") as officer:
+        await publish_notice(officer)
+        await drill.back_up()
         await publish_notice(officer, "train")
-    await drill.lose()
+    await drill.place.lose()
     elsewhere = drill.layout.root / "elsewhere"
     drill.published.rename(elsewhere)
-    refused = drill.restore()
-    assert refused.returncode == 1
-    assert "log_tail_missing" in refused.stderr
-    assert not list(drill.layout.objects.glob("??"))
+    with pytest.raises(AuditUnavailable) as refused:
+        await drill.restore()
+    assert refused.value.detail == "log_tail_missing"
+    assert not drill.place.stored()
 
     elsewhere.rename(drill.published)
-    assert drill.restore().returncode == 0
+    await drill.restore()
     drill.published.rename(elsewhere)
     with pytest.raises(ConfigInvalid, match="log_tail_missing"):
         async with running(drill.layout):

@@ -35,7 +35,7 @@ from gateway.settings import load as read
 from gateway.vault import backup as file_format
 from gateway.vault.errors import BackupInvalid
 from tests import invariants
-from tests.gateway import lethe, make_folder
+from tests.gateway import lethe_here, make_folder
 from tests.postgres import Postgres
 
 CANARY = b"a portrait of somebody at home"
@@ -76,6 +76,11 @@ def listed(folder: Path) -> list[Path]:
 
 def ignore(_text: str) -> None:
     """Take a step's text."""
+
+
+@pytest.fixture
+def layout(tmp_path: Path, records_url: str) -> Layout:
+    return make_folder(tmp_path / "dev", records_url=records_url)
 
 
 @pytest.fixture
@@ -288,14 +293,14 @@ async def test_rows_of_a_newer_schema_are_refused_and_of_an_older_one_brought_up
 def test_the_command_line_makes_keys_once_and_says_what_is_missing(tmp_path: Path) -> None:
     layout = make_folder(tmp_path / "dev")
     keys = ("--identity", tmp_path / "i", "--recipient", tmp_path / "r")
-    assert lethe("backup", "keygen", *keys).returncode == 0
+    assert lethe_here("backup", "keygen", *keys).exit_code == 0
     assert (tmp_path / "i").stat().st_mode & 0o777 == 0o600
-    assert "FILE_EXISTS" in lethe("backup", "keygen", *keys).stderr
-    to_nobody = lethe("backup", tmp_path / "b", "--config", layout.config)
-    assert (to_nobody.returncode, "backup.recipient" in to_nobody.stderr) == (2, True)
-    private = lethe("backup", tmp_path / "b", "--config", layout.config, "--recipient", tmp_path / "i")
-    assert (private.returncode, "BACKUP_RECIPIENT" in private.stderr) == (2, True)
-    lethe("migrate", "--config", layout.config)
+    assert "FILE_EXISTS" in lethe_here("backup", "keygen", *keys).stderr
+    to_nobody = lethe_here("backup", tmp_path / "b", "--config", layout.config)
+    assert (to_nobody.exit_code, "backup.recipient" in to_nobody.stderr) == (2, True)
+    private = lethe_here("backup", tmp_path / "b", "--config", layout.config, "--recipient", tmp_path / "i")
+    assert (private.exit_code, "BACKUP_RECIPIENT" in private.stderr) == (2, True)
+    lethe_here("migrate", "--config", layout.config)
     (tmp_path / "no").write_bytes(b"no backup\n")
-    other = lethe("restore", tmp_path / "no", "--identity", tmp_path / "i", "--config", layout.config)
-    assert (other.returncode, "BACKUP_VERSION" in other.stderr) == (4, True)
+    other = lethe_here("restore", tmp_path / "no", "--identity", tmp_path / "i", "--config", layout.config)
+    assert (other.exit_code, "BACKUP_VERSION" in other.stderr) == (4, True)

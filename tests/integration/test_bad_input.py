@@ -22,10 +22,13 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from lethe.v1 import audit_pb2, common_pb2, consent_pb2, dsr_pb2, generation_pb2, notice_pb2, subject_pb2
 
+from gateway.adapters.disk import Reserve
 from gateway.adapters.objects_local import FileObjects
+from gateway.adapters.sql.records import sqlite_path
 from gateway.client import Client, Refused
 from gateway.client.client import refusal
 from gateway.ports.records import Job, StoredObject
+from gateway.settings import load
 from tests.fakes.inference import FakeInference
 from tests.gateway import (
     PORTRAIT,
@@ -40,7 +43,7 @@ from tests.gateway import (
     publish_notice,
     running,
 )
-from tests.integration.conftest import SUBJECT
+from tests.integration.conftest import GATEWAY_DATABASES, SUBJECT
 from tests.postgres import Postgres, running_postgres
 from tests.unit.deidentify import plant
 
@@ -225,7 +228,7 @@ class Standing:
     folders: tuple[Path, ...]
 
 
-@pytest_asyncio.fixture(scope="class", loop_scope="class", params=("sqlite", "postgres"))
+@pytest_asyncio.fixture(scope="class", loop_scope="class", params=GATEWAY_DATABASES)
 async def standing(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Standing]:
@@ -233,7 +236,7 @@ async def standing(
     root, url, folders = tmp_path_factory.mktemp("bad"), "", ()
     if request.param == "postgres":
         server: Postgres = request.getfixturevalue("postgres")
-        url, folders = await server.create(f"lethe_{secrets.token_hex(6)}"), (server._home / "data",)
+        url, folders = await server.create(f"lethe_{secrets.token_hex(6)}"), (server.home / "data",)
     layout = make_folder(root / "dev", records_url=url, limits={"max_image_bytes": MAX_BYTES})
     async with (
         running(layout) as gateway,
@@ -404,6 +407,49 @@ async def test_a_full_disk_takes_no_upload_until_there_is_room(layout) -> None:
         await good_upload(gateway)
 
 
+async def test_where_the_databases_disk_runs_full_nothing_begins_and_the_rights_of_people_go_on(
+    tmp_path: Path,
+) -> None:
+    """R11: what is refused leaves no leaf; what goes on does, and gets its place and its proof."""
+    room = [1 << 40]
+    layout = make_folder(tmp_path / "dev")
+    database = sqlite_path(load(layout.config).records.url)
+    reserve = Reserve(database, 1 << 20, free=lambda _folder: room[0])
+
+    async with running(layout, wrap=lambda outside: replace(outside, need_room=reserve.need_room)) as gateway:
+        await prepared(gateway)
+        await good_upload(gateway)
+        async with gateway.client("app") as app, gateway.client("officer") as officer:
+            given = await consent(app, SUBJECT)
+            room[0] = (1 << 20) + database.stat().st_size - 1
+            refused = ("RESOURCE_EXHAUSTED", "DISK_RESERVE", "records")
+            before = await Rest.of(gateway)
+            assert said(await send(app, parts(header(SUBJECT)))) == refused
+            for begin in (
+                lambda: add_subject(app, "somebody-else"),
+                lambda: consent(app, SUBJECT),
+                lambda: publish_notice(officer),
+            ):
+                with pytest.raises(Refused) as no:
+                    await begin()
+                assert said(no.value) == refused
+            assert await Rest.of(gateway) == before
+            await app.call(app.consents.WithdrawConsent, consent_pb2.WithdrawConsentRequest(name=given))
+        done = await erase(gateway, SUBJECT)
+        async with gateway.client("officer") as officer:
+            request = dsr_pb2.GetCertificateRequest(name=done.certificate)
+
+            async def is_proven() -> bool:
+                with suppress(Refused):  # the leaf waits for its place
+                    return bool((await officer.call(officer.dsrs.GetCertificate, request)).tlog_proof)
+                return False
+
+            await until(is_proven)
+        room[0] = 1 << 40
+        async with gateway.client("app") as app:
+            await add_subject(app, "somebody-else")
+
+
 async def test_a_dead_postgresql_is_said_and_comes_back_by_itself(tmp_path) -> None:
     with running_postgres() as server:
         layout = make_folder(tmp_path / "dev", records_url=await server.create("lethe"))
@@ -419,7 +465,7 @@ async def test_a_dead_postgresql_is_said_and_comes_back_by_itself(tmp_path) -> N
             server.start()
             assert (await gateway.rows(Job), await gateway.rows(StoredObject)) == ([], [])
             await good_upload(gateway)
-            assert not is_readable(IMAGE, layout.root, server._home / "data")
+            assert not is_readable(IMAGE, layout.root, server.home / "data")
 
 
 async def test_a_missing_sqlite_file_is_said_and_comes_back_by_itself(tmp_path) -> None:

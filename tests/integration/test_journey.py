@@ -1,4 +1,4 @@
-"""What people do with a gateway, from the first notice to the last certificate, on both databases."""
+"""What people do with a gateway, first notice to last certificate; on PostgreSQL in `make test-matrix`."""
 
 from __future__ import annotations
 
@@ -292,8 +292,8 @@ async def until_nothing_is_stored(gateway: Gateway) -> None:
     await until(is_clean)
 
 
-async def test_a_result_whose_term_is_over_is_swept_away(tmp_path, records_url) -> None:
-    layout = make_folder(tmp_path / "dev", records_url=records_url, jobs={"output_ttl_h": 0.0005})
+async def test_a_result_whose_term_is_over_is_swept_away(tmp_path, gateway_url) -> None:
+    layout = make_folder(tmp_path / "dev", records_url=gateway_url, jobs={"output_ttl_h": 0.0005})
     async with running(layout) as gateway, gateway.client("app") as app, gateway.client("officer") as officer:
         await publish_notice(officer)
         await add_subject(app, SUBJECT)

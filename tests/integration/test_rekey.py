@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import secrets
 import shutil
 import subprocess
@@ -66,7 +67,8 @@ def rotate(layout: Layout) -> None:
 
 def beside(layout: Layout, root: Path) -> Layout:
     """Return the folder of a second gateway on the same database, lock, keyring and objects."""
-    shutil.copytree(layout.root, root)
+    # What lies in data/ is shared, and written to while it is copied.
+    shutil.copytree(layout.root, root, ignore=shutil.ignore_patterns("data"))
     made, port = Layout(root), free_port()
     shared = {"lock": str(layout.lock), "published": str(layout.published)}
     change(made, audit=shared, objects={"directory": str(layout.objects)})
@@ -175,11 +177,30 @@ async def test_keys_rotate_with_one_restart_before_the_eyes_of_a_witness(tmp_pat
     async with witnessing(tmp_path / "w", new, port), serving(layout) as process:
         after = (await grown(process, turned.size))[1]
         third = await export(layout, tmp_path / "third", "--previous", str(turned.size))
+        revoke = (
+            "--key",
+            book.keys[0].verifier.key_id.hex(),
+            "--reason",
+            "key-stolen",
+            "--config",
+            layout.config,
+        )
+        rehearsed = await lethe("audit", "revoke", *revoke, "--size", str(before.size), "-o", "json")
+        assert json.loads(rehearsed.stdout)["revoked"][0]["checkpoints"] == 2
+        assert "rehearsal" in rehearsed.stderr
+        assert "revoked=" not in (await trust(layout, tmp_path / "rehearsed.txt")).read_text()
+        revoked = await lethe("audit", "revoke", *revoke, "--size", str(before.size), "--apply")
+        assert revoked.returncode == 0, revoked.stderr
+        less = await trust(layout, tmp_path / "less.txt")
+        fourth = await export(layout, tmp_path / "fourth", "--previous", str(after.size))
 
     assert await verified(first, old) == await verified(first, new) == ""
     assert await verified(second, new, "--previous", first) == ""
     assert await verified(again, new) == ""
     assert await verified(third, new, "--previous", second) == ""
+    for folder in (first, second):  # whose checkpoints it signed, too
+        assert (await verified(folder, less)).startswith("key_revoked")
+    assert await verified(third, less) == await verified(fourth, less, "--previous", third) == ""
     for folder in (second, again, third):
         assert "note_unknown_keys" in await verified(folder, old)
     assert b'"ty":"log.rekeyed"' in (second / "entries.jsonl").read_bytes()

@@ -61,6 +61,8 @@ RetentionService/ListDue             - P A
 RetentionService/PlaceHold           - P -
 RetentionService/ReleaseHold         - P -
 RetentionService/ListHolds           - P A
+RetentionService/Sweep               - P -
+RetentionService/ListDebts           - P A
 PolicyService/Decide                 S P A
 PolicyService/ComputeClock           S P A
 PolicyService/ListPacks              S P A

@@ -38,6 +38,8 @@ LABELS = {
     "lethe_call_seconds": {"method", "le"},
     "lethe_calls_running": set(),
     "lethe_alarms": {"alarm"},
+    "lethe_failing_seconds": {"alarm"},
+    "lethe_witness_answers": {"witness", "code"},
     "lethe_swept_objects": set(),
     "lethe_handshakes_begun": set(),
     "lethe_handshakes_without_call": set(),

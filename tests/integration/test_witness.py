@@ -209,10 +209,9 @@ async def test_a_fork_after_a_restored_database_is_refused_by_the_witness(
     await w.ready("ann")
     await w.flows.sequence.run()
     policy = Policy.parse(f"log {SIGNER.vkey()}\nwitness w {keys[0]}\nquorum w\n")
-    forks: list[str] = []
     async with running(tmp_path / "w", tmp_path / "trust.txt") as (url, _):
         witness = HttpWitness(url, keys[0], timeout_s=PATIENCE_S)
-        publish = Publish(w.records, w.clock, {ORIGIN: policy}, (witness,), on_fork=forks.append)
+        publish = Publish(w.records, w.clock, w.flows.ledger, {ORIGIN: policy}, (witness,))
         assert await publish.run() == 1
         backup = dict(w.records._tables), dict(w.lock.notes)
         await w.know("bob")
@@ -232,4 +231,5 @@ async def test_a_fork_after_a_restored_database_is_refused_by_the_witness(
             await publish.run()
         assert max(row.size for row in w.records.all(Checkpoint) if row.log == ORIGIN) < witnessed
         await witness.close()
-    assert ORIGIN in forks
+    assert {event["why"] for event in w.events("log.disputed")} <= {"ahead", "root", "proof"}
+    assert w.events("log.disputed")

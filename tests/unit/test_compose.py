@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from pathlib import Path
 
 import pytest
+import structlog
+from prometheus_client import CollectorRegistry
 
 from audit.note import Signer
 from gateway import compose
-from gateway.errors import StoreUnavailable
+from gateway.adapters.telemetry import only_known_fields
+from gateway.bell import Bell
+from gateway.errors import AuditUnavailable, StoreUnavailable
 from gateway.ports.records import PackText
 from gateway.settings import (
     ConfigInvalid,
@@ -180,3 +185,56 @@ async def test_a_bucket_without_its_extra_is_refused_in_words(monkeypatch: pytes
     async with contextlib.AsyncExitStack() as stack:
         with pytest.raises(ConfigInvalid, match=r"lethe\[s3\]"):
             await compose.open_objects(section, stack)
+
+
+def test_what_a_witness_objects_is_counted_each_time_and_told_once() -> None:
+    watch = compose.Watch(CollectorRegistry())
+    with structlog.testing.capture_logs() as said:
+        for code, is_new in (
+            ("cosigned", False),
+            ("witness_timeout", False),
+            ("witness_lied", True),
+            ("witness_lied", False),
+            ("witness_ahead", True),
+            ("witness_proof_refused", True),
+            ("witness_key_unknown", True),
+        ):
+            watch.heard("witness.test/w", code, is_new)
+    told = [only_known_fields(None, "", dict(line)) for line in said]
+    assert [(line["event"], line.get("alarm", line.get("detail")), line.get("witness")) for line in told] == [
+        (event, what, name)
+        for code, alarm in (
+            ("witness_lied", "witness_lied"),
+            ("witness_ahead", "log_forked"),
+            ("witness_proof_refused", "log_forked"),
+            ("witness_key_unknown", "witness_refuses"),
+        )
+        for event, what, name in (
+            ("witness_objects", code, "witness.test/w"),
+            ("alarm_raised", alarm, None),
+        )
+    ]
+    value = watch.registry.get_sample_value
+    assert value("lethe_witness_answers_total", {"witness": "witness.test/w", "code": "witness_lied"}) == 2
+    assert value("lethe_alarms_total", {"alarm": "log_forked"}) == 2
+
+
+async def test_an_alarm_of_what_runs_by_itself_ages_until_it_works_again() -> None:
+    watch, bell = compose.Watch(CollectorRegistry()), Bell()
+    ages: list[float | None] = []
+    is_over = asyncio.Event()
+
+    async def work() -> None:
+        ages.append(watch.registry.get_sample_value("lethe_failing_seconds", {"alarm": "publish_failing"}))
+        if len(ages) == 5:
+            is_over.set()
+        if len(ages) in {2, 3}:
+            raise AuditUnavailable("too few witnesses", detail="quorum_not_met")
+
+    loop = asyncio.create_task(compose._forever("publish_failing", 0.01, work, watch, bell))
+    await asyncio.wait_for(is_over.wait(), 5)
+    loop.cancel()
+    assert ages[:3] == [None, None, 0]
+    assert (ages[3] or 0) > 0
+    assert ages[4] == 0
+    assert watch.registry.get_sample_value("lethe_alarms_total", {"alarm": "publish_failing"}) == 1

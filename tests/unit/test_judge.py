@@ -170,11 +170,11 @@ async def test_every_decision_of_the_gateway_is_replayed_from_its_leaf_alone() -
     w = World()
     await w.ready("ann", "ben")
     await w.portrait("ann")
-    await w.consent("ben", form="implied", via="terms_of_service")
+    await w.agree_to_terms("ben")
     with pytest.raises(PolicyDenied):
         await w.upload("ben")
     waiting = await w.upload("ann")
-    await w.consent("ann", form="implied")
+    await w.agree_to_terms("ann")
     await w.work()
     assert w.job(waiting.job.job_id).state == "cancelled"
     subject = w.records.all(Subject)[0]

@@ -99,6 +99,13 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert (settings.jobs.workers, settings.jobs.attempts) == (5, 7)
 
 
+def test_a_misspelt_section_in_the_environment_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LETHE__JOB__WORKERS", CANARY)
+    assert "LETHE__JOB__WORKERS" in refused(write(tmp_path, tree()))
+
+
 def test_a_bad_value_from_the_environment_is_not_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,9 @@ class ConsentRow(Table, table=True):
         Index(None, "tenant", "handle", "purpose"),
         Index(None, "key_id"),
         Index(None, "keep_until"),
+        Index(None, "tenant", "receipt_id"),
+        Index(None, "tenant", "renew_at"),
+        Index(None, "tenant", "notice_id", "notice_language", "consent_id"),
     )
 
     consent_id: str = words(key=True)
@@ -39,6 +42,10 @@ class ConsentRow(Table, table=True):
     regimes: tuple[str, ...] = json_list()
     sealed_evidence: bytes = blob()
     keep_until: datetime | None = instant()
+    state: str = words()
+    event_id: str = words()
+    receipt_id: str = words()
+    renew_at: datetime | None = instant()
 
 
 class SignalRow(Table, table=True):

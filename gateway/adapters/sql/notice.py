@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from gateway.adapters.sql.table import Table, instant, json_list, json_mapping, whole, words
+from gateway.adapters.sql.table import Table, flag, instant, json_list, json_mapping, whole, words
 
 
 class NoticeRow(Table, table=True):
@@ -23,3 +23,4 @@ class NoticeRow(Table, table=True):
     purposes: tuple[str, ...] = json_list()
     shown: Mapping[str, Any] = json_mapping()
     published_at: datetime = instant()
+    is_spread: bool = flag()

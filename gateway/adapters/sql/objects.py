@@ -32,3 +32,4 @@ class StoredObjectRow(Table, table=True):
     state: str = words()
     created_at: datetime = instant()
     expires_at: datetime = instant()
+    kept_for: str = words()

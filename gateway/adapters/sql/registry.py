@@ -10,6 +10,7 @@ from sqlalchemy import Column, Delete, Insert, Select, Update, bindparam, delete
 from sqlalchemy import Table as SqlTable
 
 from gateway.adapters.sql.consent import ConsentRow, SignalRow
+from gateway.adapters.sql.debts import DebtRow
 from gateway.adapters.sql.dsr import CertificateRow, DsrRow
 from gateway.adapters.sql.holds import HoldRow
 from gateway.adapters.sql.idempotency import RememberedRow
@@ -49,6 +50,7 @@ ROWS: Mapping[type[Record], type[Table]] = {
     records.Dsr: DsrRow,
     records.Certificate: CertificateRow,
     records.Hold: HoldRow,
+    records.Debt: DebtRow,
     records.Remembered: RememberedRow,
     records.Leaf: LeafRow,
     records.SealedPayload: SealedPayloadRow,

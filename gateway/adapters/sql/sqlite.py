@@ -111,8 +111,8 @@ class SqliteDatabase:
         leaves stale copies of rows in the unused part of pages, and what is
         deleted later is zeroed only where it lives (about one row in a thousand
         survived whole when we measured it).  VACUUM builds every page anew.
-        It takes about two seconds per 100 MB, as much memory as the file is
-        large, and everything else waits.  Blocks that the file system freed
+        It takes about two seconds per 100 MB, as much memory and free disk as the file
+        is large (`Reserve`), and everything else waits.  Blocks that the file system freed
         are out of our reach.
         """
         await self._in_thread(self._scour)
@@ -177,6 +177,7 @@ class SqliteDatabase:
         try:
             raw = connection.connection.driver_connection
             assert isinstance(raw, sqlite3.Connection)  # noqa: S101  # tells mypy what `_connect` returned
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what it took, the rewriting may need
             raw.execute("VACUUM")
             busy = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except sqlite3.Error as error:

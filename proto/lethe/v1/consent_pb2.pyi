@@ -105,6 +105,45 @@ class Consent(_message.Message):
     ACT_SPOKEN: Consent.Act.ValueType  # 5
     """Said so aloud."""
 
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Consent._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Consent._State.ValueType  # 0
+        """Not said."""
+        STATE_GIVEN: Consent._State.ValueType  # 1
+        """Given; it permits."""
+        STATE_REAFFIRMED: Consent._State.ValueType  # 2
+        """Given while another for the purpose stood; it permits."""
+        STATE_EXPIRED: Consent._State.ValueType  # 3
+        """Its term has run out."""
+        STATE_SUPERSEDED: Consent._State.ValueType  # 4
+        """Another took its place."""
+        STATE_WITHDRAWN: Consent._State.ValueType  # 5
+        """Taken back (GDPR Art. 7(3))."""
+        STATE_INVALIDATED: Consent._State.ValueType  # 6
+        """Never valid."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where a consent stands."""
+
+    STATE_UNSPECIFIED: Consent.State.ValueType  # 0
+    """Not said."""
+    STATE_GIVEN: Consent.State.ValueType  # 1
+    """Given; it permits."""
+    STATE_REAFFIRMED: Consent.State.ValueType  # 2
+    """Given while another for the purpose stood; it permits."""
+    STATE_EXPIRED: Consent.State.ValueType  # 3
+    """Its term has run out."""
+    STATE_SUPERSEDED: Consent.State.ValueType  # 4
+    """Another took its place."""
+    STATE_WITHDRAWN: Consent.State.ValueType  # 5
+    """Taken back (GDPR Art. 7(3))."""
+    STATE_INVALIDATED: Consent.State.ValueType  # 6
+    """Never valid."""
+
     NAME_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
@@ -138,6 +177,9 @@ class Consent(_message.Message):
     AGE_EVIDENCE_FIELD_NUMBER: _builtins.int
     REGIMES_FIELD_NUMBER: _builtins.int
     WITHDRAW_CHANNEL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RENEW_TIME_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: consents/{consent}. Output only."""
     subject: _builtins.str
@@ -188,6 +230,10 @@ class Consent(_message.Message):
     """How the age was established, as a code, for example "date_of_birth". Rests sealed."""
     withdraw_channel: _builtins.str
     """Where it was withdrawn, as a code. Output only."""
+    state: Global___Consent.State.ValueType
+    """Where it stands now. Output only."""
+    receipt: _builtins.str
+    """Its receipt: receipts/{receipt}. Output only."""
     @_builtins.property
     def give_time(self) -> _timestamp_pb2.Timestamp:
         """When it was given; the present where absent."""
@@ -219,6 +265,10 @@ class Consent(_message.Message):
     @_builtins.property
     def regimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The packs that applied to the subject when it was given. Output only."""
+
+    @_builtins.property
+    def renew_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is to be asked for anew, because its notice has changed. Output only."""
 
     def __init__(
         self,
@@ -256,10 +306,13 @@ class Consent(_message.Message):
         age_evidence: _builtins.str = ...,
         regimes: _abc.Iterable[_builtins.str] | None = ...,
         withdraw_channel: _builtins.str = ...,
+        state: Global___Consent.State.ValueType = ...,
+        renew_time: _timestamp_pb2.Timestamp | None = ...,
+        receipt: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "give_time", b"give_time", "guardian", b"guardian", "withdraw_time", b"withdraw_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "give_time", b"give_time", "guardian", b"guardian", "renew_time", b"renew_time", "withdraw_time", b"withdraw_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "age_evidence", b"age_evidence", "by", b"by", "channel", b"channel", "condition_of_service", b"condition_of_service", "controller_shown", b"controller_shown", "data_categories", b"data_categories", "expire_time", b"expire_time", "form", b"form", "give_time", b"give_time", "guardian", b"guardian", "highlighted", b"highlighted", "name", b"name", "notice", b"notice", "notice_language", b"notice_language", "notice_sha256", b"notice_sha256", "notice_version", b"notice_version", "presented_separately", b"presented_separately", "purpose", b"purpose", "recipients_shown", b"recipients_shown", "regimes", b"regimes", "separate", b"separate", "signature", b"signature", "subject", b"subject", "superseded_by", b"superseded_by", "term_shown", b"term_shown", "transfer_countries_shown", b"transfer_countries_shown", "two_step_confirmed", b"two_step_confirmed", "ui_version", b"ui_version", "via", b"via", "withdraw_channel", b"withdraw_channel", "withdraw_time", b"withdraw_time", "withdrawal_method_shown", b"withdrawal_method_shown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "age_evidence", b"age_evidence", "by", b"by", "channel", b"channel", "condition_of_service", b"condition_of_service", "controller_shown", b"controller_shown", "data_categories", b"data_categories", "expire_time", b"expire_time", "form", b"form", "give_time", b"give_time", "guardian", b"guardian", "highlighted", b"highlighted", "name", b"name", "notice", b"notice", "notice_language", b"notice_language", "notice_sha256", b"notice_sha256", "notice_version", b"notice_version", "presented_separately", b"presented_separately", "purpose", b"purpose", "receipt", b"receipt", "recipients_shown", b"recipients_shown", "regimes", b"regimes", "renew_time", b"renew_time", "separate", b"separate", "signature", b"signature", "state", b"state", "subject", b"subject", "superseded_by", b"superseded_by", "term_shown", b"term_shown", "transfer_countries_shown", b"transfer_countries_shown", "two_step_confirmed", b"two_step_confirmed", "ui_version", b"ui_version", "via", b"via", "withdraw_channel", b"withdraw_channel", "withdraw_time", b"withdraw_time", "withdrawal_method_shown", b"withdrawal_method_shown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -389,9 +442,12 @@ class WithdrawConsentRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SUBJECT_PURPOSE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: consents/{consent}."""
+    receipt: _builtins.str
+    """The receipt alone: receipts/{receipt}."""
     channel: _builtins.str
     """Where it is withdrawn, as a code, for example "web"."""
     @_builtins.property
@@ -403,13 +459,14 @@ class WithdrawConsentRequest(_message.Message):
         *,
         name: _builtins.str = ...,
         subject_purpose: Global___SubjectPurpose | None = ...,
+        receipt: _builtins.str = ...,
         channel: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "subject_purpose", b"subject_purpose", "which", b"which"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "receipt", b"receipt", "subject_purpose", b"subject_purpose", "which", b"which"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "name", b"name", "subject_purpose", b"subject_purpose", "which", b"which"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "name", b"name", "receipt", b"receipt", "subject_purpose", b"subject_purpose", "which", b"which"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_which: _TypeAlias = _typing.Literal["name", "subject_purpose"]  # noqa: Y015
+    _WhichOneofReturnType_which: _TypeAlias = _typing.Literal["name", "subject_purpose", "receipt"]  # noqa: Y015
     _WhichOneofArgType_which: _TypeAlias = _typing.Literal["which", b"which"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_which) -> _WhichOneofReturnType_which | None: ...
 
@@ -423,6 +480,10 @@ class WithdrawConsentResponse(_message.Message):
 
     CONSENTS_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    STOPPING_JOBS_FIELD_NUMBER: _builtins.int
+    ALREADY_ENDED_FIELD_NUMBER: _builtins.int
+    already_ended: _builtins.bool
+    """All of them had ended before; nothing was changed."""
     @_builtins.property
     def consents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Consent]:
         """The withdrawn consents."""
@@ -431,19 +492,83 @@ class WithdrawConsentResponse(_message.Message):
     def receipt(self) -> _common_pb2.AuditReceipt:
         """The withdrawal in the log; empty where nothing stood."""
 
+    @_builtins.property
+    def stopping_jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Jobs that were told to stop and had not confirmed it in time: jobs/{job}. Nothing of them is kept."""
+
     def __init__(
         self,
         *,
         consents: _abc.Iterable[Global___Consent] | None = ...,
         receipt: _common_pb2.AuditReceipt | None = ...,
+        stopping_jobs: _abc.Iterable[_builtins.str] | None = ...,
+        already_ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consents", b"consents", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_ended", b"already_ended", "consents", b"consents", "receipt", b"receipt", "stopping_jobs", b"stopping_jobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WithdrawConsentResponse: _TypeAlias = WithdrawConsentResponse  # noqa: Y015
+
+@_typing.final
+class InvalidateConsentRequest(_message.Message):
+    """Which consent was never valid."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: consents/{consent}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidateConsentRequest: _TypeAlias = InvalidateConsentRequest  # noqa: Y015
+
+@_typing.final
+class InvalidateConsentResponse(_message.Message):
+    """Answer of InvalidateConsent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSENT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    STOPPING_JOBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def consent(self) -> Global___Consent:
+        """The consent."""
+
+    @_builtins.property
+    def receipt(self) -> _common_pb2.AuditReceipt:
+        """The event in the log; empty where it was noted before."""
+
+    @_builtins.property
+    def stopping_jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in WithdrawConsentResponse."""
+
+    def __init__(
+        self,
+        *,
+        consent: Global___Consent | None = ...,
+        receipt: _common_pb2.AuditReceipt | None = ...,
+        stopping_jobs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "receipt", b"receipt", "stopping_jobs", b"stopping_jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidateConsentResponse: _TypeAlias = InvalidateConsentResponse  # noqa: Y015
 
 @_typing.final
 class GetConsentRequest(_message.Message):
@@ -500,22 +625,26 @@ class ListConsentsRequest(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RENEWAL_DUE_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
-    """Format: subjects/{subject}."""
+    """Format: subjects/{subject}. May be left out with renewal_due."""
     page_size: _builtins.int
     """At most this many, 50 where 0, never more than 1000."""
     page_token: _builtins.str
     """From the previous answer."""
+    renewal_due: _builtins.bool
+    """Only those that stand and are to be asked for anew."""
     def __init__(
         self,
         *,
         subject: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        renewal_due: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "renewal_due", b"renewal_due", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,19 +708,23 @@ class GetReceiptResponse(_message.Message):
 
     CONTENT_FIELD_NUMBER: _builtins.int
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
     """The signed receipt (ISO/IEC TS 27560 in the DPV JSON-LD profile)."""
     media_type: _builtins.str
     """Its media type."""
+    name: _builtins.str
+    """Format: receipts/{receipt}."""
     def __init__(
         self,
         *,
         content: _builtins.bytes = ...,
         media_type: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "media_type", b"media_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "media_type", b"media_type", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

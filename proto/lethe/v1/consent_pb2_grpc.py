@@ -45,6 +45,11 @@ class ConsentServiceStub:
                 request_serializer=lethe_dot_v1_dot_consent__pb2.WithdrawConsentRequest.SerializeToString,
                 response_deserializer=lethe_dot_v1_dot_consent__pb2.WithdrawConsentResponse.FromString,
                 _registered_method=True)
+        self.InvalidateConsent = channel.unary_unary(
+                '/lethe.v1.ConsentService/InvalidateConsent',
+                request_serializer=lethe_dot_v1_dot_consent__pb2.InvalidateConsentRequest.SerializeToString,
+                response_deserializer=lethe_dot_v1_dot_consent__pb2.InvalidateConsentResponse.FromString,
+                _registered_method=True)
         self.GetConsent = channel.unary_unary(
                 '/lethe.v1.ConsentService/GetConsent',
                 request_serializer=lethe_dot_v1_dot_consent__pb2.GetConsentRequest.SerializeToString,
@@ -90,6 +95,13 @@ class ConsentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InvalidateConsent(self, request, context):
+        """Notes that a consent was never valid; acts as a withdrawal does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConsent(self, request, context):
         """Returns a consent.
         """
@@ -98,14 +110,14 @@ class ConsentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListConsents(self, request, context):
-        """Lists a subject's consents, withdrawn ones included.
+        """Lists a subject's consents, withdrawn ones included; or all that are due for renewal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReceipt(self, request, context):
-        """Returns the consent as a signed receipt. Not built yet.
+        """Returns the consent as a signed receipt, with the proof that it is in the log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +149,11 @@ def add_ConsentServiceServicer_to_server(servicer, server):
                     servicer.WithdrawConsent,
                     request_deserializer=lethe_dot_v1_dot_consent__pb2.WithdrawConsentRequest.FromString,
                     response_serializer=lethe_dot_v1_dot_consent__pb2.WithdrawConsentResponse.SerializeToString,
+            ),
+            'InvalidateConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.InvalidateConsent,
+                    request_deserializer=lethe_dot_v1_dot_consent__pb2.InvalidateConsentRequest.FromString,
+                    response_serializer=lethe_dot_v1_dot_consent__pb2.InvalidateConsentResponse.SerializeToString,
             ),
             'GetConsent': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConsent,
@@ -219,6 +236,33 @@ class ConsentService:
             '/lethe.v1.ConsentService/WithdrawConsent',
             lethe_dot_v1_dot_consent__pb2.WithdrawConsentRequest.SerializeToString,
             lethe_dot_v1_dot_consent__pb2.WithdrawConsentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvalidateConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lethe.v1.ConsentService/InvalidateConsent',
+            lethe_dot_v1_dot_consent__pb2.InvalidateConsentRequest.SerializeToString,
+            lethe_dot_v1_dot_consent__pb2.InvalidateConsentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,12 +20,14 @@ class ConsentServiceStub:
     """Keeps proof of a consent (GDPR Art. 7(1))."""
     WithdrawConsent: _aio.UnaryUnaryMultiCallable[_consent_pb2.WithdrawConsentRequest, _consent_pb2.WithdrawConsentResponse]
     """Takes consent back; acts at once, also on running jobs (GDPR Art. 7(3))."""
+    InvalidateConsent: _aio.UnaryUnaryMultiCallable[_consent_pb2.InvalidateConsentRequest, _consent_pb2.InvalidateConsentResponse]
+    """Notes that a consent was never valid; acts as a withdrawal does."""
     GetConsent: _aio.UnaryUnaryMultiCallable[_consent_pb2.GetConsentRequest, _consent_pb2.GetConsentResponse]
     """Returns a consent."""
     ListConsents: _aio.UnaryUnaryMultiCallable[_consent_pb2.ListConsentsRequest, _consent_pb2.ListConsentsResponse]
-    """Lists a subject's consents, withdrawn ones included."""
+    """Lists a subject's consents, withdrawn ones included; or all that are due for renewal."""
     GetReceipt: _aio.UnaryUnaryMultiCallable[_consent_pb2.GetReceiptRequest, _consent_pb2.GetReceiptResponse]
-    """Returns the consent as a signed receipt. Not built yet."""
+    """Returns the consent as a signed receipt, with the proof that it is in the log."""
     CheckConsent: _aio.UnaryUnaryMultiCallable[_consent_pb2.CheckConsentRequest, _consent_pb2.CheckConsentResponse]
     """Answers what policy would decide now; nothing is processed or logged."""
     RecordSignal: _aio.UnaryUnaryMultiCallable[_consent_pb2.RecordSignalRequest, _consent_pb2.RecordSignalResponse]
@@ -51,6 +53,14 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes consent back; acts at once, also on running jobs (GDPR Art. 7(3))."""
 
     @_abc_1.abstractmethod
+    def InvalidateConsent(
+        self,
+        request: _consent_pb2.InvalidateConsentRequest,
+        context: _aio.ServicerContext[_consent_pb2.InvalidateConsentRequest, _abc.Awaitable[_consent_pb2.InvalidateConsentResponse]],
+    ) -> _abc.Awaitable[_consent_pb2.InvalidateConsentResponse]:
+        """Notes that a consent was never valid; acts as a withdrawal does."""
+
+    @_abc_1.abstractmethod
     def GetConsent(
         self,
         request: _consent_pb2.GetConsentRequest,
@@ -64,7 +74,7 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _consent_pb2.ListConsentsRequest,
         context: _aio.ServicerContext[_consent_pb2.ListConsentsRequest, _abc.Awaitable[_consent_pb2.ListConsentsResponse]],
     ) -> _abc.Awaitable[_consent_pb2.ListConsentsResponse]:
-        """Lists a subject's consents, withdrawn ones included."""
+        """Lists a subject's consents, withdrawn ones included; or all that are due for renewal."""
 
     @_abc_1.abstractmethod
     def GetReceipt(
@@ -72,7 +82,7 @@ class ConsentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _consent_pb2.GetReceiptRequest,
         context: _aio.ServicerContext[_consent_pb2.GetReceiptRequest, _abc.Awaitable[_consent_pb2.GetReceiptResponse]],
     ) -> _abc.Awaitable[_consent_pb2.GetReceiptResponse]:
-        """Returns the consent as a signed receipt. Not built yet."""
+        """Returns the consent as a signed receipt, with the proof that it is in the log."""
 
     @_abc_1.abstractmethod
     def CheckConsent(

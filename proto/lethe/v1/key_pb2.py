@@ -22,27 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from lethe.v1 import common_pb2 as lethe_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12lethe/v1/key.proto\x12\x08lethe.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15lethe/v1/common.proto\"\x15\n\x13GetKeyStatusRequest\"P\n\x08KeyEpoch\x12\x11\n\tkey_class\x18\x01 \x01(\t\x12\r\n\x05month\x18\x02 \x01(\t\x12\x0c\n\x04roll\x18\x03 \x01(\x05\x12\x14\n\x0cwrapped_keys\x18\x04 \x01(\x03\"\xb9\x01\n\x14GetKeyStatusResponse\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x32\n\x0f\x64\x65stroy_latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x1a\x63opies_outside_our_control\x18\x03 \x01(\x08\x12\"\n\x06\x65pochs\x18\x04 \x03(\x0b\x32\x12.lethe.v1.KeyEpoch\x12\x14\n\x0c\x65xperimental\x18\x05 \x01(\x08\"*\n\x11RotateKeysRequest\x12\x15\n\rvalidate_only\x18\x01 \x01(\x08\"U\n\x12RotateKeysResponse\x12\x16\n\x0erewrapped_keys\x18\x01 \x01(\x03\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt2\xa4\x01\n\nKeyService\x12M\n\x0cGetKeyStatus\x12\x1d.lethe.v1.GetKeyStatusRequest\x1a\x1e.lethe.v1.GetKeyStatusResponse\x12G\n\nRotateKeys\x12\x1b.lethe.v1.RotateKeysRequest\x1a\x1c.lethe.v1.RotateKeysResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12lethe/v1/key.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15lethe/v1/common.proto\"\x15\n\x13GetKeyStatusRequest\"P\n\x08KeyEpoch\x12\x11\n\tkey_class\x18\x01 \x01(\t\x12\r\n\x05month\x18\x02 \x01(\t\x12\x0c\n\x04roll\x18\x03 \x01(\x05\x12\x14\n\x0cwrapped_keys\x18\x04 \x01(\x03\"\xb9\x01\n\x14GetKeyStatusResponse\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x32\n\x0f\x64\x65stroy_latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x1a\x63opies_outside_our_control\x18\x03 \x01(\x08\x12\"\n\x06\x65pochs\x18\x04 \x03(\x0b\x32\x12.lethe.v1.KeyEpoch\x12\x14\n\x0c\x65xperimental\x18\x05 \x01(\x08\"a\n\x11RotateKeysRequest\x12\x15\n\rvalidate_only\x18\x01 \x01(\x08\x12\x35\n\x0breason_code\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^([A-Z][A-Z0-9_]{2,63})?$\"U\n\x12RotateKeysResponse\x12\x16\n\x0erewrapped_keys\x18\x01 \x01(\x03\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt2\xa4\x01\n\nKeyService\x12M\n\x0cGetKeyStatus\x12\x1d.lethe.v1.GetKeyStatusRequest\x1a\x1e.lethe.v1.GetKeyStatusResponse\x12G\n\nRotateKeys\x12\x1b.lethe.v1.RotateKeysRequest\x1a\x1c.lethe.v1.RotateKeysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lethe.v1.key_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETKEYSTATUSREQUEST']._serialized_start=87
-  _globals['_GETKEYSTATUSREQUEST']._serialized_end=108
-  _globals['_KEYEPOCH']._serialized_start=110
-  _globals['_KEYEPOCH']._serialized_end=190
-  _globals['_GETKEYSTATUSRESPONSE']._serialized_start=193
-  _globals['_GETKEYSTATUSRESPONSE']._serialized_end=378
-  _globals['_ROTATEKEYSREQUEST']._serialized_start=380
-  _globals['_ROTATEKEYSREQUEST']._serialized_end=422
-  _globals['_ROTATEKEYSRESPONSE']._serialized_start=424
-  _globals['_ROTATEKEYSRESPONSE']._serialized_end=509
-  _globals['_KEYSERVICE']._serialized_start=512
-  _globals['_KEYSERVICE']._serialized_end=676
+  _globals['_ROTATEKEYSREQUEST'].fields_by_name['reason_code']._loaded_options = None
+  _globals['_ROTATEKEYSREQUEST'].fields_by_name['reason_code']._serialized_options = b'\272H\035r\0332\031^([A-Z][A-Z0-9_]{2,63})?$'
+  _globals['_GETKEYSTATUSREQUEST']._serialized_start=116
+  _globals['_GETKEYSTATUSREQUEST']._serialized_end=137
+  _globals['_KEYEPOCH']._serialized_start=139
+  _globals['_KEYEPOCH']._serialized_end=219
+  _globals['_GETKEYSTATUSRESPONSE']._serialized_start=222
+  _globals['_GETKEYSTATUSRESPONSE']._serialized_end=407
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=409
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=506
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=508
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=593
+  _globals['_KEYSERVICE']._serialized_start=596
+  _globals['_KEYSERVICE']._serialized_end=760
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,8 @@ class Notice(_message.Message):
     RECIPIENTS_FIELD_NUMBER: _builtins.int
     TRANSFER_COUNTRIES_FIELD_NUMBER: _builtins.int
     WITHDRAWAL_METHOD_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: notices/{notice}, chosen by the controller."""
     version: _builtins.int
@@ -54,6 +56,8 @@ class Notice(_message.Message):
     """Retention term that the text states, for example "until delivery, at most 24 hours"."""
     withdrawal_method: _builtins.str
     """How the text says consent can be withdrawn."""
+    content_sha256: _builtins.str
+    """SHA-256 of all that this version says, in lowercase hex; the log carries it. Output only."""
     @_builtins.property
     def purposes(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.Purpose.ValueType]:
         """Purposes that the text names."""
@@ -70,6 +74,10 @@ class Notice(_message.Message):
     def transfer_countries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Countries that the text names as destinations, ISO 3166-1."""
 
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___NoticeLayer]:
+        """Shorter layers that are shown before the whole text, the first shown first."""
+
     def __init__(
         self,
         *,
@@ -85,14 +93,46 @@ class Notice(_message.Message):
         recipients: _abc.Iterable[_builtins.str] | None = ...,
         transfer_countries: _abc.Iterable[_builtins.str] | None = ...,
         withdrawal_method: _builtins.str = ...,
+        layers: _abc.Iterable[Global___NoticeLayer] | None = ...,
+        content_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["publish_time", b"publish_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["language", b"language", "name", b"name", "publish_time", b"publish_time", "purposes", b"purposes", "recipients", b"recipients", "retention_term", b"retention_term", "sha256", b"sha256", "text", b"text", "title", b"title", "transfer_countries", b"transfer_countries", "version", b"version", "withdrawal_method", b"withdrawal_method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_sha256", b"content_sha256", "language", b"language", "layers", b"layers", "name", b"name", "publish_time", b"publish_time", "purposes", b"purposes", "recipients", b"recipients", "retention_term", b"retention_term", "sha256", b"sha256", "text", b"text", "title", b"title", "transfer_countries", b"transfer_countries", "version", b"version", "withdrawal_method", b"withdrawal_method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Notice: _TypeAlias = Notice  # noqa: Y015
+
+@_typing.final
+class NoticeLayer(_message.Message):
+    """A layer of a notice: a summary that leads to the whole text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """Title."""
+    text: _builtins.str
+    """What is shown."""
+    sha256: _builtins.str
+    """SHA-256 of the text in UTF-8, lowercase hex. Output only."""
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        text: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "text", b"text", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoticeLayer: _TypeAlias = NoticeLayer  # noqa: Y015
 
 @_typing.final
 class PublishNoticeRequest(_message.Message):

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lethe.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -322,16 +323,20 @@ class ReleaseHoldRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    REASON_CODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: holds/{hold}."""
+    reason_code: _builtins.str
+    """Why, as a code; it stands in the log for ever and must name nobody."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        reason_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason_code", b"reason_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -414,3 +419,200 @@ class ListHoldsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListHoldsResponse: _TypeAlias = ListHoldsResponse  # noqa: Y015
+
+@_typing.final
+class SweepRequest(_message.Message):
+    """Whether to sweep, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REASON_CODE_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Rehearse: answer as if, change nothing."""
+    reason_code: _builtins.str
+    """Why, as a code; it stands in the log for ever and must name nobody. Needed unless rehearsed."""
+    def __init__(
+        self,
+        *,
+        validate_only: _builtins.bool = ...,
+        reason_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason_code", b"reason_code", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepRequest: _TypeAlias = SweepRequest  # noqa: Y015
+
+@_typing.final
+class SweepResponse(_message.Message):
+    """Answer of Sweep. Each number is counted up to 10,000."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DUE_OBJECTS_FIELD_NUMBER: _builtins.int
+    HELD_OBJECTS_FIELD_NUMBER: _builtins.int
+    DEBTS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    due_objects: _builtins.int
+    """Objects whose term was over."""
+    held_objects: _builtins.int
+    """Those among them that a legal hold keeps."""
+    debts: _builtins.int
+    """Debts that were set aside, and are taken up again."""
+    @_builtins.property
+    def receipt(self) -> _common_pb2.AuditReceipt:
+        """The event in the log."""
+
+    def __init__(
+        self,
+        *,
+        due_objects: _builtins.int = ...,
+        held_objects: _builtins.int = ...,
+        debts: _builtins.int = ...,
+        receipt: _common_pb2.AuditReceipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["debts", b"debts", "due_objects", b"due_objects", "held_objects", b"held_objects", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepResponse: _TypeAlias = SweepResponse  # noqa: Y015
+
+@_typing.final
+class Debt(_message.Message):
+    """Work on one thing that failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Debt._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Debt._Kind.ValueType  # 0
+        """Not said."""
+        KIND_OBJECT: Debt._Kind.ValueType  # 1
+        """The bytes of a destroyed object are to be removed."""
+        KIND_UNCLAIMED: Debt._Kind.ValueType  # 2
+        """Bytes that no record claims are to be removed."""
+        KIND_EPOCH: Debt._Kind.ValueType  # 3
+        """An epoch key is to be destroyed."""
+        KIND_FORGET: Debt._Kind.ValueType  # 4
+        """A backend is to forget a job of an erased subject."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is to be done."""
+
+    KIND_UNSPECIFIED: Debt.Kind.ValueType  # 0
+    """Not said."""
+    KIND_OBJECT: Debt.Kind.ValueType  # 1
+    """The bytes of a destroyed object are to be removed."""
+    KIND_UNCLAIMED: Debt.Kind.ValueType  # 2
+    """Bytes that no record claims are to be removed."""
+    KIND_EPOCH: Debt.Kind.ValueType  # 3
+    """An epoch key is to be destroyed."""
+    KIND_FORGET: Debt.Kind.ValueType  # 4
+    """A backend is to forget a job of an erased subject."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    DSR_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    kind: Global___Debt.Kind.ValueType
+    """What is to be done."""
+    item: _builtins.str
+    """To what: an object's id, an epoch, a backend and its name for the job."""
+    dsr: _builtins.str
+    """For which request: dsrs/{dsr}; empty where for none."""
+    tries: _builtins.int
+    """How often it failed since it was taken up."""
+    reason: _builtins.str
+    """The reason of the last failure."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is owed."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried again; absent where it was set aside."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___Debt.Kind.ValueType = ...,
+        item: _builtins.str = ...,
+        dsr: _builtins.str = ...,
+        tries: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dsr", b"dsr", "item", b"item", "kind", b"kind", "reason", b"reason", "retry_time", b"retry_time", "tries", b"tries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Debt: _TypeAlias = Debt  # noqa: Y015
+
+@_typing.final
+class ListDebtsRequest(_message.Message):
+    """Which page of debts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many, 50 where 0, never more than 1000."""
+    page_token: _builtins.str
+    """From the previous answer."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDebtsRequest: _TypeAlias = ListDebtsRequest  # noqa: Y015
+
+@_typing.final
+class ListDebtsResponse(_message.Message):
+    """Answer of ListDebts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEBTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def debts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Debt]:
+        """The debts."""
+
+    def __init__(
+        self,
+        *,
+        debts: _abc.Iterable[Global___Debt] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["debts", b"debts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDebtsResponse: _TypeAlias = ListDebtsResponse  # noqa: Y015

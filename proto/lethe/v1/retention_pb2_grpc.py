@@ -60,6 +60,16 @@ class RetentionServiceStub:
                 request_serializer=lethe_dot_v1_dot_retention__pb2.ListHoldsRequest.SerializeToString,
                 response_deserializer=lethe_dot_v1_dot_retention__pb2.ListHoldsResponse.FromString,
                 _registered_method=True)
+        self.Sweep = channel.unary_unary(
+                '/lethe.v1.RetentionService/Sweep',
+                request_serializer=lethe_dot_v1_dot_retention__pb2.SweepRequest.SerializeToString,
+                response_deserializer=lethe_dot_v1_dot_retention__pb2.SweepResponse.FromString,
+                _registered_method=True)
+        self.ListDebts = channel.unary_unary(
+                '/lethe.v1.RetentionService/ListDebts',
+                request_serializer=lethe_dot_v1_dot_retention__pb2.ListDebtsRequest.SerializeToString,
+                response_deserializer=lethe_dot_v1_dot_retention__pb2.ListDebtsResponse.FromString,
+                _registered_method=True)
 
 
 class RetentionServiceServicer:
@@ -101,6 +111,20 @@ class RetentionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Sweep(self, request, context):
+        """Destroys now what is due, and takes up again what was set aside.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDebts(self, request, context):
+        """Lists what is owed: work on one thing that failed, and is tried again or was set aside.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetentionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +152,16 @@ def add_RetentionServiceServicer_to_server(servicer, server):
                     servicer.ListHolds,
                     request_deserializer=lethe_dot_v1_dot_retention__pb2.ListHoldsRequest.FromString,
                     response_serializer=lethe_dot_v1_dot_retention__pb2.ListHoldsResponse.SerializeToString,
+            ),
+            'Sweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sweep,
+                    request_deserializer=lethe_dot_v1_dot_retention__pb2.SweepRequest.FromString,
+                    response_serializer=lethe_dot_v1_dot_retention__pb2.SweepResponse.SerializeToString,
+            ),
+            'ListDebts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDebts,
+                    request_deserializer=lethe_dot_v1_dot_retention__pb2.ListDebtsRequest.FromString,
+                    response_serializer=lethe_dot_v1_dot_retention__pb2.ListDebtsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +300,60 @@ class RetentionService:
             '/lethe.v1.RetentionService/ListHolds',
             lethe_dot_v1_dot_retention__pb2.ListHoldsRequest.SerializeToString,
             lethe_dot_v1_dot_retention__pb2.ListHoldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lethe.v1.RetentionService/Sweep',
+            lethe_dot_v1_dot_retention__pb2.SweepRequest.SerializeToString,
+            lethe_dot_v1_dot_retention__pb2.SweepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDebts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lethe.v1.RetentionService/ListDebts',
+            lethe_dot_v1_dot_retention__pb2.ListDebtsRequest.SerializeToString,
+            lethe_dot_v1_dot_retention__pb2.ListDebtsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,6 +26,10 @@ class RetentionServiceStub:
     """Releases a legal hold."""
     ListHolds: _aio.UnaryUnaryMultiCallable[_retention_pb2.ListHoldsRequest, _retention_pb2.ListHoldsResponse]
     """Lists legal holds."""
+    Sweep: _aio.UnaryUnaryMultiCallable[_retention_pb2.SweepRequest, _retention_pb2.SweepResponse]
+    """Destroys now what is due, and takes up again what was set aside."""
+    ListDebts: _aio.UnaryUnaryMultiCallable[_retention_pb2.ListDebtsRequest, _retention_pb2.ListDebtsResponse]
+    """Lists what is owed: work on one thing that failed, and is tried again or was set aside."""
 
 class RetentionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Retention schedules and legal holds."""
@@ -69,5 +73,21 @@ class RetentionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_retention_pb2.ListHoldsRequest, _abc.Awaitable[_retention_pb2.ListHoldsResponse]],
     ) -> _abc.Awaitable[_retention_pb2.ListHoldsResponse]:
         """Lists legal holds."""
+
+    @_abc_1.abstractmethod
+    def Sweep(
+        self,
+        request: _retention_pb2.SweepRequest,
+        context: _aio.ServicerContext[_retention_pb2.SweepRequest, _abc.Awaitable[_retention_pb2.SweepResponse]],
+    ) -> _abc.Awaitable[_retention_pb2.SweepResponse]:
+        """Destroys now what is due, and takes up again what was set aside."""
+
+    @_abc_1.abstractmethod
+    def ListDebts(
+        self,
+        request: _retention_pb2.ListDebtsRequest,
+        context: _aio.ServicerContext[_retention_pb2.ListDebtsRequest, _abc.Awaitable[_retention_pb2.ListDebtsResponse]],
+    ) -> _abc.Awaitable[_retention_pb2.ListDebtsResponse]:
+        """Lists what is owed: work on one thing that failed, and is tried again or was set aside."""
 
 def add_RetentionServiceServicer_to_server(servicer: RetentionServiceServicer, server: _aio.Server) -> None: ...

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lethe.v1 import common_pb2 as lethe_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lethe/v1/subject.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"s\n\x08Guardian\x12\x36\n\x0fverified_method\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,31}$\x12/\n\x08relation\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,31}$\"\x9a\x04\n\x07Subject\x12\x36\n\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$\x12\x38\n\tresidence\x18\x02 \x01(\tB%\xbaH\"r 2\x1e^([A-Z]{2}(-[A-Z0-9]{1,3})?)?$\x12\x37\n\x08location\x18\x03 \x01(\tB%\xbaH\"r 2\x1e^([A-Z]{2}(-[A-Z0-9]{1,3})?)?$\x12!\n\nbirth_year\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xb4\x10(\xec\x0eH\x00\x12/\n\x08\x61ge_band\x18\x05 \x01(\x0e\x32\x11.lethe.v1.AgeBandB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x00\x12$\n\x08guardian\x18\x06 \x01(\x0b\x32\x12.lethe.v1.Guardian\x12&\n\x05state\x18\x07 \x01(\x0e\x32\x17.lethe.v1.Subject.State\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_RESTRICTED\x10\x02\x12\x11\n\rSTATE_BLOCKED\x10\x03\x42\x05\n\x03\x61ge\"c\n\x14UpsertSubjectRequest\x12*\n\x07subject\x18\x01 \x01(\x0b\x32\x11.lethe.v1.SubjectB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"d\n\x15UpsertSubjectResponse\x12\"\n\x07subject\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Subject\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"K\n\x11GetSubjectRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$\"8\n\x12GetSubjectResponse\x12\"\n\x07subject\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Subject\"R\n\x15ListStoredDataRequest\x12\x39\n\x07subject\x18\x01 \x01(\tB(\xbaH%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$\"\x9f\x01\n\nStoredData\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tkey_class\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04rule\x18\x07 \x01(\t\"=\n\x16ListStoredDataResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.lethe.v1.StoredData\"B\n\x13\x44\x65leteObjectRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^objects/[0-9a-f]{32}$\"?\n\x14\x44\x65leteObjectResponse\x12\'\n\x07receipt\x18\x01 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"d\n\x16RestrictSubjectRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$\x12\x12\n\nrestricted\x18\x02 \x01(\x08\"B\n\x17RestrictSubjectResponse\x12\'\n\x07receipt\x18\x01 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"C\n\x15RectifySubjectRequest\x12*\n\x07subject\x18\x01 \x01(\x0b\x32\x11.lethe.v1.SubjectB\x06\xbaH\x03\xc8\x01\x01\"e\n\x16RectifySubjectResponse\x12\"\n\x07subject\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Subject\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt*|\n\x07\x41geBand\x12\x18\n\x14\x41GE_BAND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GE_BAND_UNDER_13\x10\x01\x12\x15\n\x11\x41GE_BAND_13_TO_15\x10\x02\x12\x15\n\x11\x41GE_BAND_16_TO_17\x10\x03\x12\x12\n\x0e\x41GE_BAND_ADULT\x10\x04\x32\xfc\x03\n\x0eSubjectService\x12P\n\rUpsertSubject\x12\x1e.lethe.v1.UpsertSubjectRequest\x1a\x1f.lethe.v1.UpsertSubjectResponse\x12G\n\nGetSubject\x12\x1b.lethe.v1.GetSubjectRequest\x1a\x1c.lethe.v1.GetSubjectResponse\x12S\n\x0eListStoredData\x12\x1f.lethe.v1.ListStoredDataRequest\x1a .lethe.v1.ListStoredDataResponse\x12M\n\x0c\x44\x65leteObject\x12\x1d.lethe.v1.DeleteObjectRequest\x1a\x1e.lethe.v1.DeleteObjectResponse\x12V\n\x0fRestrictSubject\x12 .lethe.v1.RestrictSubjectRequest\x1a!.lethe.v1.RestrictSubjectResponse\x12S\n\x0eRectifySubject\x12\x1f.lethe.v1.RectifySubjectRequest\x1a .lethe.v1.RectifySubjectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lethe/v1/subject.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"s\n\x08Guardian\x12\x36\n\x0fverified_method\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,31}$\x12/\n\x08relation\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,31}$\"\x9a\x04\n\x07Subject\x12\x36\n\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$\x12\x38\n\tresidence\x18\x02 \x01(\tB%\xbaH\"r 2\x1e^([A-Z]{2}(-[A-Z0-9]{1,3})?)?$\x12\x37\n\x08location\x18\x03 \x01(\tB%\xbaH\"r 2\x1e^([A-Z]{2}(-[A-Z0-9]{1,3})?)?$\x12!\n\nbirth_year\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xb4\x10(\xec\x0eH\x00\x12/\n\x08\x61ge_band\x18\x05 \x01(\x0e\x32\x11.lethe.v1.AgeBandB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x00\x12$\n\x08guardian\x18\x06 \x01(\x0b\x32\x12.lethe.v1.Guardian\x12&\n\x05state\x18\x07 \x01(\x0e\x32\x17.lethe.v1.Subject.State\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_RESTRICTED\x10\x02\x12\x11\n\rSTATE_BLOCKED\x10\x03\x42\x05\n\x03\x61ge\"c\n\x14UpsertSubjectRequest\x12*\n\x07subject\x18\x01 \x01(\x0b\x32\x11.lethe.v1.SubjectB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"d\n\x15UpsertSubjectResponse\x12\"\n\x07subject\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Subject\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"K\n\x11GetSubjectRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$\"8\n\x12GetSubjectResponse\x12\"\n\x07subject\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Subject\"\x8f\x01\n\x15ListStoredDataRequest\x12\x39\n\x07subject\x18\x01 \x01(\tB(\xbaH%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"\x9f\x01\n\nStoredData\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tkey_class\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04rule\x18\x07 \x01(\t\"V\n\x16ListStoredDataResponse\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.lethe.v1.StoredData\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x13\x44\x65leteObjectRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^objects/[0-9a-f]{32}$\"?\n\x14\x44\x65leteObjectResponse\x12\'\n\x07receipt\x18\x01 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"d\n\x16RestrictSubjectRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xbaH%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$\x12\x12\n\nrestricted\x18\x02 \x01(\x08\"B\n\x17RestrictSubjectResponse\x12\'\n\x07receipt\x18\x01 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"C\n\x15RectifySubjectRequest\x12*\n\x07subject\x18\x01 \x01(\x0b\x32\x11.lethe.v1.SubjectB\x06\xbaH\x03\xc8\x01\x01\"e\n\x16RectifySubjectResponse\x12\"\n\x07subject\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Subject\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt*|\n\x07\x41geBand\x12\x18\n\x14\x41GE_BAND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GE_BAND_UNDER_13\x10\x01\x12\x15\n\x11\x41GE_BAND_13_TO_15\x10\x02\x12\x15\n\x11\x41GE_BAND_16_TO_17\x10\x03\x12\x12\n\x0e\x41GE_BAND_ADULT\x10\x04\x32\xfc\x03\n\x0eSubjectService\x12P\n\rUpsertSubject\x12\x1e.lethe.v1.UpsertSubjectRequest\x1a\x1f.lethe.v1.UpsertSubjectResponse\x12G\n\nGetSubject\x12\x1b.lethe.v1.GetSubjectRequest\x1a\x1c.lethe.v1.GetSubjectResponse\x12S\n\x0eListStoredData\x12\x1f.lethe.v1.ListStoredDataRequest\x1a .lethe.v1.ListStoredDataResponse\x12M\n\x0c\x44\x65leteObject\x12\x1d.lethe.v1.DeleteObjectRequest\x1a\x1e.lethe.v1.DeleteObjectResponse\x12V\n\x0fRestrictSubject\x12 .lethe.v1.RestrictSubjectRequest\x1a!.lethe.v1.RestrictSubjectResponse\x12S\n\x0eRectifySubject\x12\x1f.lethe.v1.RectifySubjectRequest\x1a .lethe.v1.RectifySubjectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,14 +56,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSUBJECTREQUEST'].fields_by_name['name']._serialized_options = b'\272H%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$'
   _globals['_LISTSTOREDDATAREQUEST'].fields_by_name['subject']._loaded_options = None
   _globals['_LISTSTOREDDATAREQUEST'].fields_by_name['subject']._serialized_options = b'\272H%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$'
+  _globals['_LISTSTOREDDATAREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTSTOREDDATAREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTSTOREDDATAREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTSTOREDDATAREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_DELETEOBJECTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEOBJECTREQUEST'].fields_by_name['name']._serialized_options = b'\272H\032r\0302\026^objects/[0-9a-f]{32}$'
   _globals['_RESTRICTSUBJECTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_RESTRICTSUBJECTREQUEST'].fields_by_name['name']._serialized_options = b'\272H%r#2!^subjects/[A-Za-z0-9._~-]{1,128}$'
   _globals['_RECTIFYSUBJECTREQUEST'].fields_by_name['subject']._loaded_options = None
   _globals['_RECTIFYSUBJECTREQUEST'].fields_by_name['subject']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_AGEBAND']._serialized_start=1901
-  _globals['_AGEBAND']._serialized_end=2025
+  _globals['_AGEBAND']._serialized_start=1988
+  _globals['_AGEBAND']._serialized_end=2112
   _globals['_GUARDIAN']._serialized_start=121
   _globals['_GUARDIAN']._serialized_end=236
   _globals['_SUBJECT']._serialized_start=239
@@ -78,24 +82,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSUBJECTREQUEST']._serialized_end=1057
   _globals['_GETSUBJECTRESPONSE']._serialized_start=1059
   _globals['_GETSUBJECTRESPONSE']._serialized_end=1115
-  _globals['_LISTSTOREDDATAREQUEST']._serialized_start=1117
-  _globals['_LISTSTOREDDATAREQUEST']._serialized_end=1199
-  _globals['_STOREDDATA']._serialized_start=1202
-  _globals['_STOREDDATA']._serialized_end=1361
-  _globals['_LISTSTOREDDATARESPONSE']._serialized_start=1363
-  _globals['_LISTSTOREDDATARESPONSE']._serialized_end=1424
-  _globals['_DELETEOBJECTREQUEST']._serialized_start=1426
-  _globals['_DELETEOBJECTREQUEST']._serialized_end=1492
-  _globals['_DELETEOBJECTRESPONSE']._serialized_start=1494
-  _globals['_DELETEOBJECTRESPONSE']._serialized_end=1557
-  _globals['_RESTRICTSUBJECTREQUEST']._serialized_start=1559
-  _globals['_RESTRICTSUBJECTREQUEST']._serialized_end=1659
-  _globals['_RESTRICTSUBJECTRESPONSE']._serialized_start=1661
-  _globals['_RESTRICTSUBJECTRESPONSE']._serialized_end=1727
-  _globals['_RECTIFYSUBJECTREQUEST']._serialized_start=1729
-  _globals['_RECTIFYSUBJECTREQUEST']._serialized_end=1796
-  _globals['_RECTIFYSUBJECTRESPONSE']._serialized_start=1798
-  _globals['_RECTIFYSUBJECTRESPONSE']._serialized_end=1899
-  _globals['_SUBJECTSERVICE']._serialized_start=2028
-  _globals['_SUBJECTSERVICE']._serialized_end=2536
+  _globals['_LISTSTOREDDATAREQUEST']._serialized_start=1118
+  _globals['_LISTSTOREDDATAREQUEST']._serialized_end=1261
+  _globals['_STOREDDATA']._serialized_start=1264
+  _globals['_STOREDDATA']._serialized_end=1423
+  _globals['_LISTSTOREDDATARESPONSE']._serialized_start=1425
+  _globals['_LISTSTOREDDATARESPONSE']._serialized_end=1511
+  _globals['_DELETEOBJECTREQUEST']._serialized_start=1513
+  _globals['_DELETEOBJECTREQUEST']._serialized_end=1579
+  _globals['_DELETEOBJECTRESPONSE']._serialized_start=1581
+  _globals['_DELETEOBJECTRESPONSE']._serialized_end=1644
+  _globals['_RESTRICTSUBJECTREQUEST']._serialized_start=1646
+  _globals['_RESTRICTSUBJECTREQUEST']._serialized_end=1746
+  _globals['_RESTRICTSUBJECTRESPONSE']._serialized_start=1748
+  _globals['_RESTRICTSUBJECTRESPONSE']._serialized_end=1814
+  _globals['_RECTIFYSUBJECTREQUEST']._serialized_start=1816
+  _globals['_RECTIFYSUBJECTREQUEST']._serialized_end=1883
+  _globals['_RECTIFYSUBJECTRESPONSE']._serialized_start=1885
+  _globals['_RECTIFYSUBJECTRESPONSE']._serialized_end=1986
+  _globals['_SUBJECTSERVICE']._serialized_start=2115
+  _globals['_SUBJECTSERVICE']._serialized_end=2623
 # @@protoc_insertion_point(module_scope)

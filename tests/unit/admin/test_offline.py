@@ -223,3 +223,80 @@ def test_an_export_is_checked_against_the_one_before_it(lethe, files) -> None:
     }
     assert verdicts["nothing"] == 4
     assert verdicts["export"] == 0  # of the same checkpoint: nothing was to grow
+
+
+# --- the proof of one event --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["index", "event"])
+def test_a_proof_is_made_of_an_export_and_verified_without_a_gateway(lethe, files, by) -> None:
+    entry = json.loads((files / "export/entries.jsonl").read_text().splitlines()[1])
+    named = {"index": ("--index", "1"), "event": ("--event", entry["id"])}[by]
+    trusted = ("--trust", files / "trust.txt")
+    made = lethe("audit", "prove", files / "export", *named, *trusted, "--out", files / "e.tlog-proof")
+    assert made.exit_code == 0
+    result = lethe("audit", "verify", files / "e.tlog-proof", *trusted, "-o", "json")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert ("valid", ORIGIN, 1, 2, entry) == tuple(
+        report[name] for name in ("verdict", "origin", "index", "size", "leaf")
+    )
+
+
+def test_a_proof_from_an_export_goes_to_stdout_too(lethe, files) -> None:
+    asked = ("audit", "prove", files / "export", "--index", "1", "--trust", files / "trust.txt")
+    assert lethe(*asked).stdout == (files / "c.tlog-proof").read_text()
+    assert json.loads(lethe(*asked, "-o", "json").stdout)["tlog_proof"] == lethe(*asked).stdout
+
+
+def test_a_proof_without_trust_is_as_good_as_its_export(lethe, files) -> None:
+    made = lethe("audit", "prove", files / "export", "--index", "0", "--out", files / "e.tlog-proof")
+    assert made.exit_code == 5
+    assert "error: TRUST_MISSING" in made.stderr
+    result = lethe("audit", "verify", files / "e.tlog-proof")
+    assert result.exit_code == 5
+    assert "error: TRUST_MISSING" in result.stderr
+
+
+def test_nothing_is_proven_from_an_export_that_is_not_valid(lethe, files) -> None:
+    with (files / "export/entries.jsonl").open("ab") as entries:
+        entries.write(b"{}\n")
+    asked = ("audit", "prove", files / "export", "--index", "0", "--trust", files / "trust.txt")
+    result = lethe(*asked, "--out", files / "e.tlog-proof")
+    assert result.exit_code == 4
+    assert "error: PROOF_INVALID: file_changed" in result.stderr
+    assert not (files / "e.tlog-proof").exists()
+
+
+@pytest.mark.parametrize("named", [("--index", "2"), ("--event", "f" * 32), ("--event", "odd")])
+def test_an_event_that_the_export_does_not_hold_is_not_found(lethe, files, named) -> None:
+    result = lethe("audit", "prove", files / "export", *named, "--trust", files / "trust.txt")
+    assert result.exit_code == 1
+    assert "error: NOT_FOUND" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("index 1", "index 0"),
+        lambda text: text.replace(f"{ORIGIN}\n2\n", f"{ORIGIN}\n3\n"),
+        lambda text: text[:-3],
+        lambda text: text.upper(),
+    ],
+)
+def test_a_proof_that_was_changed_is_invalid_and_the_fault_is_named(lethe, files, change) -> None:
+    proof = files / "c.tlog-proof"
+    proof.write_text(change(proof.read_text()))
+    result = lethe("audit", "verify", proof, "--trust", files / "trust.txt")
+    assert result.exit_code == 4
+    assert "error: PROOF_INVALID" in result.stderr
+
+
+def test_a_proof_of_another_log_is_invalid(lethe, files) -> None:
+    assert lethe("audit", "verify", files / "c.tlog-proof", "--trust", files / "other.txt").exit_code == 4
+
+
+def test_what_is_for_exports_is_not_for_the_proof_of_one_event(lethe, files) -> None:
+    for option in (("--replay",), ("--previous", files / "export")):
+        assert lethe("audit", "verify", files / "c.tlog-proof", *option).exit_code == 2
+    assert lethe("audit", "prove", "--index", "0", "--trust", files / "trust.txt").exit_code == 2

@@ -86,7 +86,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "erasure.incomplete": {"dsr": ID, "where": ["object_store", "consent"]},
     "export.created": {"from": 0, "to": 7, "size": 7, "root": HASH},
     "hold.placed": {"hld": ID, "cls": ["content"], "rule": "GDPR Art. 17(3)(e)", "until": START_MS},
-    "hold.released": {"hld": ID, "why": "released"},
+    "hold.released": {"hld": ID, "why": "released", "rc": "CASE_CLOSED"},
     "image.scrubbed": {"obj": ID, "kind": "metadata", "meas": {"exif": 4711, "trailer_image": 0}},
     "incident.recorded": {
         "inc": ID,
@@ -105,12 +105,16 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "job.failed": {"job": ID, "bak": ID, "rc": "BACKEND_UNAVAILABLE", "det": "bad_digest"},
     "job.stopping": {"job": ID},
     "job.succeeded": {"job": ID, "bak": ID, "obj": ID, "dig": HASH},
-    "key.rotated": {"nkey": 3, "nepo": 2},
+    "key.rotated": {"nkey": 3, "nepo": 2, "rc": "COPY_LOST"},
     "notice.published": {"ntc": ID, "pur": ["generate", "retain_output"]},
     "object.destroyed": {"obj": ID, "cat": "original", "why": "job_done"},
     "object.held": {"obj": ID, "cat": "output", "hld": ID, "why": "expired"},
     "object.freed": {"obj": ID, "cat": "output"},
     "object.sealed": {"obj": ID, "cat": "output", "exp": START_MS, "pur": "generate"},
+    "object.stuck": {"obj": ID, "rc": "STORE_UNAVAILABLE", "ntry": 12},
+    "forget.ended": {"dsr": ID, "bak": ID, "how": "confirmed", "ntry": 2},
+    "retention.swept": {"rc": "COMPLAINT", "nobj": 3, "nowed": 1},
+    "object.transient": {"obj": ID, "cat": "original", "exp": START_MS, "pur": "generate"},
     "record.expired": {"con": ID},
     "result.released": {"job": ID, "obj": ID},
     "signal.recorded": {"sig": ["gpc", "limit_spi"]},
@@ -141,6 +145,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "size": 5,
         **dict.fromkeys(("nsub", "nkey", "nobj", "njob", "ncon", "nseal", "ndsr", "nres"), 1),
     },
+    "log.keyrevoked": {"key": ["0a1b2c3d"], "from": 4, "rc": "KEY_STOLEN"},
+    "log.disputed": {"why": "ahead", "wit": ["0a1b2c3d"], "size": 5, "known": 9},
+    "consent.invalidated": {"con": ID, "pur": "train"},
+    "consent.renewal": {"con": ID, "ntc": ID},
+    "object.kept": {"obj": ID, "cat": "output", "pur": "retain_output", "con": ID},
 }
 
 

@@ -144,6 +144,24 @@ def test_a_hold_that_is_kept_and_released_breaks_no_rule() -> None:
     assert broken(held(HELD[0], HELD[1], HELD[3], HELD[2])) == set()
 
 
+INVALID: Event = {"ty": "consent.invalidated", "con": CON, "pur": "generate"}
+RENEWAL: Event = {"ty": "consent.renewal", "con": CON, "ntc": NTC}
+KEPT: Event = {"ty": "object.kept", "obj": OUT, "cat": "output", "pur": "generate", "con": CON}
+
+
+def test_a_renewal_and_a_keeping_by_another_consent_break_no_rule() -> None:
+    assert broken(after("consent.recorded", RENEWAL)) == set()
+    assert broken(after("job.succeeded", KEPT)) == set()
+
+
+def test_a_result_that_another_consent_keeps_is_given_out_by_that_one() -> None:
+    other = {**STORY[1], "con": HLD}
+    kept = {**KEPT, "con": HLD}
+    gone, late = STORY[15], ("result.released", "consent_withdrawn")
+    assert late not in broken(after("job.succeeded", other, gone, kept))
+    assert late in broken(after("job.succeeded", other, kept, {**gone, "con": HLD}))
+
+
 OPTED_IN: Event = {"ty": "consent.recorded", "con": OPT, "ntc": NTC, "pur": "train"}
 ADDED: Event = {"ty": "dataset.added", "dst": DST, "itm": ITM, "job": JOB, "obj": CPY, "con": OPT}
 TRAINED: list[Event] = [
@@ -278,6 +296,17 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
         ("export.created", "export_bounds"),
     ),
     (after("notice.published", {"ty": "log.pruned", "to": 256}), ("log.pruned", "pruned_ahead")),
+    (
+        after(
+            "notice.published",
+            {"ty": "log.keyrevoked", "key": ["0a1b2c3d"], "from": 256, "rc": "KEY_STOLEN"},
+        ),
+        ("log.keyrevoked", "revoked_ahead"),
+    ),
+    (
+        after("notice.published", {"ty": "log.disputed", "why": "root", "wit": [], "size": 256}),
+        ("log.disputed", "disputed_ahead"),
+    ),
     (held(HELD[0], HELD[0]), ("hold.placed", "hold_twice")),
     (held({**HELD[0], "dsr": OBJ}), ("hold.placed", "request_unknown")),
     (held(HELD[1]), ("object.held", "hold_unknown")),
@@ -290,6 +319,17 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("object.destroyed", *HELD), ("object.freed", "freed_destroyed")),
     (held(HELD[0], HELD[1]), ("object.sealed", "destroyed_under_hold")),
     (after("notice.published", {"ty": "backup.created", "size": 256}), ("backup.created", "backup_ahead")),
+    ([*without("consent.recorded"), INVALID], ("consent.invalidated", "consent_unknown")),
+    (after("result.released", INVALID, INVALID), ("consent.invalidated", "invalidated_twice")),
+    (after("consent.recorded", INVALID), ("decision.made", "consent_invalid")),
+    (after("job.created", INVALID), ("job.dispatched", "consent_invalid")),
+    (after("consent.recorded", RENEWAL, RENEWAL), ("consent.renewal", "renewal_twice")),
+    (after("consent.withdrawn", RENEWAL), ("consent.renewal", "consent_over")),
+    (after("consent.recorded", {**RENEWAL, "ntc": OBJ}), ("consent.renewal", "notice_unpublished")),
+    (after("job.succeeded", {**KEPT, "cat": "original"}), ("object.kept", "object_unknown")),
+    (after("job.succeeded", {**KEPT, "pur": "train"}), ("object.kept", "consent_unknown")),
+    (after("consent.withdrawn", KEPT), ("object.kept", "consent_withdrawn")),
+    ([*STORY, {**KEPT, "obj": OBJ, "cat": "original"}], ("object.kept", "kept_destroyed")),
     (trained(0, 1, 3, 4, 5), ("dataset.added", "dataset_unknown")),
     (trained(2, 2), ("dataset.created", "dataset_twice")),
     (trained(0, 1, 2, 3, 4, 6, 5), ("dataset.added", "dataset_over")),

@@ -6,25 +6,26 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from audit import fsck, note
+from audit.checkpoint import Checkpoint as Head
 from audit.checkpoint import open_checkpoint, parse
-from audit.cosign import Cosigner
 from audit.proof import verify
 from audit.quorum import Policy
 from audit.tree import verify_consistency
 from gateway.adapters.log_folder import LogFolder
-from gateway.errors import AuditUnavailable, MessageInvalid, SubjectBlocked
-from gateway.flows.publish import Publish
+from gateway.errors import AuditUnavailable, MessageInvalid, StoreUnavailable, SubjectBlocked
+from gateway.flows.publish import Publish, alarm_of
 from gateway.ports.records import Checkpoint, Leaf, LogHead, SealedPayload, SubjectKey
-from gateway.ports.witness import Witness, WitnessConflict, WitnessRefused, WitnessUnavailable
+from gateway.ports.witness import WitnessConflict, WitnessRefused, WitnessUnavailable
+from tests.doors import around
+from tests.fakes.witness import FakeWitness
 from tests.world import APP, OFFICER, ORIGIN, TENANT, World
-
-WITNESS = Cosigner("witness.test/w", bytes(range(32)), "ed25519")
 
 
 @pytest.fixture
@@ -113,11 +114,24 @@ def sorted_leaves(w: World) -> list[Leaf]:
 # --- witnesses ------------------------------------------------------------------------------
 
 
-class OneWitness:
-    """A witness that answers as it is told."""
+class Heard:
+    """What the operator would see: answers as they are counted, and those that raise an alarm."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+        self.alarms: list[str] = []
+
+    def __call__(self, _witness: str, code: str, is_new: bool) -> None:
+        self.counted[code] += 1
+        if is_new:
+            self.alarms.append(alarm_of(code))
+
+
+class OneWitness(FakeWitness):
+    """A witness that answers some calls as it is told."""
 
     def __init__(self, *answers: Exception) -> None:
-        self.name = WITNESS.name
+        super().__init__()
         self.answers = list(answers)
         self.asked: list[int] = []
 
@@ -125,62 +139,201 @@ class OneWitness:
         self.asked.append(old)
         if self.answers:
             raise self.answers.pop(0)
-        return (WITNESS.cosign(checkpoint, 1_800_000_000),)
+        return await super().add_checkpoint(old, proof, checkpoint)
 
 
-def witnessed(w: World, witness: Witness, forks: list[str]) -> Publish:
-    lines = [f"log {signer.vkey()}" for signer in w.signers[ORIGIN]]
-    policy = Policy.parse("\n".join([*lines, f"witness w {WITNESS.vkey()}", "quorum w"]) + "\n")
-    return Publish(w.records, w.clock, {ORIGIN: policy}, (witness,), on_fork=forks.append)
+def quorum_of(*witnesses: FakeWitness, count: int) -> Policy:
+    lines = [f"witness w{place} {witness.vkey()}" for place, witness in enumerate(witnesses)]
+    names = " ".join(f"w{place}" for place in range(len(witnesses)))
+    return Policy.parse("\n".join([*lines, f"group g {count} {names}", "quorum g"]) + "\n")
+
+
+def witnessed(
+    w: World, *witnesses: FakeWitness, heard: Heard | None = None, count: int = 1, deadline_s: float = 5
+) -> Publish:
+    """Return a publisher that needs `count` of the witnesses."""
+    return Publish(
+        w.records,
+        w.clock,
+        w.flows.ledger,
+        {ORIGIN: quorum_of(*witnesses, count=count)},
+        witnesses,
+        on_answer=heard or Heard(),
+        deadline_s=deadline_s,
+    )
+
+
+def disputes(w: World) -> list[tuple[str, int | None]]:
+    return [(event["why"], event.get("known")) for event in w.events("log.disputed")]
 
 
 async def test_a_head_is_published_with_its_cosignature(w: World) -> None:
     await w.flows.sequence.run()
-    publish = witnessed(w, OneWitness(), [])
+    heard = Heard()
+    publish = witnessed(w, witness := OneWitness(), heard=heard)
     assert await publish.run() == 1
-    publish.policies[ORIGIN].check(published(w).note)
+    assert note.open_note(published(w).note, [note.Verifier.parse(witness.vkey())])
     assert await publish.run() == 0
+    assert (heard.counted, heard.alarms) == ({"cosigned": 1}, [])
 
 
 @pytest.mark.parametrize(
-    "answer", [WitnessUnavailable("silent"), WitnessRefused("witness_key_unknown")], ids=["hung", "refused"]
+    ("answer", "alarms"),
+    [
+        (WitnessUnavailable("silent"), []),
+        (WitnessUnavailable("busy", code="witness_busy"), []),
+        (WitnessRefused("witness_bad_request"), ["witness_refuses"]),
+        (WitnessRefused("witness_key_unknown"), ["witness_refuses"]),
+        (WitnessRefused("witness_origin_unknown"), ["witness_refuses"]),
+    ],
+    ids=["silent", "busy", "400", "403", "404"],
 )
 async def test_without_a_quorum_events_are_durable_and_nothing_is_published(
-    w: World, answer: Exception
+    w: World, answer: Exception, alarms: list[str]
 ) -> None:
     await w.flows.sequence.run()
-    publish = witnessed(w, OneWitness(answer), [])
-    with pytest.raises(AuditUnavailable) as refused:
-        await publish.run()
-    assert refused.value.detail == "quorum_not_met"
+    heard = Heard()
+    publish = witnessed(w, OneWitness(answer, answer, answer), heard=heard)
+    for _ in range(3):
+        with pytest.raises(AuditUnavailable) as refused:
+            await publish.run()
+        assert refused.value.detail == "quorum_not_met"
     assert w.records.all(Checkpoint) == []
     await w.know("carl")  # goes on
     await w.flows.sequence.run()
     assert await publish.run() == 1
     assert published(w).size == heads(w)[ORIGIN].size
+    assert (sum(heard.counted.values()), heard.alarms) == (4, alarms)
+    assert disputes(w) == []
 
 
 async def test_a_witness_that_knows_an_older_size_is_asked_from_there(w: World) -> None:
     await w.flows.sequence.run()
     asked = OneWitness(WitnessConflict(1))
-    assert await witnessed(w, asked, []).run() == 1
+    asked.known[ORIGIN] = first(w)
+    assert await witnessed(w, asked).run() == 1
     assert asked.asked == [0, 1]
 
 
-async def test_a_witness_that_knows_more_than_we_do_raises_the_alarm(w: World) -> None:
+def first(w: World) -> Head:
+    """Return the log when it had one leaf."""
+    return Head(ORIGIN, 1, sorted_leaves(w)[0].leaf_hash)
+
+
+async def test_a_witness_that_was_moved_by_another_process_is_asked_again_later(w: World) -> None:
     await w.flows.sequence.run()
-    forks: list[str] = []
-    with pytest.raises(AuditUnavailable) as refused:
-        await witnessed(w, OneWitness(WitnessConflict(10_000)), forks).run()
-    assert (refused.value.detail, forks) == ("log_forked", [ORIGIN])
+    heard = Heard()
+    asked = OneWitness(WitnessConflict(1), WitnessConflict(2))
+    publish = witnessed(w, asked, heard=heard)
+    with pytest.raises(AuditUnavailable):
+        await publish.run()
+    assert (heard.counted, heard.alarms) == ({"witness_moved": 1}, [])
+    assert await publish.run() == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (WitnessConflict(10_000), ("ahead", 10_000)),
+        (WitnessConflict(1 << 60), ("ahead", None)),  # no size of a log of ours
+        (WitnessConflict(0), ("root", 0)),
+    ],
+    ids=["ahead", "far ahead", "same size"],
+)
+async def test_a_witness_that_knows_another_log_stops_publication_and_the_log_says_so_once(
+    w: World, answer: WitnessConflict, why: tuple[str, int | None]
+) -> None:
+    """A fork, or a database that was restored; whatever the other witnesses say."""
+    await w.flows.sequence.run()
+    heard = Heard()
+    asked, other = OneWitness(*[answer] * 3), FakeWitness("witness.example/w2", seed=bytes(32))
+    publish = witnessed(w, asked, other, heard=heard)
+    for _ in range(3):
+        with pytest.raises(AuditUnavailable) as refused:
+            await publish.run()
+        assert refused.value.detail == "log_forked"
+        await w.flows.sequence.run()
     assert w.records.all(Checkpoint) == []
+    assert heard.alarms == ["log_forked"]
+    assert disputes(w) == [why]
+    (said,) = w.events("log.disputed")
+    assert said["wit"] == [note.Verifier.parse(asked.vkey()).key_id.hex()]
+
+
+async def test_a_witness_that_refuses_our_past_disputes_the_log_and_others_may_make_the_quorum(
+    w: World,
+) -> None:
+    """422: the proof does not lead from the root that it knows."""
+    await w.flows.sequence.run()
+    heard = Heard()
+    doubter, other = FakeWitness(), FakeWitness("witness.example/w2", seed=bytes(32))
+    doubter.known[ORIGIN] = Head(ORIGIN, 1, bytes(32))
+    publish = witnessed(w, doubter, other, heard=heard)
+    assert await publish.run() == 1
+    assert (heard.alarms, disputes(w)) == (["log_forked"], [("proof", 1)])
+    await w.flows.sequence.run()
+    assert await publish.run() == 1
+    assert (heard.alarms, len(disputes(w))) == (["log_forked"], 1)
+
+
+async def test_a_lying_witness_is_told_and_costs_the_others_nothing(w: World) -> None:
+    """Its line is over another root: whoever takes it makes a note that nobody opens."""
+    await w.flows.sequence.run()
+    heard = Heard()
+    liar, other = FakeWitness(), FakeWitness("witness.example/w2", seed=bytes(32))
+    liar.faults.lies = True
+    publish = witnessed(w, liar, other, heard=heard)
+    assert await publish.run() == 1
+    _, signed = note.open_note(published(w).note, [note.Verifier.parse(one.vkey()) for one in (liar, other)])
+    assert [key.name for key in signed] == ["witness.example/w2"]
+    assert (heard.alarms, disputes(w)) == (["witness_lied"], [("lied", None)])
+
+
+async def test_a_witness_that_lies_again_after_it_was_honest_is_told_again(w: World) -> None:
+    heard = Heard()
+    liar, other = FakeWitness(), FakeWitness("witness.example/w2", seed=bytes(32))
+    publish = witnessed(w, liar, other, heard=heard)
+    for number, lies in enumerate((True, False, True)):
+        liar.faults.lies = lies
+        await w.know(f"s{number}")
+        await w.flows.sequence.run()
+        assert await publish.run() == 1
+    assert heard.alarms == ["witness_lied"] * 2
+
+
+async def test_a_dispute_that_could_not_be_kept_is_written_by_the_next_run(w: World) -> None:
+    await w.flows.sequence.run()
+    heard = Heard()
+    asked = OneWitness(*[WitnessConflict(10_000)] * 2)
+    publish = replace(witnessed(w, asked, heard=heard), records=around(w.outside, w.trip).records)
+    w.trip.lose(4, "before")  # what stands, what it saw, the proof, whether it is beyond; then the event
+    with pytest.raises(StoreUnavailable):
+        await publish.run()
+    assert (disputes(w), heard.alarms) == ([], [])
+    with pytest.raises(AuditUnavailable):
+        await publish.run()
+    assert (disputes(w), heard.alarms) == ([("ahead", 10_000)], ["log_forked"])
+
+
+async def test_a_hung_witness_costs_one_deadline_and_no_log_waits_for_it_twice(w: World) -> None:
+    await w.flows.sequence.run()
+    heard = Heard()
+    hung, other = FakeWitness(), FakeWitness("witness.example/w2", seed=bytes(32))
+    hung.faults.hang()
+    publish = witnessed(w, hung, other, heard=heard, deadline_s=0.05)
+    for origin in w.signers:
+        publish.policies[origin] = publish.policies[ORIGIN]  # type: ignore[index]
+    assert await asyncio.wait_for(publish.run(), 5) == len(w.signers)
+    assert heard.counted == {"witness_timeout": 1, "cosigned": len(w.signers)}
+    assert (heard.alarms, disputes(w)) == ([], [])
+    hung.faults.release()
 
 
 # --- files ----------------------------------------------------------------------------------
 
 
 async def test_the_published_folder_is_a_log_that_checks_out_at_every_size(w: World, tmp_path: Path) -> None:
-    publish = Publish(w.records, w.clock, w.flows.publish.policies, (), LogFolder(tmp_path))
+    publish = Publish(w.records, w.clock, w.flows.ledger, w.flows.publish.policies, (), LogFolder(tmp_path))
     for number in range(40):
         await w.know(f"s{number}")
         if number % 7 == 0:
@@ -194,7 +347,7 @@ async def test_the_published_folder_is_a_log_that_checks_out_at_every_size(w: Wo
 
 async def test_a_published_file_that_would_change_is_refused(w: World, tmp_path: Path) -> None:
     await w.flows.sequence.run()
-    publish = Publish(w.records, w.clock, w.flows.publish.policies, (), LogFolder(tmp_path))
+    publish = Publish(w.records, w.clock, w.flows.ledger, w.flows.publish.policies, (), LogFolder(tmp_path))
     await publish.run()
     (tmp_path / ORIGIN / "checkpoint").unlink()
     bundle = next((tmp_path / ORIGIN / "tile" / "entries").rglob("*.p/*"))

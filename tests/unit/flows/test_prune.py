@@ -250,7 +250,7 @@ async def test_killed_at_each_step_it_is_pruned_all_the_same(
     w: World, tmp_path: Path, at: int, when: When
 ) -> None:
     folder = LogFolder(tmp_path)
-    publish = Publish(w.records, w.clock, w.flows.publish.policies, (), folder)
+    publish = Publish(w.records, w.clock, w.flows.ledger, w.flows.publish.policies, (), folder)
     await grow(w, 600)
     await publish.run()
     w.clock.advance(TERM * 2)
@@ -281,7 +281,7 @@ def check_folder(w: World, folder: Path, min_index: int) -> fsck.FsckReport:
 
 async def test_a_folder_that_is_laid_out_anew_has_no_pruned_bundle(w: World, tmp_path: Path) -> None:
     await pruned(w)
-    await Publish(w.records, w.clock, w.flows.publish.policies, (), LogFolder(tmp_path)).run()
+    await Publish(w.records, w.clock, w.flows.ledger, w.flows.publish.policies, (), LogFolder(tmp_path)).run()
     assert check_folder(w, tmp_path, 512).pruned == 512
 
 

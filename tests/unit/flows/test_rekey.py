@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -23,12 +24,13 @@ from audit.quorum import Policy
 from audit.trust import read_trust
 from audit.verify import verify_export
 from gateway import compose
-from gateway.errors import AuditUnavailable, LetheError, StateConflict
+from gateway.errors import AuditUnavailable, LetheError, NotFound, StateConflict
 from gateway.flows.audit import Wish
 from gateway.flows.publish import Publish
+from gateway.flows.revoke import Revoke
 from gateway.ports.records import Checkpoint, Leaf, LogHead, LogKeys, Transaction
 from gateway.settings import ConfigInvalid
-from tests.doors import When
+from tests.doors import When, around
 from tests.fakes.witness import FakeWitness
 from tests.world import OFFICER, ORIGIN, World
 
@@ -325,6 +327,159 @@ async def test_a_checkpoint_that_a_revoked_key_signed_is_neither_published_nor_e
     assert verify_export(await w.flows.audit.export(OFFICER, Wish()), book(w).text()).verdict == "valid"
 
 
+# --- the command that revokes ---------------------------------------------------------------
+
+
+async def rotated_twice() -> World:
+    """Return a world in which the seeds of both logs were the same, and were rotated away since."""
+    w = World()
+    w.rekey(7)
+    await w.ready("ann")
+    await w.log()
+    w.rekey(8)
+    w.clock.advance(timedelta(hours=1))
+    await w.log()
+    await w.know("bob")
+    await w.log()
+    return w
+
+
+def ids(*verifiers: note.Verifier) -> list[str]:
+    return [key.key_id.hex() for key in verifiers]
+
+
+def ended(w: World, origin: str = ORIGIN) -> list[tuple[int | None, int | None]]:
+    return [(key.last, key.revoked) for key in book(w, origin).keys if key.last is not None]
+
+
+async def test_a_stolen_key_is_believed_below_the_size_only_and_the_log_says_so() -> None:
+    w = await rotated_twice()
+    ed25519, mldsa = w.retiring[ORIGIN]
+    turned, seen = next(key.first for key in book(w).keys if key.first), head(w)
+    at = turned - 1
+    done = await Revoke(w.records, w.flows.ledger).run(ids(ed25519.verifier), at, "KEY_STOLEN")
+    assert [(one.origin, one.keys, one.size) for one in done] == [(ORIGIN, tuple(ids(ed25519.verifier)), at)]
+    assert ended(w) == [(turned, at), (turned, None)]
+    assert ended(w, OTHER) == [(1, None)] * 2
+    (said,) = w.events("log.keyrevoked")
+    assert (said["key"], said["from"], said["rc"]) == (ids(ed25519.verifier), at, "KEY_STOLEN")
+    forged = sign(ORIGIN, at, bytes(32), (ed25519, mldsa))
+    with pytest.raises(KeyRefused, match="key_revoked"):
+        book(w).open(forged)
+    assert book(w).open(sign(ORIGIN, at - 1, bytes(32), (ed25519, mldsa))).size == at - 1
+    assert book(w).open(seen.note).size == seen.size
+    await w.log()
+    assert published(w).size == seen.size + 1
+    assert verify_export(await w.flows.audit.export(OFFICER, Wish()), book(w).text()).verdict == "valid"
+
+
+async def test_exports_made_before_verify_by_the_new_file_below_the_size_and_not_from_there_on() -> None:
+    w = World()
+    w.rekey(7)
+    await w.ready("ann")
+    await w.log()
+    early = await w.flows.audit.export(OFFICER, Wish())
+    await w.log()
+    late = await w.flows.audit.export(OFFICER, Wish())
+    at = published(w).size
+    w.rekey(8)
+    await w.log()
+    before = book(w).text()
+    await Revoke(w.records, w.flows.ledger).run(ids(*keys(w, "retiring")), at, "KEY_STOLEN")
+    assert [verify_export(one, before).verdict for one in (early, late)] == ["valid", "valid"]
+    found = [verify_export(one, book(w).text()) for one in (early, late)]
+    assert [one.verdict for one in found] == ["valid", "invalid"]
+    assert found[1].fault.startswith("key_revoked")
+
+
+async def test_an_instant_is_a_size_in_each_log_whose_keys_had_the_seed() -> None:
+    w = World()
+    w.rekey(7)
+    await w.ready("ann")
+    await w.log()
+    at = head(w).size
+    w.clock.advance(timedelta(hours=1))
+    stolen_at = w.clock.now()
+    await w.know("bob")
+    await w.log()
+    w.rekey(8)
+    await w.log()
+    (key, _) = keys(w, "retiring")
+    done = await Revoke(w.records, w.flows.ledger).run(ids(key), stolen_at, "KEY_STOLEN")
+    # What has the first leaf of that instant is signed then or later, what has not may be older.
+    assert {one.origin: one.size for one in done} == {ORIGIN: at + 1, OTHER: 1}
+    assert len(w.events("log.keyrevoked")) == 2
+
+
+async def test_a_rehearsal_counts_what_would_verify_no_more_and_changes_nothing() -> None:
+    w = World()
+    w.rekey(7)
+    await w.ready("ann")
+    await w.log()
+    for _ in range(2):
+        await w.flows.audit.export(OFFICER, Wish())  # keeps its checkpoint
+        await w.log()
+    w.rekey(8)
+    await w.log()
+    before = w.records.all(LogKeys), w.count(Leaf)
+    (done,) = await Revoke(w.records, w.flows.ledger).run(
+        ids(*keys(w, "retiring")), 2, "KEY_STOLEN", rehearse=True
+    )
+    assert done.checkpoints == len([row for row in w.records.all(Checkpoint) if row.log == ORIGIN]) == 3
+    assert before == (w.records.all(LogKeys), w.count(Leaf))
+
+
+async def test_what_cannot_be_revoked_is_refused_and_changes_nothing() -> None:
+    w = await rotated_twice()
+    revoke = Revoke(w.records, w.flows.ledger)
+    turned = next(key.first for key in book(w).keys if key.first)
+    old, new = ids(keys(w, "retiring")[0]), ids(keys(w)[0])
+    await revoke.run(old, turned - 2, "KEY_STOLEN")
+    before = w.records.all(LogKeys), w.count(Leaf)
+    for key_ids, since, detail in (
+        (new, 1, "log_key_standing"),
+        ([*old, *new], 1, "log_key_standing"),
+        (old, turned - 2, "log_key_retired"),  # revoked there
+        (old, turned - 1, "log_key_retired"),  # would be believed more
+        (ids(keys(w, "retiring")[1]), turned + 1, "log_key_retired"),
+    ):
+        with pytest.raises(StateConflict) as refusal:
+            await revoke.run(key_ids, since, "KEY_STOLEN")
+        assert refusal.value.detail == detail
+    with pytest.raises(NotFound):
+        await revoke.run(["00000000", *old], 1, "KEY_STOLEN")
+    assert before == (w.records.all(LogKeys), w.count(Leaf))
+    (done,) = await revoke.run(old, 1, "KEY_STOLEN")  # less belief, always
+    assert (done.size, ended(w)[0]) == (1, (turned, 1))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_revocation_that_is_cut_is_done_and_said_or_neither(when: When) -> None:
+    w = await rotated_twice()
+    old = ids(keys(w, "retiring")[0])
+    w.trip.lose(0, when)
+    revoke = Revoke(around(w.outside, w.trip).records, w.flows.ledger)
+    with pytest.raises(LetheError):
+        await revoke.run(old, 2, "KEY_STOLEN")
+    is_done = when == "after"
+    assert [is_done, is_done] == [ended(w)[0][1] == 2, len(w.events("log.keyrevoked")) == 1]
+
+
+async def test_a_key_that_is_revoked_before_the_rotations_head_is_signed_does_not_sign_it() -> None:
+    w = World()
+    w.rekey(7)
+    await w.ready("ann")
+    await w.log()
+    w.rekey(8)
+    w.lock.faults.lose("swap")
+    await refused(w.flows)
+    await Revoke(w.records, w.flows.ledger).run(ids(*keys(w, "retiring")), 1, "KEY_STOLEN")
+    await w.log()
+    assert open_checkpoint(published(w).note, book(w)).size == head(w).size
+    first = next(row for row in w.records.all(LogKeys) if row.log == ORIGIN).handover
+    assert book(w).open(first).size == next(key.first for key in book(w).keys if key.first)
+
+
 # --- exports and witnesses ------------------------------------------------------------------
 
 
@@ -386,7 +541,7 @@ async def test_witnesses_cosign_the_head_at_which_the_keys_change(w: World) -> N
     asked = Policy.parse(f"witness w {witness.vkey()}\nquorum w\n")
     w.rekey(7)
     await w.flows.sequence.run()
-    publish = Publish(w.records, w.clock, {ORIGIN: asked}, (witness,))
+    publish = Publish(w.records, w.clock, w.flows.ledger, {ORIGIN: asked}, (witness,))
     assert await publish.run() == 1
     assert book(w).check_handover(published(w).note) == witness.known[ORIGIN]
     assert read_trust(f"log {w.signers[ORIGIN][0].vkey()}\n{asked.text()}").open(published(w).note).size > 0
@@ -396,7 +551,7 @@ async def test_a_witness_that_was_away_during_the_rotation_sees_that_head_first(
     """It knows the old keys alone, and would refuse every later head."""
     witness, sizes = FakeWitness(), []
     asked = Policy.parse(f"witness w {witness.vkey()}\nquorum w\n")
-    publish = Publish(w.records, w.clock, {ORIGIN: asked}, (witness,))
+    publish = Publish(w.records, w.clock, w.flows.ledger, {ORIGIN: asked}, (witness,))
     w.rekey(7)
     witness.faults.is_down = True
     await w.flows.sequence.run()

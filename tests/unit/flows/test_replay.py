@@ -44,7 +44,7 @@ async def test_a_picture_from_consent_to_the_end_of_its_term() -> None:
     job = await w.portrait("ann")
     await tick(w)
     await w.released(job.job_id)
-    await w.consent("ben", form="implied", via="terms_of_service")
+    await w.agree_to_terms("ben")
     with pytest.raises(PolicyDenied):
         await w.upload("ben")
     assert (await replayed(w)).promises["destroyed_in_time"] == Tally(kept=1, pending=1)

@@ -112,7 +112,7 @@ async def test_nothing_outlives_the_consent_that_it_rests_on(w):
 
 async def test_a_result_is_not_given_out_once_a_weaker_consent_took_the_place(w):
     job = await w.portrait("ann")
-    await w.consent("ann", form="implied", via="terms_of_service")
+    await w.agree_to_terms("ann")
     with pytest.raises(PolicyDenied):
         await w.released(job.job_id)
 
@@ -239,7 +239,7 @@ async def test_history_changed_in_the_database_is_not_signed(w, change):
 
 async def test_a_denial_at_dispatch_is_logged_with_its_reason(w):
     job = (await w.upload("ann")).job
-    await w.consent("ann", form="implied", via="terms_of_service")
+    await w.agree_to_terms("ann")
     await w.work()
     ended = w.job(job.job_id)
     assert (ended.state, ended.detail) == ("cancelled", "deny_no_explicit_consent")
@@ -264,7 +264,7 @@ async def test_a_job_whose_workers_died_too_often_ends(w):
 
 async def test_a_consent_that_comes_late_does_not_take_the_place_of_a_younger_one(w):
     yesterday = w.clock.now() - timedelta(days=1)
-    late = await w.consent("ann", form="express", given_at=yesterday)
+    late = await w.consent("ann", given_at=yesterday)
     assert late.superseded_by
     job = await w.portrait("ann")
     assert job.state == "succeeded"

@@ -13,6 +13,7 @@ from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.survivors import FileSurvivors
 from gateway.errors import AuditUnavailable, LetheError
 from gateway.flows.dsr import DsrDraft
+from gateway.flows.revoke import Revoke
 from gateway.flows.tenant import TenantDraft
 from gateway.flows.training import DatasetDraft
 from gateway.ports.keys import Epoch
@@ -21,6 +22,7 @@ from gateway.ports.records import (
     Job,
     Leaf,
     LogHead,
+    LogKeys,
     Restore,
     SealedPayload,
     Subject,
@@ -281,3 +283,19 @@ async def test_who_was_erased_is_not_among_the_survivors(w: Past) -> None:
     await w.erase(ANN)
     text = "".join(path.read_text() for path in (w.root / "survivors").iterdir())
     assert not [key_id for key_id in erased if key_id in text]
+
+
+async def test_a_key_that_was_revoked_since_is_not_believed_again(w: Past) -> None:
+    w.rekey(7)
+    await w.ready(ANN)
+    await w.log()
+    w.rekey(8)
+    await w.keep()
+    old = [signer.verifier.key_id.hex() for signer in w.retiring[ORIGIN]]
+    await Revoke(w.records, w.flows.ledger).run(old, 2, "KEY_STOLEN")
+    known = [row for row in w.records.all(LogKeys) if row.log == ORIGIN]
+    await w.fall_back()
+    assert known != [row for row in w.records.all(LogKeys) if row.log == ORIGIN]
+    assert await w.flows.suppress.run()
+    await w.log()
+    assert known == [row for row in w.records.all(LogKeys) if row.log == ORIGIN]

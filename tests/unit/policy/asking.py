@@ -17,6 +17,16 @@ def yes(purpose: str = "generate", **changes: Any) -> dict[str, Any]:
     return {"purpose": purpose, "form": "explicit", "separate": True, **changes}
 
 
+def release(purpose: str = "generate", **changes: Any) -> dict[str, Any]:
+    """A consent that has whatever any law asks: separate, highlighted, signed, with its term."""
+    asked = {"form": "written_release", "highlighted": True, "signature": "electronic", "term_shown": "24 h"}
+    return yes(purpose, **{**asked, **changes})
+
+
+ALL_TOLD = ["collection", "before_capture", "bipa_policy", "chd_privacy_policy", "right_to_opt_out"]
+"""Every notice that some law asks for."""
+
+
 def facts(residence: str | None, purpose: str = "generate", **changes: Any) -> Facts:
     """An adult's own portrait, the notice shown, no consent."""
     subject = {"residence": residence, "location": residence, "age": 30, "is_uploader": True}

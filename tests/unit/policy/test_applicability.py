@@ -97,7 +97,22 @@ def test_an_establishment_does_not_make_a_place_known() -> None:
     [
         ("GB", None, ("uk_gdpr",)),
         ("CA-QC", "US-IL", ("qc_law25", "il_bipa")),
-        ("US", None, ("il_bipa", "tx_cubi", "wa_mhmda")),
+        (
+            "US",
+            None,
+            (
+                "il_bipa",
+                "tx_cubi",
+                "wa_mhmda",
+                "tx_tdpsa",
+                "co_cpa",
+                "va_cdpa",
+                "ct_ctdpa",
+                "or_ocpa",
+                "md_modpa",
+            ),
+        ),
+        ("CA-BC", None, ("bc_pipa",)),
         ("BR", "BR", ("lgpd",)),
         ("DE", "DE", ()),
         (None, None, ()),

@@ -10,6 +10,7 @@ from policy.coded import CodesContradict, NotReplayable, code, recompute
 from policy.consent import decide, restricted
 from policy.facts import parse_facts
 from policy.pack import Pack, parse_pack
+from policy.terms import Purpose
 from tests.unit.policy.asking import PACKS, facts, yes
 from tests.unit.policy.test_visible_cases import DECISIONS
 
@@ -37,11 +38,11 @@ def test_every_case_of_the_law_sheet_is_replayable_from_its_codes(case: dict[str
 
 def test_the_codes_of_a_plain_permission_are_these() -> None:
     said = leaf(consents=[yes(given_at="2026-11-01T00:00:00Z")])
-    assert said.pop("pol") == [{"id": "gdpr", "sha256": PACKS["gdpr"].digest}]
+    assert said.pop("pol") == [{"id": id_, "sha256": PACKS[id_].digest} for id_ in ("gdpr", "eu_ai_act")]
     assert said == {
         "pur": "generate",
         "cat": "original",
-        "packs": ["gdpr"],
+        "packs": ["gdpr", "eu_ai_act"],
         "age": "adult",
         "minor": "none",
         "sig": [],
@@ -134,9 +135,9 @@ def test_codes_that_nobody_can_have_contradict(changes: dict[str, Any], why: str
 
 def test_a_pack_under_another_name_contradicts() -> None:
     said = leaf("DE", consents=[yes()])
-    named = [{"id": "gdpr", "sha256": PACKS["pipeda"].digest}]
+    named = {"id": "gdpr", "sha256": PACKS["pipeda"].digest}
     with pytest.raises(CodesContradict, match="pack_misnamed"):
-        recompute({**said, "pol": named}, None, SOURCES)
+        recompute({**said, "pol": [named, *said["pol"][1:]]}, None, SOURCES)
 
 
 @pytest.mark.parametrize("sources", [{}, {PACKS["gdpr"].digest: b"pack: {}"}])
@@ -220,8 +221,8 @@ def test_what_packs_name_is_in_the_closed_lists() -> None:
     said = [
         (test.fact, value)
         for pack in PACKS.values()
-        for rule in pack.rules.purposes.values()
-        for test in coded._tests(rule)
+        for purpose in Purpose
+        for test in coded._tests(pack, facts("DE", purpose.value))
         for value in (test.value if isinstance(test.value, tuple) else (test.value,))
         if test.fact in coded._WORDS and test.op != "exists"
     ]

@@ -11,7 +11,7 @@ from policy.codes import ALLOW_CODES, DENY_CODES, TIER, specificity
 from policy.consent import decide
 from policy.pack import parse_pack
 from policy.terms import AgeBand
-from tests.unit.policy.asking import PACKS, ask, facts, yes
+from tests.unit.policy.asking import ALL_TOLD, PACKS, ask, facts, release, yes
 
 PLACES = ["DE", "US-CA", "CA-ON"]
 PACK = {"DE": "gdpr", "US-CA": "ccpa", "CA-ON": "pipeda"}
@@ -86,10 +86,10 @@ def test_in_california_a_notice_that_nobody_mentions_was_not_shown() -> None:
 @pytest.mark.parametrize("place", ["DE", "US-CA", "CA-ON", "BR", None])
 def test_the_picture_of_another_needs_their_own_release(place: str | None) -> None:
     """House floor, law sheet 2.1; GDPR Art. 14."""
-    other = {"subject": {"is_uploader": False}}
-    assert not ask(place, consents=[yes()], **other).allowed
-    assert ask(place, consents=[yes(by="depicted")], **other).allowed
-    assert not ask(place, consents=[yes()], subject={"is_uploader": None}).allowed
+    other: dict[str, Any] = {"subject": {"is_uploader": False}, "notices": ALL_TOLD}
+    assert not ask(place, consents=[release()], **other).allowed
+    assert ask(place, consents=[release(by="depicted")], **other).allowed
+    assert not ask(place, consents=[release()], subject={"is_uploader": None}, notices=ALL_TOLD).allowed
 
 
 def test_a_stranger_consenting_for_another_is_told_so_by_the_law() -> None:
@@ -136,17 +136,22 @@ def test_a_withdrawn_consent_is_not_cured_by_another_ground() -> None:
         ("NO", 13, True),
         ("CA-ON", 12, False),
         ("CA-ON", 13, True),
-        ("US-CA", 12, True),
+        ("US-CA", 12, False),
+        ("US-CA", 13, True),
+        ("GB", 12, False),
+        ("GB", 13, True),
+        ("CA-QC", 13, False),
+        ("CA-QC", 14, True),
     ],
 )
 def test_below_the_digital_age_a_guardian_is_needed_by_law(place: str, age: int, allowed: bool) -> None:
-    """GDPR Art. 8(1) with U-05; PIPEDA s. 6.1; California asks for sale and sharing only."""
+    """GDPR Art. 8(1) with U-05; PIPEDA s. 6.1; P-39.1 s. 14; in California COPPA, 16 CFR 312.5."""
     got = ask(place, layer="legal", consents=[yes()], subject={"age": age})
     assert allowed == got.allowed
     if not allowed:
         assert got.reason_code == "DENY_MINOR_GUARDIAN_REQUIRED"
-        guardian = {"verified_method": "payment_card"}
-        assert ask(place, layer="legal", consents=[yes()], subject={"age": age, "guardian": guardian}).allowed
+        subject = {"age": age, "guardian": {"verified_method": "payment_card"}}
+        assert ask(place, layer="legal", consents=[yes(by="guardian")], subject=subject).allowed
 
 
 def test_of_two_places_the_higher_digital_age_counts() -> None:
@@ -161,10 +166,11 @@ def test_of_two_places_the_higher_digital_age_counts() -> None:
 def test_the_house_serves_no_child_under_thirteen_and_no_youth_without_a_guardian(place: str | None) -> None:
     guardian = {"verified_method": "payment_card"}
     parental = [yes(form="parental", by="guardian")]
-    assert not ask(place, consents=[yes()], subject={"age": 12, "guardian": guardian}).allowed
-    assert not ask(place, consents=[yes()], subject={"age": 17}).allowed
-    assert not ask(place, consents=[yes()], subject={"age": None}).allowed
-    assert ask(place, consents=[yes()], subject={"age": 17, "guardian": guardian}).allowed
+    told: dict[str, Any] = {"consents": [release()], "notices": ALL_TOLD}
+    assert not ask(place, subject={"age": 12, "guardian": guardian}, **told).allowed
+    assert not ask(place, subject={"age": 17}, **told).allowed
+    assert not ask(place, subject={"age": None}, **told).allowed
+    assert ask(place, subject={"age": 17, "guardian": guardian}, **told).allowed
     assert ask(place, consents=parental, subject={"age": 14, "guardian": guardian}, layer="house").allowed
 
 
@@ -380,14 +386,16 @@ def test_where_no_pack_applies_the_house_answers_on_every_layer(layer: Any) -> N
 
 def test_of_an_unknown_place_the_service_can_be_had_but_nothing_else() -> None:
     """Law sheet 2.2: fail closed."""
-    assert ask(None, consents=[yes()]).allowed
+    assert ask(None, consents=[release()], notices=ALL_TOLD).allowed
+    got = ask(None, consents=[yes()], notices=ALL_TOLD)
+    assert (got.allowed, got.reason_code, got.deciding_pack) == (False, "DENY_NO_WRITTEN_RELEASE", "house")
     got = ask(None, "analytics", consents=[yes("analytics")])
     assert (got.allowed, got.reason_code, got.deciding_pack) == (False, "DENY_JURISDICTION_UNKNOWN", "house")
 
 
 def test_a_decision_carries_the_digests_of_the_packs_that_applied() -> None:
     got = ask("US-CA", consents=[yes()], subject={"location": "DE"})
-    assert got.policy == tuple((name, PACKS[name].digest) for name in ("ccpa", "gdpr"))
+    assert got.policy == tuple((name, PACKS[name].digest) for name in ("ccpa", "gdpr", "eu_ai_act"))
 
 
 def test_the_allowing_pack_that_asks_most_is_the_headline() -> None:

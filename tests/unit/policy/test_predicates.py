@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from policy.facts import parse_facts
-from policy.predicates import Predicate, holds, lies_in
+from policy.predicates import Predicate, compiled, lies_in
 
 SETS = {"SOME": ("DE", "US-CA")}
 READ: TypeAdapter[Predicate] = TypeAdapter(Predicate)
@@ -17,7 +17,7 @@ READ: TypeAdapter[Predicate] = TypeAdapter(Predicate)
 
 def true_of(predicate: dict[str, Any], **facts: Any) -> bool:
     known = parse_facts({"purpose": "generate", "at": "2026-11-23T12:00:00Z", **facts})
-    return holds(READ.validate_json(json.dumps(predicate)), known, SETS)
+    return compiled(READ.validate_json(json.dumps(predicate)), SETS)(known)
 
 
 def lives(code: str | None) -> dict[str, Any]:
