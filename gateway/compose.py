@@ -54,6 +54,7 @@ from gateway.flows.consent import Consents
 from gateway.flows.dsr import HELD_CLASSES, Dsrs
 from gateway.flows.erasure import Erasure
 from gateway.flows.fsck import Fsck
+from gateway.flows.fulfil import Fulfilment, MakePackage
 from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.incident import BANDS, Incidents
 from gateway.flows.job import Jobs
@@ -61,6 +62,7 @@ from gateway.flows.notice import Notices
 from gateway.flows.prune import Prune
 from gateway.flows.publish import Publish, alarm_of
 from gateway.flows.receipt import Receipts
+from gateway.flows.register import STEPS, Register
 from gateway.flows.release import Release
 from gateway.flows.restore import Restoring
 from gateway.flows.retention import Retention
@@ -78,6 +80,7 @@ from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
 from gateway.judge import Judge
 from gateway.ledger import Ledger
+from gateway.packs import own_packs
 from gateway.people import People
 from gateway.ports.backup import Survivors
 from gateway.ports.clock import Clock
@@ -96,6 +99,7 @@ from gateway.rpc.generation import GenerationService
 from gateway.rpc.identity import Directory
 from gateway.rpc.incident import IncidentService
 from gateway.rpc.interceptors import Guard
+from gateway.rpc.policy import PolicyService
 from gateway.rpc.server import Services, make_server
 from gateway.rpc.sight import Sight
 from gateway.rpc.tenant import TenantService
@@ -113,6 +117,7 @@ from gateway.vault import backup as backup_stream
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
 from gateway.vault.safe import Safe
+from policy.compiled import ready
 from policy.pack import Pack, load_packs
 from policy.retention import Line
 
@@ -165,6 +170,8 @@ class Flows:
     receipts: Receipts
     dsrs: Dsrs
     erasure: Erasure
+    fulfilment: Fulfilment
+    register: Register
     audit: Audit
     sequence: Sequence
     publish: Publish
@@ -209,10 +216,12 @@ def flows(
     alarm: Callable[..., None] = lambda _name, *_places: None,
     retiring: Mapping[str, tuple[Signer, ...]] | None = None,
     heard: Callable[[str, str, bool], None] = lambda _witness, _code, _is_new: None,
+    make_package: MakePackage | None = None,
 ) -> Flows:
     """Hand each flow the doors it needs and no others.
 
     `alarm` hears of what a person must look at, and where; `heard` what witnesses answer (`Publish`).
+    Without `make_package` no request for access or portability is taken.
     """
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
@@ -230,7 +239,9 @@ def flows(
             for name, t in settings.tenants.items()
         }
     )
-    packs = load_packs()
+    packs = load_packs(own_packs(settings.policy.packs_dir))
+    for pack in packs.values():
+        ready(pack)
     policies = read_policies(settings)
     ledger = Ledger(clock, origins)
     custody = Custody(
@@ -325,6 +336,7 @@ def flows(
             idempotency,
             clock,
             two_person=settings.access.two_person,
+            makes_packages=make_package is not None,
         ),
         erasure=Erasure(
             records,
@@ -342,6 +354,17 @@ def flows(
             absence=Absence(records, objects, keys, custody.cache, ledger),
             on_found=lambda *places: alarm("erasure_incomplete", *places),
         ),
+        fulfilment=Fulfilment(
+            records,
+            ledger,
+            objects,
+            packs,
+            clock,
+            lease=timedelta(seconds=jobs.lease_s),
+            judge=judge,
+            make_package=make_package,
+        ),
+        register=Register(records, packs, controllers, clock),
         audit=Audit(records, ledger, signers, policies, custody),
         sequence=Sequence(records, outside.lock, signers, clock, ledger, retiring or {}),
         publish=Publish(
@@ -442,12 +465,12 @@ def services(wired: Flows) -> Services:
             "lethe.v1.ConsentService": rpc.ConsentService(
                 wired.consents, wired.receipts, wired.audit, wired.upload.people
             ),
-            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.audit),
+            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.register, wired.audit),
             "lethe.v1.RetentionService": rpc.RetentionService(
                 wired.retention, wired.sweep, wired.upload.people
             ),
             "lethe.v1.AuditService": rpc.AuditService(wired.audit),
-            "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),
+            "lethe.v1.PolicyService": PolicyService(wired.packs),
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
             "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records, wired.rotation),
             "lethe.v1.IncidentService": IncidentService(wired.incidents),
@@ -714,6 +737,9 @@ class Watch:
     queue: Gauge = field(init=False)
     incidents: Gauge = field(init=False)
     _pressing: dict[str, int] = field(default_factory=dict, init=False)
+    due: Gauge = field(init=False)
+    pressing: int = 0
+    """How many requests were due today, or overdue, when they were last counted."""
 
     def __post_init__(self) -> None:
         """Register the metrics."""
@@ -734,11 +760,22 @@ class Watch:
         )
         self.queue = Gauge("lethe_swept_objects", "Objects the last sweep ended.", registry=self.registry)
         self.incidents = Gauge(
-            "lethe_incidents_due",
-            "Breaches by the time left to tell of them.",
-            ("left",),
+            "lethe_incidents_due", "Breaches by the time left.", ("left",), registry=self.registry
+        )
+        self.due = Gauge(
+            "lethe_requests_due",
+            "Open requests of data subjects that are due within so many days, overdue ones included.",
+            ("days",),
             registry=self.registry,
         )
+
+    def count_due(self, left: Mapping[int, int]) -> None:
+        """Show how many open requests are due in so many days; more that are due today raise the alarm."""
+        for days, number in left.items():
+            self.due.labels(str(days)).set(number)
+        if left[STEPS[0]] > self.pressing:
+            self.alarm("request_due")
+        self.pressing = left[STEPS[0]]
 
     def alarm(self, name: str, *places: str) -> None:
         """Raise an alarm: counted, and one line in the log, or one for each place."""
@@ -866,6 +903,9 @@ def background(
     async def press() -> None:
         watch.press(await wired.incidents.pressing())
 
+    async def watch_due() -> None:
+        watch.count_due(await wired.register.left())
+
     async def until_idle(run_one: Callable[[], Awaitable[bool]]) -> None:
         while await run_one():
             pass
@@ -886,6 +926,8 @@ def background(
         ("transient_failing", poll_s, wired.generate.tend),
         ("training_failing", BACKEND_LOOK_S, lambda: until_idle(wired.training.run_one)),
         ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
+        ("fulfilment_failing", poll_s, lambda: until_idle(wired.fulfilment.run_one)),
+        ("due_watch_failing", settings.sweep.interval_s, watch_due),
     ]
     loops += [
         ("generate_failing", poll_s, lambda: until_idle(wired.generate.run_one))

@@ -316,6 +316,12 @@ class AccessSection(Section):
     two_person: bool = True
 
 
+class PolicySection(Section):
+    """Where the operator's own packs lie: every `*.yaml` in the folder, beside those that come with this."""
+
+    packs_dir: Path | None = None
+
+
 class Settings(BaseSettings):
     """Everything the gateway is told from outside."""
 
@@ -341,6 +347,7 @@ class Settings(BaseSettings):
     telemetry: TelemetrySection = TelemetrySection()
     access: AccessSection = AccessSection()
     backup: BackupSection = BackupSection()
+    policy: PolicySection = PolicySection()
 
     @classmethod
     def settings_customise_sources(

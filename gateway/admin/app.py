@@ -26,6 +26,7 @@ from gateway.admin import (
     job,
     key,
     notice,
+    policy,
     retention,
     subject,
     tenant,
@@ -64,6 +65,7 @@ for _noun, _app in (
     ("tenant", tenant.app),
     ("dataset", dataset.app),
     ("incident", incident.app),
+    ("policy", policy.app),
     ("config", config.app),
 ):
     app.add_typer(_app, name=_noun)

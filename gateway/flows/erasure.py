@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,7 +14,8 @@ from typing import Any, TypeVar
 from audit.seal import commit_opening
 from gateway.absence import Absence, Looked, Sought
 from gateway.debts import FORGET, opened
-from gateway.errors import StateConflict, StoreUnavailable
+from gateway.dsrs import claim, leased, tick, with_heartbeat
+from gateway.errors import StateConflict
 from gateway.holdings import Holdings
 from gateway.holds import refuse_held
 from gateway.judge import Judge
@@ -40,9 +40,9 @@ from gateway.ports.records import (
 from gateway.vault.custody import Custody
 from policy import erasure
 from policy.consent_state import transition as consent_after
-from policy.dsr import transition
 from policy.erasure import ErasurePlan
-from policy.terms import KeyClass
+from policy.pack import Pack
+from policy.terms import DsrKind, KeyClass
 
 T = TypeVar("T")
 
@@ -65,7 +65,8 @@ class Erasure:
     The steps, each idempotent, `Dsr.step` counting those that are done:
         (1) Bar the door: subject blocked, consents withdrawn, jobs told to stop; then the fence;
             then wait until no worker has a picture open.
-        (2) Destroy: in one commit every key and row that the plan erases; from here
+        (2) Destroy: first the keys of the content, in a commit that is small however much there
+            is; then in one commit every key and row that the plan erases; from here
             nothing is readable (T1).  Kept classes lose the subject's handle.
             A legal hold stops this step until it is released or ends.
         (3) Bytes: the ciphertext of every destroyed object is removed.
@@ -115,50 +116,17 @@ class Erasure:
 
     async def _with_heartbeat(self, dsr: Dsr, step: Callable[[Dsr], Awaitable[T]]) -> T:
         """Take a step, and keep the lease while it lasts: re-wrapping and scouring may take long."""
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(self.lease.total_seconds() / 3)
-                # One beat that the records miss is no reason to stop beating.
-                with contextlib.suppress(StoreUnavailable):
-                    await self.records.transact(partial(self._tick, dsr=dsr, step=0))
-
-        beating = asyncio.create_task(beat())
-        try:
-            return await step(dsr)
-        finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+        return await with_heartbeat(self.records, self.clock, self.lease, dsr, step)
 
     def _claim(self, tx: Transaction, owner: str) -> Dsr | None:
-        now = self.clock.now()
-        approved = tx.find(Dsr, among={"state": ["approved", "running"]}, order_by=("received_at", "dsr_id"))
-        ready = [dsr for dsr in approved if dsr.lease_until is None or dsr.lease_until <= now]
-        if not ready:
-            return None
-        dsr = ready[0]
-        state = transition(dsr.state, "run") or dsr.state
-        claimed = replace(dsr, state=state, lease_owner=owner, lease_until=now + self.lease, updated_at=now)
-        tx.put(claimed)
-        return claimed
+        return claim(tx, (DsrKind.ERASURE.value,), owner, self.clock.now(), self.lease)
 
     def _tick(self, tx: Transaction, dsr: Dsr, step: int) -> Dsr:
-        """Count a finished step and renew the lease."""
-        standing = self._own(tx, dsr)
-        now = self.clock.now()
-        ticked = replace(
-            standing, step=max(standing.step, step), lease_until=now + self.lease, updated_at=now
-        )
-        tx.put(ticked)
-        return ticked
+        return tick(tx, dsr, step, self.clock.now(), self.lease)
 
     @staticmethod
     def _own(tx: Transaction, dsr: Dsr) -> Dsr:
-        """Return the request as it stands, if it is still ours to carry out."""
-        standing = tx.get(Dsr, dsr.dsr_id)
-        if standing is None or standing.lease_owner != dsr.lease_owner:
-            raise LeaseLost
-        return standing
+        return leased(tx, dsr)
 
     # (1)
     async def _bar(self, dsr: Dsr) -> None:
@@ -285,7 +253,34 @@ class Erasure:
             # Read again: the holding of requests has just unlinked this one too.
             tx.put(replace(self._own(tx, dsr), step=2, counts=progress))
 
+        await self.records.transact(partial(self._end_content, dsr=dsr, laws=laws, key=key))
         await self.records.transact(destroy)
+
+    def _end_content(self, tx: Transaction, dsr: Dsr, laws: Sequence[Pack], key: bytes) -> None:
+        """Destroy the keys of the content ahead of all else, so that no object opens, however many there are.
+
+        The great commit takes as long as there are rows and leaves; a person's content has a key a month.
+        """
+        standing = self._own(tx, dsr)
+        earlier = self.absence.unseal(key, dsr.dsr_id, standing.counts)
+        handle = standing.handle or earlier.handle or NOBODY
+        refuse_held(tx, dsr.tenant, handle, self.clock.now())
+        if KeyClass.CONTENT not in erasure.plan(laws, self.held_classes, self.clock.now()).erase:
+            return
+        content = {"tenant": dsr.tenant, "handle": handle, "cls": KeyClass.CONTENT.value}
+        keys = tx.find(SubjectKey, equal=content)
+        if not keys:
+            return
+        tx.remove(*keys)
+        # As the great commit would have noted it: these are not there for it to see.
+        sought = earlier | Sought(handle, tuple((held.key_id, held.cls, held.month) for held in keys))
+        progress = {
+            **standing.counts,
+            "nkey": standing.counts.get("nkey", 0) + len(keys),
+            "epochs": sorted({*standing.counts.get("epochs", ()), *(held.epoch for held in keys)}),
+            "sought": self.absence.seal(key, dsr.dsr_id, sought),
+        }
+        tx.put(replace(standing, counts=progress))
 
     async def _missed(self, dsr: Dsr, known: Sought) -> dict[str, str]:
         """Return the objects that only the log knows, with what to say of each: its category, or nothing.
@@ -452,8 +447,10 @@ class Erasure:
                     counts={k: v for k, v in counts.items() if k not in NOTES},
                     certificate_id=certificate_id,
                     reason_code="",
+                    due_key=None,
                     lease_owner="",
                     lease_until=None,
+                    answered_at=now,
                     updated_at=now,
                 )
             )

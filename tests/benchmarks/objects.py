@@ -1,4 +1,4 @@
-"""What the object store over S3 costs: memory while many upload at once, and time beside the disk.
+"""What uploads cost: memory of a gateway that gets many at once; an S3 store's, and its time beside the disk.
 
 The store writes to a real SeaweedFS on the same machine, so its time is the server's time, too.
 """
@@ -6,18 +6,25 @@ The store writes to a real SeaweedFS on the same machine, so its time is the ser
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+import re
 import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from PIL import Image
+
 from gateway.adapters.objects_local import FileObjects
 from gateway.adapters.objects_s3 import PART_BYTES, S3Objects
 from gateway.ports.objects import ObjectStore
 from gateway.settings import S3Section
 from tests.benchmarks.measure import Side, Table, table, take_turns
+from tests.fakes.backend_server import serving_backend
+from tests.gateway import PORTRAIT, add_subject, consent, header, make_folder, publish_notice
+from tests.process import serving
 from tests.seaweed import running_seaweed
 
 MIB = 1 << 20
@@ -47,7 +54,47 @@ async def run(*, quick: bool) -> list[Table]:
     ]
     notes.append(f"a put holds a part of {PART_BYTES // MIB} MB, and what its source made last")
     title = f"Object store: {AT_ONCE} puts at once, {size // MIB} MB each"
-    return [table(title, "MB/s", "disk", found, notes=notes)]
+    return [table(title, "MB/s", "disk", found, notes=notes), await _uploads(4 if quick else 32, quick=quick)]
+
+
+async def _uploads(number: int, *, quick: bool) -> Table:
+    """Return by how much a gateway's resident memory grew at its peak, per upload, one and many at once."""
+    picture = noise(MIB if quick else 25 * MIB)
+    grown: dict[str, list[float]] = {}
+    for at_once in (1, number):
+        with tempfile.TemporaryDirectory() as folder:
+            layout = make_folder(
+                Path(folder) / "dev", limits={"max_uploads_in_flight": number}, jobs={"workers": 1}
+            )
+            async with serving_backend(layout) as backend, serving(layout) as process:
+                backend.hold()
+                async with process.client("app", 600.0) as app, process.client("officer") as officer:
+                    await publish_notice(officer)
+                    await add_subject(app, "bench")
+                    await consent(app, "bench")
+                    await app.create_job(
+                        header("bench"), PORTRAIT.read_bytes()
+                    )  # all is loaded, the worker waits
+                    before = _peak(process.child.pid)
+                    await asyncio.gather(*(app.create_job(header("bench"), picture) for _ in range(at_once)))
+                    added = _peak(process.child.pid) - before
+                grown[f"{at_once} at once"] = [added / at_once / MIB]
+    title = f"Upload: memory that the gateway adds for each, {len(picture) // MIB} MB"
+    return table(title, "MB", "1 at once", grown, ["the scrubber's own processes are not counted"])
+
+
+def noise(size: int) -> bytes:
+    """Return a PNG of about so many bytes, which no compression makes smaller."""
+    side, made = int((size / 3) ** 0.5), io.BytesIO()
+    Image.frombytes("RGB", (side, side), os.urandom(side * side * 3)).save(made, "PNG", compress_level=0)
+    return made.getvalue()
+
+
+def _peak(pid: int) -> int:
+    """Return the greatest resident memory that a process ever had, in bytes."""
+    told = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert told is not None
+    return int(told[1]) << 10
 
 
 async def _timed(objects: ObjectStore, size: int) -> float:

@@ -1,8 +1,8 @@
 """Rivals that Lethe's own locks do not hold: age (pyrage) and the AWS Encryption SDK.
 
 They live in an environment of their own (`HOW`), whose interpreter runs this file as it is, so it
-imports nothing of ours.  For each line of NAME, VERB, SIZE and SECONDS, between tabs, on stdin it answers one line: MB
-(10^6 bytes) per second of CPU, or `not installed`.
+imports nothing of ours.  For each line of NAME, VERB, SIZE and SECONDS, between tabs, it answers one
+line: MB (10^6 bytes) per second of CPU, or `not installed`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def age(plain: bytes) -> tuple[Work, Work]:
 
 
 def aws(plain: bytes) -> tuple[Work, Work]:
-    """Return what encrypts under a raw AES key, without signatures, in frames of 1 MiB, and what decrypts it."""
+    """Return what encrypts under a raw AES key, unsigned, in frames of 1 MiB, and what decrypts it."""
     import aws_encryption_sdk as sdk
     from aws_encryption_sdk.identifiers import (
         Algorithm,

@@ -1,4 +1,4 @@
-"""Sealing and opening, against tink, age, the AWS Encryption SDK, the library beneath, and `openssl speed`."""
+"""Sealing and opening, beside tink, age, the AWS Encryption SDK, the library beneath, and `openssl speed`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,6 @@ class Nowhere(io.RawIOBase):
 async def run(*, quick: bool) -> list[Table]:
     """Return one table for sealing and one for opening, per size."""
     streaming_aead.register()
-    found = []
     with rivals_beside() as rivals:
         return [made async for made in _tables(rivals, quick=quick)]
 

@@ -91,6 +91,7 @@ ERASURE_WRITES = (
     "records.transact/Erasure._bar.block",
     "keys.fence",
     "records.transact/Erasure._tick",
+    "records.transact/Erasure._end_content",
     "records.transact/Erasure._destroy.destroy",
     "records.transact/Erasure._tick#2",
     f"objects.delete{DESTROYED}",

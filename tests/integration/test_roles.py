@@ -56,6 +56,8 @@ DsrService/ExtendDsr                 - P -
 DsrService/CancelDsr                 S P -
 DsrService/DownloadPackage           S P -
 DsrService/GetCertificate            S P A
+DsrService/GetLetter                 S P -
+DsrService/GetFigures                - P A
 RetentionService/GetSchedule         S P A
 RetentionService/ListDue             - P A
 RetentionService/PlaceHold           - P -

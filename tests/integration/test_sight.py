@@ -40,6 +40,7 @@ LABELS = {
     "lethe_alarms": {"alarm"},
     "lethe_failing_seconds": {"alarm"},
     "lethe_witness_answers": {"witness", "code"},
+    "lethe_requests_due": {"days"},
     "lethe_swept_objects": set(),
     "lethe_handshakes_begun": set(),
     "lethe_handshakes_without_call": set(),

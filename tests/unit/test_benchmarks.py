@@ -21,6 +21,7 @@ NUMBERS = {"min", "median", "max"}
             {"fdatasync of 4 KiB", "SQLite, one leaf a transaction", "SQLite, 64 leaves a transaction"},
         ),
         ("objects", {"disk", "S3 (SeaweedFS)"}),
+        ("keys", {"AES-GCM, bare", "local root, many", "local root, one by one", "a roll, with SQLite"}),
         ("log", {"fdatasync of 4 KiB", "event and change, one caller", "event and change, 4 callers"}),
     ],
 )

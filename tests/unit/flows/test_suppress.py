@@ -16,6 +16,7 @@ from gateway.flows.dsr import DsrDraft
 from gateway.flows.revoke import Revoke
 from gateway.flows.tenant import TenantDraft
 from gateway.flows.training import DatasetDraft
+from gateway.people import Profile
 from gateway.ports.keys import Epoch
 from gateway.ports.records import (
     Consent,
@@ -30,7 +31,7 @@ from gateway.ports.records import (
 )
 from tests import invariants
 from tests.doors import When
-from tests.world import APP, OFFICER, ORIGIN, TENANT, World
+from tests.world import APP, OFFICER, ORIGIN, SECOND, TENANT, World
 
 BACKUP, DIGEST = "b" * 32, "d" * 64
 ANN, BOB, DAN, EVE = "ann", "bob", "dan", "eve"
@@ -197,6 +198,32 @@ async def test_what_left_a_training_set_since_leaves_it_again_and_what_nobody_kn
     assert not [broken for broken in report.violations if broken.type.startswith("dataset.")]
 
 
+async def test_what_became_of_requests_since_stands_again(w: Past) -> None:
+    """No clock is lost, no answer given twice, and what was corrected stays corrected."""
+    await w.ready(ANN, BOB)
+    extended = await w.open(ANN, "access")
+    doubted = await w.open(BOB, "access")
+    answered = await w.open(BOB, "restriction")
+    corrected = await w.open(ANN, "correction", correction=Profile(ANN, residence="FR", birth_year=1980))
+    await w.keep()
+    await w.flows.dsrs.extend(OFFICER, extended.dsr_id, "NUMBER")
+    await w.flows.dsrs.verify(OFFICER, doubted.dsr_id, "account_session", is_shown=False)
+    for dsr in (answered, corrected):
+        await w.flows.dsrs.approve(SECOND, dsr.dsr_id)
+    await w.carry_out()
+    await w.fall_back()
+    assert await w.flows.suppress.run()
+    await w.carry_out()
+    longer, asked = w.dsr(extended.dsr_id), w.dsr(doubted.dsr_id)
+    assert (longer.due_on, longer.extension_reason) == (extended.extended_due_on, "NUMBER")
+    assert (asked.state, asked.failures) == ("identity_pending", 1)
+    assert {w.dsr(dsr.dsr_id).state for dsr in (answered, corrected)} == {"fulfilled"}
+    assert (await w.flows.subjects.get(APP, ANN)).profile.residence == "FR"
+    due = await w.flows.register.due(OFFICER, "", 50, "")
+    assert [dsr.dsr_id for dsr in due.items] == [doubted.dsr_id, extended.dsr_id]
+    assert len(w.events("dsr.fulfilled")) == 2
+
+
 async def test_without_its_published_files_or_with_others_the_log_does_not_go_on(w: Past) -> None:
     await story(w)
     await w.fall_back()
@@ -205,7 +232,7 @@ async def test_without_its_published_files_or_with_others_the_log_does_not_go_on
         key=lambda path: (path.parent.name, int(path.name)),
     )
     content = bundle.read_bytes()
-    bundle.write_bytes(content[:-2] + b'"}')
+    bundle.write_bytes(content[:-1] + b"]")
     with pytest.raises(AuditUnavailable) as changed:
         await w.flows.suppress.run()
     bundle.unlink()
