@@ -410,7 +410,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             {"man": HEX32, "prev": SIZE, "open": listed(CLASS), "filt": one_of("all", "type", "time")},
         ),
         # After an erasure a backend confirmed that it forgot a job, or is given up, at the `ntry`th try.
-        "forget.ended": Fields({"dsr": HEX16, "bak": HEX16, "how": FORGOT, "ntry": COUNT}),
+        # Without `dsr` where the erasure was done again after a restore: then only its subject is known.
+        "forget.ended": Fields({"bak": HEX16, "how": FORGOT, "ntry": COUNT}, {"dsr": HEX16}),
         # A legal hold on what is held of one subject; `dsr` where an open request asks for it.
         "hold.placed": Fields(
             {"hld": HEX16, "cls": listed(CLASS), "rule": RULE}, {"until": MS, "dsr": HEX16}

@@ -72,7 +72,7 @@ from gateway.flows.sequence import Sequence
 from gateway.flows.stamp import Stamp
 from gateway.flows.subject import Subjects
 from gateway.flows.suppress import Suppress
-from gateway.flows.sweep import Sweep
+from gateway.flows.sweep import Sweep, Swept
 from gateway.flows.tenant import Tenants
 from gateway.flows.training import Training
 from gateway.flows.upload import QUEUE, Upload, UploadLimits
@@ -128,6 +128,8 @@ KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
 ROOM_LOOK_S = 5.0
+EXPIRE_S = 5.0
+"""How often at least what is due is destroyed; the rest of a sweep lists whole stores."""
 STAMP_LOOK_S = 30.0
 """How often a checkpoint that is due is looked for, and an authority that failed is asked again."""
 INCIDENT_LOOK_S = 60.0
@@ -436,15 +438,19 @@ def flows(
     )
 
 
-def _terms(settings: Settings) -> tuple[Line, ...]:
-    """Return the terms that this deployment is told, as lines of the retention schedule."""
+def _terms(settings: Settings) -> dict[str, tuple[Line, ...]]:
+    """Return the terms that this deployment is told, by tenant, as lines of the retention schedule."""
     hours = {"original": settings.jobs.original_ttl_h, "output": settings.jobs.output_ttl_h}
     told = {kind: f"PT{length:g}H" for kind, length in hours.items()}
     told["audit"] = f"P{settings.audit.payload_term_days}D"
-    return tuple(
-        Line("deployment", "house", kind, None, length, "", ("This gateway's configuration",))
-        for kind, length in told.items()
-    )
+    nothing = {**told, **dict.fromkeys(hours, "PT0S")}  # in memory while a call lasts, and never stored
+    return {
+        name: tuple(
+            Line("deployment", "house", kind, None, length, "", ("This gateway's configuration",))
+            for kind, length in (nothing if tenant.zero_retention else told).items()
+        )
+        for name, tenant in settings.tenants.items()
+    }
 
 
 def _days(number: int | None) -> timedelta | None:
@@ -891,9 +897,7 @@ def background(
     async def forget_keys() -> None:
         wired.upload.people.custody.cache.expire()
 
-    async def sweep() -> None:
-        swept = await wired.sweep.run()
-        await wired.rotation.retire()
+    def note(swept: Swept) -> None:
         watch.queue.set(swept.expired)
         if swept.expired or swept.reaped or swept.orphans:
             structlog.get_logger().info(
@@ -906,6 +910,13 @@ def background(
     async def watch_due() -> None:
         watch.count_due(await wired.register.left())
 
+    async def expire() -> None:
+        note(Swept(await wired.sweep.expire(), 0, 0))
+
+    async def sweep() -> None:
+        note(await wired.sweep.run())
+        await wired.rotation.retire()
+
     async def until_idle(run_one: Callable[[], Awaitable[bool]]) -> None:
         while await run_one():
             pass
@@ -914,6 +925,7 @@ def background(
     loops: list[tuple[str, float, Callable[[], Awaitable[object]]]] = [
         ("sequence_failing", settings.audit.sequence_interval_ms / 1000, wired.sequence.run),
         ("publish_failing", settings.audit.sequence_interval_ms / 1000, wired.publish.run),
+        ("expire_failing", min(EXPIRE_S, settings.sweep.interval_s), expire),
         ("sweep_failing", settings.sweep.interval_s, sweep),
         ("timestamp_failing", STAMP_LOOK_S, wired.stamp.run),
         ("incident_watch_failing", INCIDENT_LOOK_S, press),

@@ -416,6 +416,9 @@ def _check(settings: Settings) -> None:
         raise ConfigInvalid("tenants: two tenants share a log_origin")
     if len({backend.name for backend in settings.backends}) != len(settings.backends):
         raise ConfigInvalid("backends: two backends share a name")
+    if not settings.jobs.workers and any(tenant.zero_retention for tenant in settings.tenants.values()):
+        # What is in this process's memory no other can work on.
+        raise ConfigInvalid("tenants: zero_retention needs jobs.workers in every process")
     _check_keys(settings)
     _check_objects(settings.objects)
 

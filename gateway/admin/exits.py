@@ -22,6 +22,7 @@ REFUSALS = frozenset(
         "SECOND_PERSON_REQUIRED",
         "SUBJECT_BLOCKED",
         "TRAINING_OFF",
+        "ZERO_RETENTION",
     }
 )
 """Reasons by which a policy or a role says no, beside every `DENY_*`; all others mean that it failed."""

@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 
 from audit.seal import commit_opening
 from gateway.absence import Absence, Looked, Sought
-from gateway.debts import FORGET, opened
+from gateway.debts import FORGET, go_on_asking
 from gateway.dsrs import claim, leased, tick, with_heartbeat
-from gateway.errors import StateConflict
 from gateway.holdings import Holdings
 from gateway.holds import refuse_held
 from gateway.judge import Judge
@@ -234,8 +233,7 @@ class Erasure:
             }
             counts["nobj"] = counts.get("nobj", 0) + self._end_missed(tx, dsr.tenant, missed)
             for job in jobs:
-                if job.is_forget_owed:
-                    _go_on_asking(tx, job, dsr.dsr_id, self.clock)
+                go_on_asking(tx, job, self.clock, dsr.dsr_id)
                 if job.state in {"queued", "running"}:
                     self.ledger.record(tx, dsr.tenant, "job.cancelled", None, job=job.job_id, why="erasure")
             now = int(self.clock.now().timestamp() * 1000)
@@ -456,17 +454,6 @@ class Erasure:
             )
 
         await self.records.transact(certify)
-
-
-class LeaseLost(StateConflict):
-    """Another worker took the request over."""
-
-
-def _go_on_asking(tx: Transaction, job: Job, dsr_id: str, clock: Clock) -> None:
-    """Note, before its job's row goes, that a backend is still to be asked to forget (`Generate.settle`)."""
-    item = f"{job.backend}/{job.backend_job}"
-    if tx.get(Debt, FORGET, item) is None:
-        tx.add(opened(FORGET, item, job.tenant, clock, about=dsr_id))
 
 
 def _kept(plan: ErasurePlan) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from audit.errors import AuditError, LeafInvalid, TileInvalid
 from audit.leaf import leaf_hash
 from audit.note import Signer
 from gateway.datasets import bare, shrink
+from gateway.debts import go_on_asking
 from gateway.dsrs import closed, due_key, seat
 from gateway.errors import AuditUnavailable
 from gateway.holdings import Holdings
@@ -476,6 +477,7 @@ class Suppress:
         erased = {cls.value for cls in plan.erase}
         epochs = {key.epoch for key in tx.find(SubjectKey, equal=same) if key.cls in erased}
         for job in tx.find(Job, equal=same):
+            go_on_asking(tx, job, self.clock)
             if job.state in {"queued", "running"}:
                 self.ledger.record(tx, tenant, "job.cancelled", None, job=job.job_id, why="erasure")
         done = self.holdings.erase(tx, tenant, handle, plan)

@@ -414,7 +414,7 @@ class RetentionService:
         self, _request: retention_pb2.GetScheduleRequest, _context: object
     ) -> retention_pb2.GetScheduleResponse:
         """Return the schedule."""
-        lines = self.retention.schedule()
+        lines = self.retention.schedule(caller())
         return retention_pb2.GetScheduleResponse(rules=[convert.term(line) for line in lines])
 
     async def ListDue(

@@ -40,6 +40,7 @@ NoticeService/GetNotice              S P A
 NoticeService/ListNotices            S P A
 ConsentService/RecordConsent         S P -
 ConsentService/WithdrawConsent       S P -
+ConsentService/InvalidateConsent     - P -
 ConsentService/GetConsent            S P -
 ConsentService/ListConsents          S P -
 ConsentService/GetReceipt            S P -

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,21 @@ from gateway.people import Profile
 from gateway.ports.keys import Epoch
 from gateway.ports.records import (
     Consent,
+    Debt,
     Job,
     Leaf,
     LogHead,
     LogKeys,
     Restore,
     SealedPayload,
+    StoredObject,
     Subject,
     SubjectKey,
 )
 from tests import invariants
 from tests.doors import When
-from tests.world import APP, OFFICER, ORIGIN, SECOND, TENANT, World
+from tests.unit.flows.test_replay import replayed
+from tests.world import APP, LEASE, OFFICER, ORIGIN, PORTRAIT, SECOND, TENANT, World, chunks, order
 
 BACKUP, DIGEST = "b" * 32, "d" * 64
 ANN, BOB, DAN, EVE = "ann", "bob", "dan", "eve"
@@ -326,3 +330,44 @@ async def test_a_key_that_was_revoked_since_is_not_believed_again(w: Past) -> No
     assert await w.flows.suppress.run()
     await w.log()
     assert known == [row for row in w.records.all(LogKeys) if row.log == ORIGIN]
+
+
+async def test_a_backend_is_asked_on_after_an_erasure_that_is_done_again(tmp_path: Path) -> None:
+    """GDPR Art. 17(1), 28(3)(g)."""
+    w = Past(root=tmp_path)
+    await w.ready(ANN)
+    w.backend.faults.lose("forget", 99)
+    await w.portrait(ANN)
+    await w.keep()
+    object.__setattr__(w.flows.erasure, "forget_wait", timedelta(seconds=0.05))
+    await w.erase(ANN)
+    await w.fall_back()
+    await w.flows.suppress.run()
+    assert [debt.about for debt in w.records.all(Debt)] == [""]
+    w.backend.faults.lost.clear()
+    assert await w.flows.generate.settle() == 1
+    assert [leaf["how"] for leaf in w.events("forget.ended")] == ["confirmed"]
+    assert (await replayed(w)).violations == ()
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_what_was_in_memory_when_a_backup_was_made_is_not_there_after_it(
+    tmp_path: Path, is_over: bool
+) -> None:
+    w = Past(root=tmp_path)
+    w.keep_nothing()
+    await w.ready(ANN)
+    taken = await w.flows.upload.run(APP, order(ANN), chunks(PORTRAIT), is_attended=True)
+    await w.keep()
+    if is_over:
+        await w.work()
+        await w.flows.release.end(APP, taken.job.job_id)
+    await w.fall_back()
+    await w.flows.suppress.run()
+    w.clock.advance(LEASE + timedelta(seconds=1))
+    await w.work()
+    await w.flows.sweep.run()
+    assert w.count(StoredObject) == 0
+    ended = w.events("job.succeeded") if is_over else w.events("job.failed")
+    assert [leaf["job"] for leaf in ended] == [taken.job.job_id]
+    assert len([call for call in w.backend.seen if call.method == "generate"]) == int(is_over)
