@@ -86,7 +86,8 @@ class Canaries:
                 (target.add() if part.is_repeated else target).update(struct)
                 return
             if part.message_type.GetOptions().map_entry:
-                target[self.new(part.full_name)] = True
+                value_of = part.message_type.fields_by_name["value"]
+                target[self.new(part.full_name)] = self._value(value_of, breaking)
                 return
             if part.message_type.full_name == "google.protobuf.Timestamp":
                 (target.add() if part.is_repeated else target).FromJsonString("2026-01-02T03:04:05Z")
