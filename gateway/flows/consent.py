@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -130,7 +130,6 @@ class Consents:
         content = json.dumps(_content(draft), sort_keys=True).encode()
         ticket = await self.idempotency.ticket(caller.tenant, "RecordConsent", draft.request_id, content)
         consent_id = self.random(16).hex()
-        regimes = self.judge.regimes(caller.tenant, person.profile, self.clock.now())
 
         def commit(tx: Transaction) -> tuple[Consent, Receipt | None]:
             known = self.idempotency.recall(tx, ticket)
@@ -144,8 +143,9 @@ class Consents:
             if subject.state == "blocked":
                 raise SubjectBlocked
             notice = self._notice(tx, caller.tenant, draft)
+            regimes = self.judge.regimes(tx, caller.tenant, person.profile, self.clock.now())
             bare = self._consent(caller.tenant, consent_id, person.subject.handle, draft, notice, held)
-            self._need_proof(bare, person.profile, draft)
+            self._need_proof(tx, bare, person.profile, _held(bare, notice, draft.evidence))
             ends = self.judge.proof_term(regimes, bare.expires_at) if bare.expires_at else None
             consent = self._in_its_place(tx, replace(bare, regimes=regimes, keep_until=ends))
             receipt = self._log(tx, caller, consent, notice, draft, key)
@@ -165,10 +165,8 @@ class Consents:
         if draft.expires_at is not None and draft.expires_at > now + LONGEST:
             raise MessageInvalid("ends too late", violations=(("consent.expire_time", "time.too_far"),))
 
-    def _need_proof(self, consent: Consent, profile: Profile, draft: ConsentDraft) -> None:
-        guardian = draft.evidence.get("guardian") or {}
-        has_guardian = bool(guardian.get("verified_method"))
-        found = self.judge.lacks(consent.tenant, profile, consent, has_guardian=has_guardian)
+    def _need_proof(self, tx: Transaction, consent: Consent, profile: Profile, held: Collection[str]) -> None:
+        found = self.judge.lacks(tx, consent.tenant, profile, consent, held)
         if not found:
             return
         first = min(found, key=lambda lack: TIER[lack.reason_code])
@@ -462,8 +460,38 @@ def _shown(consent: Consent) -> dict[str, Any]:
     }
 
 
-_PATHS = {"guardian": "guardian.verified_method"}
+_PATHS = {
+    "guardian": "guardian.verified_method",
+    "recipients": "recipients_shown",
+    "transfer_countries": "transfer_countries_shown",
+    "expires_at": "expire_time",
+}
 """Where a field of the record lies on the wire, if not under its own name."""
+_ALWAYS = frozenset(
+    {"consent_id", "subject_ref", "purpose", "form", "text_id", "text_version", "language", "text_sha256"}
+) | frozenset({"controller", "given_at"})
+"""Fields that every record here has: we make them, or refuse what lacks them before."""
+
+
+def _held(consent: Consent, notice: Notice, evidence: Mapping[str, Any]) -> frozenset[str]:
+    """Return which fields of a record (`policy.pack.ProofField`) a consent has.
+
+    What the published version of its notice states was shown with it.
+    """
+    shown = notice.shown
+    told = {
+        "channel": evidence.get("channel"),
+        "act": evidence.get("act") not in {None, "", "unspecified"},
+        "term_shown": consent.term_shown or shown.get("retention_term"),
+        "withdrawal_method_shown": evidence.get("withdrawal_method_shown") or shown.get("withdrawal_method"),
+        "recipients": evidence.get("recipients_shown") or shown.get("recipients"),
+        "transfer_countries": evidence.get("transfer_countries_shown") or shown.get("transfer_countries"),
+        "data_categories": evidence.get("data_categories"),
+        "age_evidence": evidence.get("age_evidence"),
+        "guardian": (evidence.get("guardian") or {}).get("verified_method"),
+        "expires_at": consent.expires_at,
+    }
+    return _ALWAYS | frozenset(consent.flags) | {name for name, is_there in told.items() if is_there}
 
 
 def _chosen(tx: Transaction, tenant: str, which: _Which, handle: str, verb: ConsentVerb) -> list[Consent]:

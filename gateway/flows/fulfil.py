@@ -132,10 +132,13 @@ class Fulfilment:
         self.ledger.record(tx, subject.tenant, "signal.recorded", None, sig=codes)
 
     def _end_consents(self, tx: Transaction, dsr: Dsr, subject: Subject) -> list[str]:
-        consents: list[Consent] = []
-        for purpose in ended_purposes(DsrKind(dsr.kind), tuple(dsr.purposes)):
-            of_purpose = {"tenant": subject.tenant, "handle": subject.handle, "purpose": purpose}
-            consents += tx.find(Consent, equal=of_purpose, order_by=("given_at", "consent_id"))
+        purposes = ended_purposes(DsrKind(dsr.kind), tuple(dsr.purposes))
+        consents = tx.find(
+            Consent,
+            equal={"tenant": subject.tenant, "handle": subject.handle},
+            among={"purpose": purposes},
+            order_by=("given_at", "consent_id"),
+        )
         return end_consents(tx, self.judge, consents, ConsentVerb.WITHDRAW, None, "request").doomed
 
 

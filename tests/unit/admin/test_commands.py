@@ -256,6 +256,64 @@ def test_an_approval_is_bound_to_the_preview_it_has_shown(erasure, lethe, as_off
     assert "keeps evidence: GDPR Art. 17(3)(e)" in result.stderr
 
 
+def test_a_stale_approval_shows_what_came_and_what_went(erasure, lethe, as_officer) -> None:
+    erasure.script["DsrService/ApproveDsr"] = Refusal(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "PREVIEW_STALE",
+        metadata={"detail": "changed", "added": "objects/1", "gone": "objects/2", "other": "objects/3"},
+    )
+    result = lethe(*APPROVE, "--apply", *as_officer)
+    assert result.exit_code == 1
+    assert "added: objects/1\ngone: objects/2\nerror: PREVIEW_STALE" in result.stderr
+    assert "objects/3" not in result.stderr
+
+
+def test_an_approval_that_destroys_nothing_says_what_it_does(erasure, lethe, as_officer) -> None:
+    erasure.script["DsrService/PreviewDsr"] = dsr_pb2.PreviewDsrResponse(
+        effects=["make_package"], preview_etag=ETAG
+    )
+    assert "does: make_package" in lethe(*APPROVE, "--apply", *as_officer).stderr
+
+
+def test_a_request_is_opened_with_what_its_kind_needs(gateway, lethe, as_officer, tmp_path) -> None:
+    gateway.script["DsrService/CreateDsr"] = dsr_pb2.CreateDsrResponse()
+    right = tmp_path / "right.yaml"
+    right.write_text("residence: FR\nbirth_year: 1980\n")
+    subject = ("--subject", "u1", "--opaque", *as_officer)
+    lethe("dsr", "open", "--kind", "correction", "--correction", str(right), *subject)
+    asked = gateway.asked("DsrService/CreateDsr")
+    assert (asked.correction.name, asked.correction.residence) == ("subjects/u1", "FR")
+    gateway.calls.clear()
+    lethe("dsr", "open", "--kind", "withdrawal", "--purpose", "train", "--mandate", "guardian", *subject)
+    asked = gateway.asked("DsrService/CreateDsr")
+    assert (list(asked.purposes), asked.by_agent, asked.mandate) == (
+        [common_pb2.PURPOSE_TRAIN],
+        True,
+        "guardian",
+    )
+
+
+def test_the_due_list_the_figures_and_a_letter_are_asked_for(gateway, lethe, as_officer, tmp_path) -> None:
+    gateway.script |= {
+        "DsrService/ListDsrs": dsr_pb2.ListDsrsResponse(dsrs=[Dsr(name="dsrs/1", due_date="2026-12-23")]),
+        "DsrService/GetFigures": dsr_pb2.GetFiguresResponse(
+            figures=[dsr_pb2.GetFiguresResponse.Figures(kind=Dsr.KIND_ACCESS, received=3, median_days=2.5)]
+        ),
+        "DsrService/GetLetter": dsr_pb2.GetLetterResponse(subject="About", text="Dear all"),
+        "DsrService/VerifyIdentity": dsr_pb2.VerifyIdentityResponse(),
+    }
+    assert "2026-12-23" in lethe("dsr", "list", "--due", "--before", "2026-12-31", *as_officer).stdout
+    asked = gateway.asked("DsrService/ListDsrs")
+    assert (asked.due_only, asked.due_before) == (True, "2026-12-31")
+    assert "2.5" in lethe("dsr", "figures", "--since", "2026-01-01T00:00:00Z", *as_officer).stdout
+    out = tmp_path / "letter.txt"
+    lethe("dsr", "letter", ID, "--kind", "refusal", "--language", "de", "--out", str(out), *as_officer)
+    assert gateway.asked("DsrService/GetLetter").kind == dsr_pb2.GetLetterRequest.KIND_REFUSAL
+    assert out.read_text() == "About\n\nDear all"
+    lethe("dsr", "verify", ID, "--method", "account_session", "--failed", *as_officer)
+    assert gateway.asked("DsrService/VerifyIdentity").not_shown
+
+
 def test_an_approval_may_be_bound_to_an_earlier_preview(erasure, lethe, as_officer) -> None:
     lethe(*APPROVE, "--apply", "--etag", "e" * 32, *as_officer)
     assert erasure.asked("DsrService/ApproveDsr").preview_etag == "e" * 32
