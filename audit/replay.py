@@ -531,6 +531,51 @@ def _due(log: Log, row: Row) -> int | None:
     return due
 
 
+# --- requests ------------------------------------------------------------------------------------
+
+
+def _answered_in_time(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether a request was answered by the last moment of its clock, as it was extended in time."""
+    if "due" not in row.event:
+        yield Finding("unseen", "no_clock", "the leaf says no last moment")
+        return
+    request, due = row.event["dsr"], _last_moment(log, row)
+    answer = log.first("dsr", request, *_ANSWERS)
+    if answer is not None and answer.t > due + SKEW_MS:
+        # What a selection leaves out may have extended the time.
+        state: State = "broken" if log.is_gapless else "unseen"
+        yield Finding(state, "answered_late", f"entry {answer.index} at {answer.t}, by {due}")
+    elif answer is None and due >= log.end_ms:
+        yield Finding("pending", "not_due_yet")
+    elif answer is None:
+        yield Finding("broken" if log.is_gapless else "unseen", "not_answered", f"by {due}")
+
+
+def _last_moment(log: Log, row: Row) -> int:
+    """Return by when a request must be answered; what moved that after the moment itself is void."""
+    due = int(row.event["due"])
+    events = log.things["dsr", row.event["dsr"]]
+    moves = [*events.get("dsr.extended", ()), *events.get("dsr.verified", ())]
+    for move in sorted(moves, key=_place):
+        if "due" in move.event and move.t <= due + SKEW_MS:
+            due = int(move.event["due"])
+    return due
+
+
+def _extended_in_time(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether the time was extended while it still ran, and to a later moment."""
+    received = log.first("dsr", row.event["dsr"], "dsr.received")
+    if received is None or "due" not in received.event:
+        return
+    moves = [m for m in log.things["dsr", row.event["dsr"]].get("dsr.verified", ()) if m.index < row.index]
+    dues = [int(m.event["due"]) for m in (received, *moves) if "due" in m.event]
+    if row.t > max(dues) + SKEW_MS:
+        state: State = "broken" if log.is_gapless else "unseen"
+        yield Finding(state, "extended_late", f"the time ended at {max(dues)}")
+    if row.event["due"] <= max(dues):
+        yield Finding("broken", "extended_backwards", f"from {max(dues)} to {row.event['due']}")
+
+
 # --- the rest ------------------------------------------------------------------------------------
 
 
@@ -586,7 +631,8 @@ def _pruned_behind(_log: Log, row: Row) -> Iterator[Finding]:
 
 _TAKEN = ("object.sealed", "object.transient")
 _INVALID = "consent.invalidated"
-_DSR_OVER = ("dsr.refused", "dsr.cancelled")
+_DSR_OVER = ("dsr.refused", "dsr.cancelled", "dsr.fulfilled")
+_ANSWERS = (*_DSR_OVER, "subject.erased")
 _NAMES_NOBODY = "nothing to replay: the leaf names no thing, so that it cannot be tied to anybody"
 
 RULES: Mapping[str, Rule] = MappingProxyType(
@@ -648,14 +694,40 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("dsr", *_DSR_OVER, "subject.erased", rule="request_over"),
             ),
         ),
+        "dsr.extended": Rule(
+            "the time of a request is extended once, while it runs, and not once it is over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                once("dsr", "dsr.extended", rule="extended_twice"),
+                never("dsr", *_ANSWERS, rule="request_over"),
+                _extended_in_time,
+            ),
+        ),
+        "dsr.fulfilled": Rule(
+            "a request is answered once, after it was received and approved, and not once it is over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                needs("dsr", "dsr.approved", rule="not_approved"),
+                once("dsr", *_ANSWERS, rule="request_over"),
+            ),
+        ),
         "dsr.received": Rule(
-            "a request is received once", (once("dsr", "dsr.received", rule="received_twice"),)
+            "a request is received once, and answered by the last moment of its clock",
+            (once("dsr", "dsr.received", rule="received_twice"), _answered_in_time),
+            "answered_in_time",
         ),
         "dsr.refused": Rule(
             "a request is refused after it was received, and neither once approved nor once over",
             (
                 needs("dsr", "dsr.received", rule="request_unknown"),
                 once("dsr", *_DSR_OVER, "dsr.approved", "subject.erased", rule="request_over"),
+            ),
+        ),
+        "dsr.verified": Rule(
+            "identity is checked after a request was received, and not once it is approved or over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                never("dsr", "dsr.approved", *_ANSWERS, rule="request_over"),
             ),
         ),
         "erasure.incomplete": Rule(

@@ -56,6 +56,9 @@ REASONS = frozenset(
         "POLICY_UNAVAILABLE",
         "PREVIEW_STALE",
         "SECOND_PERSON_REQUIRED",
+        "IDENTITY_REQUIRED",
+        "MANDATE_REQUIRED",
+        "EXTENSION_REFUSED",
         "SECOND_FACTOR_REQUIRED",
         "ROLE_REQUIRED",
         "RATE_LIMITED",
@@ -236,11 +239,30 @@ CONSIDERED = record(
 )
 AGE = one_of("lt13", "13-15", "16-17", "adult", "unknown")
 CLASS = one_of("content", "profile", "evidence", "dsr", "audit")
-DSR_KIND = one_of("access", "erasure", "correction", "portability", "restriction", "opt_out", "withdrawal")
 WHY = one_of(
     "cancelled", "deleted", "denied", "erasure", "expired", "job_done", "lost", "restored", "withdrawn"
 )
 FORGOT = one_of("confirmed", "given_up")
+DSR_KIND = one_of(
+    "access",
+    "erasure",
+    "correction",
+    "portability",
+    "restriction",
+    "opt_out",
+    "withdrawal",
+    "objection",
+    "limit_spi",
+    "complaint",
+    "appeal",
+)
+SHOWN_BY = one_of(
+    "account_session",
+    "direct_confirmation",
+    "two_data_points",
+    "three_data_points_declaration",
+    "reauthentication",
+)
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 PLACE = text(r"[a-z][a-z0-9_]{1,47}")
@@ -359,8 +381,17 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         ),
         "dsr.approved": Fields({"dsr": HEX16}),
         "dsr.cancelled": Fields({"dsr": HEX16}),
-        "dsr.received": Fields({"dsr": HEX16, "dkind": DSR_KIND, "reg": PACK}),
+        # The time for an answer was extended: the reason, and the new last moment.
+        "dsr.extended": Fields({"dsr": HEX16, "rc": GIVEN_REASON, "due": MS}),
+        # A request other than an erasure was answered; of somebody who is gone, nothing was held.
+        "dsr.fulfilled": Fields({"dsr": HEX16, "out": one_of("complied", "nothing_held")}),
+        # `due`: last moment for the answer; `pol`: the rule books it is answered under.
+        "dsr.received": Fields({"dsr": HEX16, "dkind": DSR_KIND, "reg": PACK}, {"due": MS, "pol": POLICY}),
         "dsr.refused": Fields({"dsr": HEX16, "rc": GIVEN_REASON}),
+        # A check of identity: how, and whether it was shown; the last moment, where the law counts anew.
+        "dsr.verified": Fields(
+            {"dsr": HEX16, "meth": SHOWN_BY, "out": one_of("shown", "not_shown")}, {"due": MS}
+        ),
         # The search after an erasure found something in these stores or tables: no certificate yet.
         "erasure.incomplete": Fields({"dsr": HEX16, "where": listed(PLACE)}),
         "export.created": Fields(
@@ -369,7 +400,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             {"man": HEX32, "prev": SIZE, "open": listed(CLASS), "filt": one_of("all", "type", "time")},
         ),
         # After an erasure a backend confirmed that it forgot a job, or is given up, at the `ntry`th try.
-        "forget.ended": Fields({"dsr": HEX16, "bak": HEX16, "how": FORGOT, "ntry": COUNT}),
+        # Without `dsr` where the erasure was done again after a restore: then only its subject is known.
+        "forget.ended": Fields({"bak": HEX16, "how": FORGOT, "ntry": COUNT}, {"dsr": HEX16}),
         # A legal hold on what is held of one subject; `dsr` where an open request asks for it.
         "hold.placed": Fields(
             {"hld": HEX16, "cls": listed(CLASS), "rule": RULE}, {"until": MS, "dsr": HEX16}

@@ -53,12 +53,14 @@ from gateway.flows.consent import Consents
 from gateway.flows.dsr import HELD_CLASSES, Dsrs
 from gateway.flows.erasure import Erasure
 from gateway.flows.fsck import Fsck
+from gateway.flows.fulfil import Fulfilment, MakePackage
 from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
 from gateway.flows.prune import Prune
 from gateway.flows.publish import Publish, alarm_of
 from gateway.flows.receipt import Receipts
+from gateway.flows.register import STEPS, Register
 from gateway.flows.release import Release
 from gateway.flows.restore import Restoring
 from gateway.flows.retention import Retention
@@ -68,12 +70,13 @@ from gateway.flows.sequence import Sequence
 from gateway.flows.stamp import Stamp
 from gateway.flows.subject import Subjects
 from gateway.flows.suppress import Suppress
-from gateway.flows.sweep import Sweep
+from gateway.flows.sweep import Sweep, Swept
 from gateway.flows.upload import QUEUE, Upload, UploadLimits
 from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger
+from gateway.packs import own_packs
 from gateway.people import People
 from gateway.ports.backup import Survivors
 from gateway.ports.clock import Clock
@@ -91,6 +94,7 @@ from gateway.rpc.doorstep import Doorstep
 from gateway.rpc.generation import GenerationService
 from gateway.rpc.identity import Directory
 from gateway.rpc.interceptors import Guard
+from gateway.rpc.policy import PolicyService
 from gateway.rpc.server import Services, make_server
 from gateway.rpc.sight import Sight
 from gateway.settings import (
@@ -106,6 +110,7 @@ from gateway.vault import backup as backup_stream
 from gateway.vault.custody import Custody
 from gateway.vault.keys import KeyCache
 from gateway.vault.safe import Safe
+from policy.compiled import ready
 from policy.pack import Pack, load_packs
 from policy.retention import Line
 
@@ -116,6 +121,8 @@ KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
 ROOM_LOOK_S = 5.0
+EXPIRE_S = 5.0
+"""How often at least what is due is destroyed; the rest of a sweep lists whole stores."""
 STAMP_LOOK_S = 30.0
 """How often a checkpoint that is due is looked for, and an authority that failed is asked again."""
 SKEW = timedelta(seconds=5)
@@ -157,6 +164,8 @@ class Flows:
     receipts: Receipts
     dsrs: Dsrs
     erasure: Erasure
+    fulfilment: Fulfilment
+    register: Register
     audit: Audit
     sequence: Sequence
     publish: Publish
@@ -199,10 +208,12 @@ def flows(
     alarm: Callable[..., None] = lambda _name, *_places: None,
     retiring: Mapping[str, tuple[Signer, ...]] | None = None,
     heard: Callable[[str, str, bool], None] = lambda _witness, _code, _is_new: None,
+    make_package: MakePackage | None = None,
 ) -> Flows:
     """Hand each flow the doors it needs and no others.
 
     `alarm` hears of what a person must look at, and where; `heard` what witnesses answer (`Publish`).
+    Without `make_package` no request for access or portability is taken.
     """
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
@@ -217,7 +228,9 @@ def flows(
         )
         for name, t in settings.tenants.items()
     }
-    packs = load_packs()
+    packs = load_packs(own_packs(settings.policy.packs_dir))
+    for pack in packs.values():
+        ready(pack)
     policies = read_policies(settings)
     ledger = Ledger(clock, origins)
     custody = Custody(
@@ -312,6 +325,7 @@ def flows(
             idempotency,
             clock,
             two_person=settings.access.two_person,
+            makes_packages=make_package is not None,
         ),
         erasure=Erasure(
             records,
@@ -329,6 +343,17 @@ def flows(
             absence=Absence(records, objects, keys, custody.cache, ledger),
             on_found=lambda *places: alarm("erasure_incomplete", *places),
         ),
+        fulfilment=Fulfilment(
+            records,
+            ledger,
+            objects,
+            packs,
+            clock,
+            lease=timedelta(seconds=jobs.lease_s),
+            judge=judge,
+            make_package=make_package,
+        ),
+        register=Register(records, packs, controllers, clock),
         audit=Audit(records, ledger, signers, policies, custody),
         sequence=Sequence(records, outside.lock, signers, clock, ledger, retiring or {}),
         publish=Publish(
@@ -385,15 +410,19 @@ def flows(
     )
 
 
-def _terms(settings: Settings) -> tuple[Line, ...]:
-    """Return the terms that this deployment is told, as lines of the retention schedule."""
+def _terms(settings: Settings) -> dict[str, tuple[Line, ...]]:
+    """Return the terms that this deployment is told, by tenant, as lines of the retention schedule."""
     hours = {"original": settings.jobs.original_ttl_h, "output": settings.jobs.output_ttl_h}
     told = {kind: f"PT{length:g}H" for kind, length in hours.items()}
     told["audit"] = f"P{settings.audit.payload_term_days}D"
-    return tuple(
-        Line("deployment", "house", kind, None, length, "", ("This gateway's configuration",))
-        for kind, length in told.items()
-    )
+    nothing = {**told, **dict.fromkeys(hours, "PT0S")}  # in memory while a call lasts, and never stored
+    return {
+        name: tuple(
+            Line("deployment", "house", kind, None, length, "", ("This gateway's configuration",))
+            for kind, length in (nothing if tenant.zero_retention else told).items()
+        )
+        for name, tenant in settings.tenants.items()
+    }
 
 
 def _days(number: int | None) -> timedelta | None:
@@ -414,12 +443,12 @@ def services(wired: Flows) -> Services:
             "lethe.v1.ConsentService": rpc.ConsentService(
                 wired.consents, wired.receipts, wired.audit, wired.upload.people
             ),
-            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.audit),
+            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.register, wired.audit),
             "lethe.v1.RetentionService": rpc.RetentionService(
                 wired.retention, wired.sweep, wired.upload.people
             ),
             "lethe.v1.AuditService": rpc.AuditService(wired.audit),
-            "lethe.v1.PolicyService": rpc.PolicyService(wired.packs),
+            "lethe.v1.PolicyService": PolicyService(wired.packs),
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
             "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records, wired.rotation),
             "lethe.v1.TenantService": rpc.TenantService(wired.controllers, origins),
@@ -682,6 +711,9 @@ class Watch:
     answers: Counter = field(init=False)
     failing: Gauge = field(init=False)
     queue: Gauge = field(init=False)
+    due: Gauge = field(init=False)
+    pressing: int = 0
+    """How many requests were due today, or overdue, when they were last counted."""
 
     def __post_init__(self) -> None:
         """Register the metrics."""
@@ -701,6 +733,20 @@ class Watch:
             registry=self.registry,
         )
         self.queue = Gauge("lethe_swept_objects", "Objects the last sweep ended.", registry=self.registry)
+        self.due = Gauge(
+            "lethe_requests_due",
+            "Open requests of data subjects that are due within so many days, overdue ones included.",
+            ("days",),
+            registry=self.registry,
+        )
+
+    def count_due(self, left: Mapping[int, int]) -> None:
+        """Show how many open requests are due in so many days; more that are due today raise the alarm."""
+        for days, number in left.items():
+            self.due.labels(str(days)).set(number)
+        if left[STEPS[0]] > self.pressing:
+            self.alarm("request_due")
+        self.pressing = left[STEPS[0]]
 
     def alarm(self, name: str, *places: str) -> None:
         """Raise an alarm: counted, and one line in the log, or one for each place."""
@@ -807,14 +853,22 @@ def background(
     async def forget_keys() -> None:
         wired.upload.people.custody.cache.expire()
 
-    async def sweep() -> None:
-        swept = await wired.sweep.run()
-        await wired.rotation.retire()
+    def note(swept: Swept) -> None:
         watch.queue.set(swept.expired)
         if swept.expired or swept.reaped or swept.orphans:
             structlog.get_logger().info(
                 "swept", expired=swept.expired, reaped=swept.reaped, orphans=swept.orphans
             )
+
+    async def watch_due() -> None:
+        watch.count_due(await wired.register.left())
+
+    async def expire() -> None:
+        note(Swept(await wired.sweep.expire(), 0, 0))
+
+    async def sweep() -> None:
+        note(await wired.sweep.run())
+        await wired.rotation.retire()
 
     async def until_idle(run_one: Callable[[], Awaitable[bool]]) -> None:
         while await run_one():
@@ -824,6 +878,7 @@ def background(
     loops: list[tuple[str, float, Callable[[], Awaitable[object]]]] = [
         ("sequence_failing", settings.audit.sequence_interval_ms / 1000, wired.sequence.run),
         ("publish_failing", settings.audit.sequence_interval_ms / 1000, wired.publish.run),
+        ("expire_failing", min(EXPIRE_S, settings.sweep.interval_s), expire),
         ("sweep_failing", settings.sweep.interval_s, sweep),
         ("timestamp_failing", STAMP_LOOK_S, wired.stamp.run),
         ("prune_failing", settings.sweep.interval_s, wired.prune.run),
@@ -834,6 +889,8 @@ def background(
         ("forget_failing", BACKEND_LOOK_S, wired.generate.settle),
         ("transient_failing", poll_s, wired.generate.tend),
         ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
+        ("fulfilment_failing", poll_s, lambda: until_idle(wired.fulfilment.run_one)),
+        ("due_watch_failing", settings.sweep.interval_s, watch_due),
     ]
     loops += [
         ("generate_failing", poll_s, lambda: until_idle(wired.generate.run_one))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from gateway.ports.clock import Clock
-from gateway.ports.records import Debt, Records, Transaction
+from gateway.ports.records import Debt, Job, Records, Transaction
 
 OBJECT, UNCLAIMED, EPOCH, FORGET = "object", "unclaimed", "epoch", "forget"
 """Bytes of a destroyed object; bytes that no record claims; an epoch key to destroy; a backend to forget."""
@@ -89,6 +89,13 @@ def opened(kind: str, item: str, tenant: str, clock: Clock, about: str = "") -> 
     """Return a debt that nobody has tried to pay yet."""
     now = clock.now()
     return Debt(kind, item, tenant, about, 0, "", now, now)
+
+
+def go_on_asking(tx: Transaction, job: Job, clock: Clock, about: str = "") -> None:
+    """Note, before a job's row goes, that its backend is still to be asked to forget it, if it is."""
+    item = f"{job.backend}/{job.backend_job}"
+    if job.is_forget_owed and tx.get(Debt, FORGET, item) is None:
+        tx.add(opened(FORGET, item, job.tenant, clock, about))
 
 
 def take_up(tx: Transaction, tenant: str, clock: Clock) -> int:

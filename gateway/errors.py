@@ -170,6 +170,24 @@ class SecondPersonRequired(LetheError):
     reason = "SECOND_PERSON_REQUIRED"
 
 
+class IdentityRequired(LetheError):
+    """Who asks is not sure enough for what is asked; `needed` and `methods` name what would do."""
+
+    reason = "IDENTITY_REQUIRED"
+
+
+class MandateRequired(LetheError):
+    """An agent showed nothing by which they may act for the subject; `mandates` names what would do."""
+
+    reason = "MANDATE_REQUIRED"
+
+
+class ExtensionRefused(LetheError):
+    """The time for an answer cannot be extended; `detail` says why."""
+
+    reason = "EXTENSION_REFUSED"
+
+
 class RoleRequired(LetheError):
     """The caller's role does not permit the method."""
 

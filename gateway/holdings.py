@@ -219,7 +219,8 @@ class DsrHolding:
         """Unlink the requests."""
         kept = next((k for k in plan.keep if k.cls is KeyClass.DSR), None)
         for dsr in tx.find(Dsr, equal=_of(tenant, handle)):
-            tx.put(replace(dsr, handle=None, keep_until=kept.until if kept else None))
+            bare = replace(dsr, preview={}, wish_key="", sealed_wish=b"", package_id="")
+            tx.put(replace(bare, handle=None, keep_until=kept.until if kept else None))
         return {}
 
 

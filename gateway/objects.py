@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from gateway.ledger import Ledger, Receipt
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
-from gateway.ports.records import STANDING, Debt, Job, Records, StoredObject, Transaction
+from gateway.ports.records import STANDING, Debt, Hold, Job, Records, StoredObject, Transaction
 from gateway.vault.safe import Draft
 from policy.terms import KeyClass
 
@@ -48,6 +48,20 @@ def destroy_object(
         ledger.record(tx, stored.tenant, "object.freed", by, **said)
     tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
     return ledger.record(tx, stored.tenant, "object.destroyed", by, **said, why=why)
+
+
+def destroy_objects(tx: Transaction, ledger: Ledger, many: Sequence[StoredObject], why: str) -> None:
+    """Destroy live objects' keys inside `tx`, as `destroy_object` would one by one, in few statements."""
+    with_holds = {hold.handle for hold in tx.find(Hold, among={"handle": sorted({o.handle for o in many})})}
+    plain = [stored for stored in many if stored.state == "live" and stored.handle not in with_holds]
+    tx.put(*(replace(stored, wrapped_dek=b"", state="destroyed") for stored in plain))
+    for stored in plain:
+        ledger.record(
+            tx, stored.tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why=why
+        )
+    for stored in many:
+        if stored.state != "live" or stored.handle in with_holds:
+            destroy_object(tx, ledger, stored, why)
 
 
 def log_object(

@@ -311,6 +311,12 @@ class AccessSection(Section):
     two_person: bool = True
 
 
+class PolicySection(Section):
+    """Where the operator's own packs lie: every `*.yaml` in the folder, beside those that come with this."""
+
+    packs_dir: Path | None = None
+
+
 class Settings(BaseSettings):
     """Everything the gateway is told from outside."""
 
@@ -336,6 +342,7 @@ class Settings(BaseSettings):
     telemetry: TelemetrySection = TelemetrySection()
     access: AccessSection = AccessSection()
     backup: BackupSection = BackupSection()
+    policy: PolicySection = PolicySection()
 
     @classmethod
     def settings_customise_sources(
@@ -404,6 +411,9 @@ def _check(settings: Settings) -> None:
         raise ConfigInvalid("tenants: two tenants share a log_origin")
     if len({backend.name for backend in settings.backends}) != len(settings.backends):
         raise ConfigInvalid("backends: two backends share a name")
+    if not settings.jobs.workers and any(tenant.zero_retention for tenant in settings.tenants.values()):
+        # What is in this process's memory no other can work on.
+        raise ConfigInvalid("tenants: zero_retention needs jobs.workers in every process")
     _check_keys(settings)
     _check_objects(settings.objects)
 

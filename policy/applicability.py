@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC
 from functools import lru_cache
+from operator import attrgetter
 
-from policy.compiled import ready
+from policy.compiled import ready, utc_day
 from policy.facts import Facts
 from policy.pack import Pack
 from policy.predicates import lies_in
 
 _WHERE_UNKNOWN = ("gdpr", "ccpa", "qc_law25", "il_bipa")
+
+_REMEMBERED = 4096
 
 _KNOWN_LAWS: Mapping[str, tuple[str, ...]] = {
     "uk_gdpr": ("GB",),
@@ -47,11 +49,40 @@ def applicable(facts: Facts, packs: Mapping[str, Pack]) -> tuple[Pack, ...]:
     """
     if is_nowhere(facts):
         chosen = [packs[name] for name in _WHERE_UNKNOWN if name in packs]
-    else:
-        day = facts.at.astimezone(UTC).date().isoformat()
-        chosen = [pack for pack in packs.values() if _applies(pack, facts, day)]
-    chosen.sort(key=_specific_first)
-    return tuple(chosen)
+        chosen.sort(key=_specific_first)
+        return tuple(chosen)
+    return _shelf(tuple(packs.values())).chosen(facts)
+
+
+class _Shelf:
+    """The packs of a deployment, and which of them applied to facts like these before.
+
+    Whether a pack applies hangs on few facts and on the day, and those recur.
+    """
+
+    def __init__(self, packs: tuple[Pack, ...]) -> None:
+        self._packs = sorted((pack for pack in packs if not ready(pack).never), key=_specific_first)
+        paths = sorted({"subject.residence"}.union(*(ready(pack).reads for pack in packs)))
+        self._reads = attrgetter(*paths, "at")
+        self._known: dict[tuple[object, ...], tuple[Pack, ...]] = {}
+
+    def chosen(self, facts: Facts) -> tuple[Pack, ...]:
+        """Return the packs that apply, the more specific first."""
+        *read, at = self._reads(facts)
+        day = utc_day(at)
+        key = (day, *read)
+        found = self._known.get(key)
+        if found is None:
+            found = tuple(pack for pack in self._packs if _applies(pack, facts, day))
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = found
+        return found
+
+
+@lru_cache(maxsize=64)
+def _shelf(packs: tuple[Pack, ...]) -> _Shelf:
+    return _Shelf(packs)
 
 
 def is_nowhere(facts: Facts) -> bool:
@@ -81,13 +112,7 @@ def _laws_at(residence: str | None, location: str | None) -> tuple[str, ...]:
 
 
 def _applies(pack: Pack, facts: Facts, day: str) -> bool:
-    book = ready(pack)
-    if book.never:
-        return False
-    for window, when in book.triggers:  # noqa: SIM110 # a generator would cost more than the tests themselves
-        if window.holds(day) and when(facts):
-            return True
-    return False
+    return any(window.holds(day) and when(facts) for window, when in ready(pack).triggers)
 
 
 def _specific_first(pack: Pack) -> tuple[int, str]:

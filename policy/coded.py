@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from policy.applicability import applicable, is_nowhere
-from policy.compiled import ReadyMinor, ready
-from policy.consent import TERMS_ACCEPTED, Decision, decide, decide_among, restricted, stands_alone, utc_day
+from policy.compiled import ReadyMinor, ready, utc_day
+from policy.consent import TERMS_ACCEPTED, Decision, decide, decide_among, restricted, stands_alone
 from policy.errors import PackInvalid, PolicyError
 from policy.facts import Consent, Facts, parse_facts
 from policy.pack import Pack, parse_named

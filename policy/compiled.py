@@ -8,15 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
 from policy.codes import TIER, specificity
 from policy.facts import Facts
 from policy.pack import ConsentNeed, Gate, Ground, MinorRule, Pack, PurposeRule, Rule
-from policy.predicates import Condition, compiled, lies_in
+from policy.predicates import Condition, compiled, tests_of
 from policy.spans import Span, parse_span
 from policy.terms import ConsentForm, Purpose
+
+
+class Denial(NamedTuple):
+    """One rule's no."""
+
+    pack: str
+    reason_code: str
+    cite: str
+    rule: str = ""
 
 
 class Finding(NamedTuple):
@@ -30,6 +40,7 @@ class Finding(NamedTuple):
     strength: int = -1
     tier: int = -1
     order: tuple[int, str] = (0, "")
+    said: Denial | None = None
     consent: int | None = None
 
     @property
@@ -48,7 +59,15 @@ def finding(
     strength: int = -1,
 ) -> Finding:
     """Return a finding with its place among headlines."""
-    return Finding(pack, code, citations, rule, uncertain, strength, TIER.get(code, -1), specificity(pack))
+    said = Denial(pack, code, "; ".join(citations), rule) if code in TIER else None
+    return Finding(
+        pack, code, citations, rule, uncertain, strength, TIER.get(code, -1), specificity(pack), said
+    )
+
+
+def utc_day(at: datetime) -> str:
+    """Return the UTC day of an instant, as rules say since when they are in force."""
+    return at.astimezone(UTC).date().isoformat()
 
 
 class Window(NamedTuple):
@@ -108,13 +127,19 @@ class ReadyMinor:
         if age is None:
             return self.rule.unknown_age
         rule = self.rule
-        if not rule.age_table:
-            return rule.age_gte <= age < rule.age_lt
-        places = [code for code in (facts.subject.residence, facts.subject.location) if code is not None]
+        return rule.age_gte <= age < (self._limit(facts) if rule.age_table else rule.age_lt)
+
+    def _limit(self, facts: Facts) -> int:
+        """Return the limit of the country; of two places, the higher."""
+        table = self.rule.age_table
         limits = [
-            limit for land, limit in rule.age_table.items() if any(lies_in(place, land) for place in places)
+            limit
+            for code in (facts.subject.residence, facts.subject.location)
+            if code is not None
+            for limit in (table.get(code), table.get(code.partition("-")[0]))
+            if limit is not None
         ]
-        return rule.age_gte <= age < max(limits, default=rule.age_lt)
+        return max(limits, default=self.rule.age_lt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +157,11 @@ class ReadyPurpose:
 
 @dataclass(frozen=True, slots=True)
 class ReadyPack:
-    """A pack ready to be asked; `minors` are in the order of its file."""
+    """A pack ready to be asked; `reads` are the facts by which it applies, `minors` as in its file."""
 
     id: str
     named: tuple[str, str]
+    reads: frozenset[str]
     order: tuple[int, str]
     never: bool
     triggers: tuple[tuple[Window, Condition], ...]
@@ -153,6 +179,7 @@ def ready(pack: Pack) -> ReadyPack:
     return ReadyPack(
         id=pack.id,
         named=(pack.id, pack.digest),
+        reads=frozenset(test.fact for t in rules.applicability for test in tests_of(t.when)),
         order=specificity(pack.id),
         never=pack.status in {"pending", "documentation"},
         triggers=tuple((window(t), compiled(t.when, rules.sets)) for t in rules.applicability),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import lru_cache
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from policy.applicability import applicable, is_nowhere, unpacked
-from policy.compiled import Finding, ReadyGround, ReadyMinor, ReadyPack, finding, ready
+from policy.compiled import Denial, Finding, ReadyGround, ReadyMinor, ReadyPack, finding, ready, utc_day
 from policy.facts import Consent, Facts
 from policy.pack import ConsentNeed, Pack
 from policy.spans import Span
@@ -37,20 +37,10 @@ _BY_DEPICTED = frozenset({"depicted", "depicted_guardian", "depicted_representat
 _SERVICE = frozenset({Purpose.GENERATE, Purpose.RETAIN_OUTPUT})
 _YOUNG = frozenset({AgeBand.LT13, AgeBand.FROM_13, AgeBand.FROM_16})
 _NEVER_FOR_MINORS = frozenset({Purpose.TRAIN, Purpose.ANALYTICS, Purpose.SELL_SHARE})
-_SECONDARY = frozenset({Purpose.TRAIN, Purpose.ANALYTICS, Purpose.SELL_SHARE})
+SECONDARY = frozenset({Purpose.TRAIN, Purpose.ANALYTICS, Purpose.SELL_SHARE})
 
 
-class Denial(NamedTuple):
-    """One rule's no."""
-
-    pack: str
-    reason_code: str
-    cite: str
-    rule: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What policy says, why, and by which rule books.
 
     With layer `both`, `allowed` is what must be enforced: true only if the law
@@ -121,7 +111,7 @@ def decide_among(
     layer: Literal["legal", "house", "both"] = "both",
 ) -> Decision:
     """Return the decision of the packs in `asked`, which apply, in the order of `applicable`."""
-    case = _case(facts, tuple(map(ready, asked)), unpacked)
+    case = _case(facts, _books(tuple(asked)), unpacked)
     house = _house_decision(case)
     if layer == "house":
         return house
@@ -129,33 +119,11 @@ def decide_among(
     if layer == "legal":
         return legal or house
     if legal is None:
-        return replace(house, house=house)
+        return house._replace(house=house)
     headline = legal if not legal.allowed or house.allowed else house
     denials = legal.denials + tuple(denial for denial in house.denials if denial not in legal.denials)
-    return _with_layers(headline, legal, house, denials)
-
-
-def _with_layers(
-    headline: Decision, legal: Decision, house: Decision, denials: tuple[Denial, ...]
-) -> Decision:
-    """Return the headline with both answers beside it (`replace` takes as long as all the rest)."""
-    return Decision(
-        legal.allowed and house.allowed,
-        headline.reason_code,
-        headline.deciding_pack,
-        headline.citations,
-        headline.policy,
-        headline.packs,
-        headline.layer,
-        denials,
-        headline.age_band,
-        headline.minor,
-        headline.consent,
-        headline.uncertain,
-        headline.unpacked,
-        headline.rule,
-        legal,
-        house,
+    return headline._replace(
+        allowed=legal.allowed and house.allowed, denials=denials, legal=legal, house=house
     )
 
 
@@ -168,8 +136,7 @@ def restricted(decision: Decision) -> Decision:
         GDPR Art. 18(2).
     """
     is_legal = "gdpr" in decision.packs
-    return replace(
-        decision,
+    return decision._replace(
         allowed=False,
         reason_code="DENY_RESTRICTED",
         deciding_pack="gdpr" if is_legal else HOUSE,
@@ -179,11 +146,25 @@ def restricted(decision: Decision) -> Decision:
     )
 
 
+class _Books(NamedTuple):
+    """Packs that apply together, and how a decision names them."""
+
+    ready: tuple[ReadyPack, ...]
+    named: tuple[tuple[str, str], ...]
+    ids: tuple[str, ...]
+
+
+@lru_cache(maxsize=512)
+def _books(packs: tuple[Pack, ...]) -> _Books:
+    books = tuple(map(ready, packs))
+    return _Books(books, tuple(book.named for book in books), tuple(book.id for book in books))
+
+
 class _Case(NamedTuple):
     """One question with what all rules ask of it."""
 
     facts: Facts
-    packs: tuple[ReadyPack, ...]
+    books: _Books
     unpacked: tuple[str, ...]
     day: str
     nowhere: bool
@@ -192,14 +173,14 @@ class _Case(NamedTuple):
     worths: tuple[_Worth, ...]
 
 
-def _case(facts: Facts, packs: tuple[ReadyPack, ...], unpacked: tuple[str, ...]) -> _Case:
+def _case(facts: Facts, books: _Books, unpacked: tuple[str, ...]) -> _Case:
     band = age_band(facts.subject.age)
     minor: Literal["own", "guardian", "none"] = "none"
     if band in _YOUNG:
         minor = "guardian" if facts.guardian_verified else "own"
     return _Case(
         facts,
-        packs,
+        books,
         unpacked,
         utc_day(facts.at),
         is_nowhere(facts),
@@ -207,11 +188,6 @@ def _case(facts: Facts, packs: tuple[ReadyPack, ...], unpacked: tuple[str, ...])
         minor,
         _worths(facts),
     )
-
-
-def utc_day(at: datetime) -> str:
-    """Return the UTC day of an instant, as rules say since when they are in force."""
-    return at.astimezone(UTC).date().isoformat()
 
 
 def _worths(facts: Facts) -> tuple[_Worth, ...]:
@@ -242,13 +218,13 @@ def _worth(facts: Facts, index: int, consent: Consent) -> _Worth:
 def _legal_decision(case: _Case) -> Decision | None:
     """Return what the packs say, or None where none has a say of its own."""
     findings: list[Finding] = []
-    for pack in case.packs:
+    for pack in case.books.ready:
         _ask(pack, case, findings)
     if not case.nowhere:
         return _decision(case, "legal", findings) if findings else None
     if case.facts.purpose not in _SERVICE:
         findings.append(_NOWHERE)
-    return replace(_decision(case, "house", findings), deciding_pack=HOUSE) if findings else None
+    return _decision(case, "house", findings)._replace(deciding_pack=HOUSE) if findings else None
 
 
 def _house_decision(case: _Case) -> Decision:
@@ -276,10 +252,10 @@ def _decision(case: _Case, layer: Literal["legal", "house"], findings: list[Find
         headline.code,
         headline.pack,
         headline.citations,
-        tuple([pack.named for pack in case.packs]),
-        tuple([pack.id for pack in case.packs]),
+        case.books.named,
+        case.books.ids,
         layer,
-        tuple([Denial(f.pack, f.code, "; ".join(f.citations), f.rule) for f in denials]),
+        tuple([found.said for found in denials if found.said is not None]),
         case.band,
         case.minor,
         headline.consent,
@@ -463,7 +439,7 @@ def _house(case: _Case) -> list[Finding]:
     if purpose is Purpose.SELL_SHARE:
         denials.append(_NO_SALE)
     form = ConsentForm.EXPLICIT
-    for pack in case.packs:
+    for pack in case.books.ready:
         if pack.scope is not None and not pack.scope(facts):
             continue
         rule = pack.purposes[purpose]
@@ -491,7 +467,7 @@ def _house_age(case: _Case, into: list[Finding]) -> None:
 
 def _house_consent(case: _Case, form: ConsentForm) -> Finding:
     facts = case.facts
-    need = _HOUSE_NEEDS[form, facts.purpose in _SECONDARY]
+    need = _HOUSE_NEEDS[form, facts.purpose in SECONDARY]
     status, record = _assess(case, need, None)
     if status == "valid":
         return _OPTED_IN[form]._replace(consent=record)

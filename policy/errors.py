@@ -10,7 +10,16 @@ class PolicyError(Exception):
 
 
 class PackInvalid(PolicyError):
-    """A pack does not follow the schema, cites nothing, or its house layer relaxes the law."""
+    """A pack does not follow the schema, cites nothing, or relaxes the law; `line` 0 is not known."""
+
+    def __init__(self, why: str, line: int = 0, file: str = "") -> None:
+        super().__init__(f"{file}:{line}: {why}" if file else f"line {line}: {why}" if line else why)
+        self.why = why
+        self.line = line
+
+    def within(self, file: str) -> PackInvalid:
+        """Return the same fault with the name of the file it is in."""
+        return PackInvalid(self.why, self.line, file)
 
 
 class FactUnknown(PolicyError):
@@ -35,6 +44,7 @@ class FactInvalid(PolicyError):
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"{path}: {why}")
         self.path = path
+        self.why = why
 
 
 class EventUnknown(PolicyError):

@@ -273,7 +273,7 @@ def parse_facts(mapping: object) -> Facts:
     path = ".".join(str(part) for part in faults[0]["loc"])
     if faults[0]["type"] == "extra_forbidden":
         raise FactUnknown(path)
-    raise FactInvalid(path, faults[0]["msg"])
+    raise FactInvalid(path, faults[0]["msg"].removeprefix("Value error, "))
 
 
 def _without_null_groups(mapping: Mapping[Any, Any]) -> dict[str, Any]:

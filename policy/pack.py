@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property, lru_cache
 from importlib import resources
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
@@ -18,7 +19,7 @@ from policy.codes import ALLOW_CODES, DENY_CODES
 from policy.errors import PackInvalid
 from policy.predicates import Predicate, Strict, tests_of
 from policy.spans import parse_span
-from policy.terms import ConsentForm, DsrKind, KeyClass, Purpose
+from policy.terms import ConsentForm, DataKind, DsrKind, KeyClass, Purpose
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
@@ -464,6 +465,7 @@ class MarkingDuty(Rule):
     """How an output must be marked before it is released."""
 
     layers: Annotated[tuple[Literal["manifest", "watermark", "visible_label"], ...], Field(min_length=1)]
+    placed_from: IsoDate | None = None
     placed_before: IsoDate | None = None
     detector: bool = False
 
@@ -509,6 +511,8 @@ class Term(Rule):
             raise ValueError("a term has a length")
         for text in lengths:
             parse_span(text)
+        if self.at_least and self.kind in {kind.value for kind in DataKind}:
+            raise ValueError("relaxes the law: records may have to be kept, what shows a person never")
         return self
 
 
@@ -659,12 +663,36 @@ def parse_pack(data: bytes) -> Pack:
         rules = PackRules.model_validate_json(json.dumps(tree, allow_nan=False))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise PackInvalid(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        why = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        raise PackInvalid(why, _line_of(data, fault["loc"], fault["msg"])) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise PackInvalid(error.problem or str(error), mark.line + 1 if mark is not None else 0) from error
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise PackInvalid(str(error)) from error
     if rules.pack.id == "house":
         raise PackInvalid("house is reserved and no pack")
     return Pack(rules, data)
+
+
+def _line_of(data: bytes, loc: tuple[int | str, ...], message: str) -> int:
+    """Return the line of the deepest part of the file that a fault names.
+
+    A rule over a whole section names it in its message (`rights: not defined: ...`).
+    """
+    node = yaml.compose(data, Loader=_Loader)
+    line = 1
+    named = message.removeprefix("Value error, ").partition(":")[0].split(".")
+    for step in loc or named:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == step:
+                    node, line = value, key.start_mark.line + 1
+                    break
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+    return line
 
 
 def parse_named(sources: Mapping[str, bytes], digest: str) -> Pack:
@@ -686,21 +714,40 @@ def _parse_once(data: bytes) -> Pack:
     return parse_pack(data)
 
 
-def load_packs() -> dict[str, Pack]:
-    """Read the packs that come with this package, by id.
+def load_packs(own: Mapping[str, bytes] = MappingProxyType({})) -> dict[str, Pack]:
+    """Read the packs that come with this package and an operator's `own` files, by id.
+
+    Args:
+        own: File name to content.  A pack of an operator adds a law; it replaces none.
 
     Raises:
-        PackInvalid: A file is broken, or its stem is not its id.
+        PackInvalid: A file is broken, its stem is not its id, or the id is taken.
     """
     packs: dict[str, Pack] = {}
     folder = resources.files("policy").joinpath("packs")
-    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".yaml"):
-            pack = parse_pack(file.read_bytes())
-            if file.name != f"{pack.id}.yaml":
-                raise PackInvalid(f"{file.name}: the stem of the file is not the pack's id {pack.id}")
-            packs[pack.id] = pack
+    files = {file.name: file.read_bytes() for file in folder.iterdir() if file.name.endswith(".yaml")}
+    for name, data in (*sorted(files.items()), *sorted(own.items())):
+        pack = read_pack(name, data)
+        if pack.id in packs:
+            raise PackInvalid("the id of a pack that is there already: the law it states stays", 1, name)
+        packs[pack.id] = pack
     return packs
+
+
+def read_pack(name: str, data: bytes) -> Pack:
+    """Read the pack of a file called `name`.
+
+    Raises:
+        PackInvalid: It is broken, or its stem is not its id; the message begins with name and line.
+    """
+    try:
+        pack = parse_pack(data)
+    except PackInvalid as fault:
+        raise fault.within(name) from fault
+    stem = name.rpartition("/")[2]
+    if stem != f"{pack.id}.yaml":
+        raise PackInvalid(f"the stem of the file is not the pack's id {pack.id}", 1, name)
+    return pack
 
 
 class _Loader(yaml.SafeLoader):

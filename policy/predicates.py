@@ -23,6 +23,7 @@ _TERRITORIAL = frozenset(
     }
 )
 _WIDENED = frozenset({"subject.residence", "subject.location"})
+_LISTS = frozenset({"notices", "controller.establishments", "controller.targets"})
 _NUMBERS = frozenset({"subject.age"})
 _DAYS = frozenset({"system.placed_on_market", "purpose_expired_at"})
 
@@ -164,15 +165,13 @@ def _compiled(test: Test, sets: Mapping[str, tuple[str, ...]]) -> Condition:
 
         return is_on_its_side
     wanted = _wanted(test, sets)
+    if wanted in ((True,), (False,)) and not missing:
+        flag = wanted[0]
+        return lambda facts: get(facts) is flag
     same = _among_places(test.fact, wanted) if test.fact in _TERRITORIAL else _among(wanted)
-
-    def is_among(facts: Facts) -> bool:
-        found = get(facts)
-        if found is None:
-            return missing
-        return any(map(same, found)) if isinstance(found, tuple) else same(found)
-
-    return is_among
+    if test.fact in _LISTS:
+        return lambda facts: missing if (found := get(facts)) is None else any(map(same, found))
+    return lambda facts: missing if (found := get(facts)) is None else same(found)
 
 
 def _among(wanted: tuple[Scalar, ...]) -> Callable[[Any], bool]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from policy.applicability import applicable
-from policy.compiled import ready
-from policy.consent import HOUSE, is_by_guardian, stands_alone, strength, utc_day
+from policy.compiled import ready, utc_day
+from policy.consent import HOUSE, is_by_guardian, stands_alone, strength
 from policy.facts import Consent, Facts
 from policy.pack import ConsentNeed, MinorRule, Pack, PurposeRule, Rule
 from policy.terms import ConsentForm

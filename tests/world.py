@@ -150,6 +150,8 @@ class World:
             for number, tenant in enumerate(self.settings.tenants.values())
         }
         self.retiring: dict[str, tuple[Signer, ...]] = {}
+        self.packages: dict[str, str] = {}
+        """The packages that were made, by request."""
         self.flows = self.process()
 
     def rekey(self, number: int) -> None:
@@ -164,10 +166,18 @@ class World:
     def process(self) -> compose.Flows:
         """Return the flows of another process over the same outside: it shares no memory with the first."""
         wired = compose.flows(
-            self.settings, around(self.outside, self.trip), self.signers, retiring=self.retiring
+            self.settings,
+            around(self.outside, self.trip),
+            self.signers,
+            retiring=self.retiring,
+            make_package=self.package,
         )
         wired.backends.known["studio"] = self.backend.facts
         return wired
+
+    async def package(self, dsr: Dsr) -> str:
+        """Make a package, once for a request."""
+        return self.packages.setdefault(dsr.dsr_id, f"{len(self.packages) + 1:032x}")
 
     # what people do
 
@@ -220,9 +230,14 @@ class World:
         released = await self.flows.release.run(APP, job_id)
         return b"".join([chunk async for chunk in released.chunks])
 
-    async def request(self, subject: str) -> Dsr:
-        """Return an approved erasure that nobody has begun yet."""
-        opened, _ = await self.flows.dsrs.create(OFFICER, DsrDraft(subject, "erasure"))
+    async def open(self, subject: str, kind: str, **more: Any) -> Dsr:
+        """Open a request of a subject."""
+        opened, _ = await self.flows.dsrs.create(OFFICER, DsrDraft(subject, kind, **more))
+        return opened
+
+    async def request(self, subject: str, kind: str = "erasure", **more: Any) -> Dsr:
+        """Return an approved request that nobody has begun yet."""
+        opened = await self.open(subject, kind, **more)
         approved, _ = await self.flows.dsrs.approve(SECOND, opened.dsr_id)
         return approved
 
@@ -238,8 +253,10 @@ class World:
         await self.flows.publish.run()
 
     async def carry_out(self, flows: compose.Flows | None = None) -> None:
-        """Carry out every erasure that is ready."""
+        """Carry out every approved request that is ready."""
         while await (flows or self.flows).erasure.run_one():
+            pass
+        while await (flows or self.flows).fulfilment.run_one():
             pass
 
     # what a test looks at

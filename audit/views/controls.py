@@ -32,7 +32,15 @@ class Control:
     see: tuple[str, ...] = ()
 
 
-_DSR = ("dsr.received", "dsr.approved", "dsr.refused", "dsr.cancelled")
+_DSR = (
+    "dsr.received",
+    "dsr.verified",
+    "dsr.extended",
+    "dsr.approved",
+    "dsr.fulfilled",
+    "dsr.refused",
+    "dsr.cancelled",
+)
 _JOBS = ("job.created", "job.dispatched", "job.succeeded", "job.failed", "job.stopping", "job.cancelled")
 
 CONTROLS = (
@@ -244,8 +252,11 @@ SAID: Mapping[str, str] = MappingProxyType(
         "decision.made": "The rule books permitted or denied a step",
         "dsr.approved": "A request of a data subject was approved",
         "dsr.cancelled": "A request was cancelled by its maker",
+        "dsr.extended": "The time for an answer to a request was extended, with a reason",
+        "dsr.fulfilled": "A request of a data subject was answered",
         "dsr.received": "A request of a data subject arrived; its clock runs",
         "dsr.refused": "A request was refused, with a reason",
+        "dsr.verified": "It was checked who makes a request",
         "erasure.incomplete": "After an erasure something was found that should be gone; no certificate yet",
         "export.created": "An export of this log was made",
         "forget.ended": "After an erasure a backend confirmed that it forgot, or is not asked any more",

@@ -108,12 +108,12 @@ def held_objects(rows: Sequence[Row]) -> set[str]:
 
 
 def answers(rows: Sequence[Row]) -> dict[str, Row]:
-    """Return the event that answers each request; an erasure is answered when done, not when approved."""
+    """Return the event that answers each request: it is answered when done, not when approved."""
     kinds = {row.event["dsr"]: row.event["dkind"] for row in rows if row.event["ty"] == "dsr.received"}
     found: dict[str, Row] = {}
     for row in rows:
         name = row.event.get("dsr", "")
-        done = "subject.erased" if kinds.get(name) == "erasure" else "dsr.approved"
+        done = "subject.erased" if kinds.get(name) == "erasure" else "dsr.fulfilled"
         if name in kinds and row.event["ty"] in {done, "dsr.refused", "dsr.cancelled"}:
             found.setdefault(name, row)
     return found

@@ -23,7 +23,7 @@ _TERMS: Mapping[str, str] = {
 }
 _ANSWERS = {
     "subject.erased": "erased",
-    "dsr.approved": "approved",
+    "dsr.fulfilled": "answered",
     "dsr.refused": "refused",
     "dsr.cancelled": "cancelled",
 }

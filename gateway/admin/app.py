@@ -24,6 +24,7 @@ from gateway.admin import (
     job,
     key,
     notice,
+    policy,
     retention,
     subject,
     tenant,
@@ -60,6 +61,7 @@ for _noun, _app in (
     ("backup", backup_app),
     ("key", key.app),
     ("tenant", tenant.app),
+    ("policy", policy.app),
     ("config", config.app),
 ):
     app.add_typer(_app, name=_noun)

@@ -28,13 +28,16 @@ async def rehearse(client: Client, name: str, etag: str) -> pb.PreviewDsrRespons
 
 
 async def approve(client: Client, name: str, etag: str, wait_s: float) -> pb.ApproveDsrResponse:
-    """Say what will be destroyed, approve exactly that, and wait `wait_s` for it to be done."""
+    """Say what will be done, approve exactly that, and wait `wait_s` for it to be done."""
     from lethe.v1 import dsr_pb2 as pb
 
     seen = await client.call(client.dsrs.PreviewDsr, pb.PreviewDsrRequest(name=name))
-    doomed = sum(item.key_class in seen.erased_classes for item in seen.items)
-    classes = ", ".join(seen.erased_classes) or "no key class"
-    say(f"destroys {doomed} things under {classes}, keeps {len(seen.items) - doomed}")
+    if seen.erased_classes or not seen.effects:
+        doomed = sum(item.key_class in seen.erased_classes for item in seen.items)
+        classes = ", ".join(seen.erased_classes) or "no key class"
+        say(f"destroys {doomed} things under {classes}, keeps {len(seen.items) - doomed}")
+    else:
+        say(f"does: {', '.join(seen.effects)}; {len(seen.items)} things are held")
     for kept in seen.kept_classes:
         say(f"keeps {kept.key_class}: {kept.rule}")
     request = pb.ApproveDsrRequest(name=name, preview_etag=etag or seen.preview_etag)
@@ -53,7 +56,7 @@ async def _ended(client: Client, dsr: pb.Dsr, wait_s: float) -> pb.Dsr:
     until = loop.time() + wait_s
     with progress() as step:
         while dsr.state not in over and loop.time() < until:
-            step(f"step {dsr.step} of {STEPS}")
+            step(f"step {dsr.step} of {STEPS}" if dsr.kind == pb.Dsr.KIND_ERASURE else "under way")
             await asyncio.sleep(POLL_S)
             dsr = (await client.call(client.dsrs.GetDsr, pb.GetDsrRequest(name=dsr.name))).dsr
     return dsr

@@ -30,7 +30,10 @@ def check(file: File = Path("lethe.yaml")) -> None:
 
     Example: lethe config check --config /etc/lethe/lethe.yaml
     """
+    from gateway.packs import own_packs
     from gateway.settings import is_private
+    from policy.errors import PackInvalid
+    from policy.pack import load_packs
 
     settings = _load(file)
     missing = [f"{name}: {path}" for name, path in _files(settings) if not path.exists()]
@@ -41,6 +44,10 @@ def check(file: File = Path("lethe.yaml")) -> None:
         fail(FAILED, "CONFIG_INVALID", "objects.s3.credentials: the file is open to other users")
     if s3 is not None and not all(map(find_spec, ("obstore", "botocore"))):
         fail(FAILED, "CONFIG_INVALID", "objects.kind s3 needs the extra `s3`: pip install 'lethe[s3]'")
+    try:
+        load_packs(own_packs(settings.policy.packs_dir))
+    except PackInvalid as fault:
+        fail(FAILED, "CONFIG_INVALID", str(fault))
     say(f"{file}: ok")
 
 

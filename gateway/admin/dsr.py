@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +15,8 @@ from gateway.admin.files import refuse_existing, write_whole
 from gateway.admin.output import Form, fail, say, show
 from gateway.admin.person import subject_name
 from gateway.admin.session import pages, talk
-from gateway.admin.words import fill, moment, reason, reason_code, resource
-from policy.terms import DsrKind
+from gateway.admin.words import fill, moment, read_mapping, reason, reason_code, resource
+from policy.terms import DsrKind, Purpose
 
 if TYPE_CHECKING:
     from lethe.v1 import dsr_pb2 as pb
@@ -28,6 +29,15 @@ Name = Annotated[str, typer.Argument(help="The request: dsrs/ID.")]
 Why = Annotated[
     str, typer.Option("--reason", help="The ground as a code, for example GDPR_12_6_IDENTITY; it is stored.")
 ]
+
+
+class LetterKind(StrEnum):
+    """What a letter tells."""
+
+    ACKNOWLEDGEMENT = "acknowledgement"
+    EXTENSION = "extension"
+    REFUSAL = "refusal"
+    COMPLETION = "completion"
 
 
 class State(StrEnum):
@@ -52,6 +62,21 @@ def open_(
     received_at: Annotated[
         str, typer.Option(help="When it arrived, ISO 8601 with offset; default now.")
     ] = "",
+    mandate: Annotated[
+        str, typer.Option(help="What an agent showed who asks for the subject, as a code of the regime.")
+    ] = "",
+    agent: Annotated[bool, typer.Option("--agent", help="Somebody else asks for the subject.")] = False,
+    purpose: Annotated[
+        list[Purpose] | None,
+        typer.Option(help="What a withdrawal or an objection is about; may be repeated.  Default: all."),
+    ] = None,
+    correction: Annotated[
+        Path | None,
+        typer.Option(help="The subject as it should be, YAML or JSON as for `lethe subject upsert`."),
+    ] = None,
+    about: Annotated[
+        str, typer.Option(help="The earlier request that a complaint or an appeal is about.")
+    ] = "",
     profile: options.As = None,
     subject_file: options.SubjectFile = None,
     subject: options.Subject = None,
@@ -59,6 +84,10 @@ def open_(
     output: options.Output = Form.TABLE,
 ) -> None:
     """Open a request and start its statutory clock.
+
+    An opt-out, a limit and a withdrawal need no approval and are carried out at
+    once.  The answer names the day it is due and, with `lethe dsr show`, how
+    identity may have to be shown.
 
     Example: lethe dsr open --kind erasure --regime gdpr --subject-file id.txt --as clients/app.yaml
     """
@@ -68,26 +97,34 @@ def open_(
         subject=subject_name(subject_file, subject, opaque),
         regime=regime,
         receive_time=moment(received_at) if received_at else None,
+        by_agent=agent or bool(mandate),
+        mandate=mandate,
+        about=resource("dsrs", about) if about else "",
     )
-    fill(request, {"kind": kind})
+    fill(request, {"kind": kind, "purposes": [one.value for one in purpose or ()]})
+    if correction is not None:
+        fill(request.correction, {"name": request.subject, **read_mapping(correction)})
     show(talk(profile, lambda client: client.call(client.dsrs.CreateDsr, request)), output)
 
 
 @app.command("list")
 def list_(
     state: Annotated[State | None, typer.Option(help="Only these.")] = None,
+    due: Annotated[bool, typer.Option("--due", help="Only what is open, due next first.")] = False,
+    before: Annotated[str, typer.Option(help="Only what is due by this day, YYYY-MM-DD; with --due.")] = "",
     limit: options.Limit = 100,
     profile: options.As = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """List requests, with the days they are due.
+    """List requests, with the days they are due; with --due, the register of what is to be answered next.
 
-    Example: lethe dsr list --state received --as clients/officer.yaml
+    Example: lethe dsr list --due --before 2026-12-31 --as clients/officer.yaml
     """
     from lethe.v1 import dsr_pb2 as pb
 
     def page(size: int, token: str) -> pb.ListDsrsRequest:
-        return fill(pb.ListDsrsRequest(page_size=size, page_token=token), {"state": state} if state else {})
+        request = pb.ListDsrsRequest(page_size=size, page_token=token, due_only=due, due_before=before)
+        return fill(request, {"state": state} if state else {})
 
     answer = talk(
         profile,
@@ -114,24 +151,32 @@ def show_(name: Name, profile: options.As = None, output: options.Output = Form.
 def verify(
     name: Name,
     method: Annotated[
-        str, typer.Option(help="How identity was shown, as a code, for example account_login.")
+        str, typer.Option(help="How, as a code: `lethe dsr show` names the sufficient_methods.")
     ],
+    failed: Annotated[bool, typer.Option("--failed", help="It was asked for, and not shown.")] = False,
     profile: options.As = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Note that the subject's identity was shown.
+    """Note that the subject's identity was shown, or with --failed that it was not.
 
-    Example: lethe dsr verify dsrs/ID --method account_login --as clients/officer.yaml
+    Methods: account_session, direct_confirmation, two_data_points,
+    three_data_points_declaration, reauthentication.  One that asks for more than
+    the request needs is refused, and one that is too weak.
+
+    Example: lethe dsr verify dsrs/ID --method two_data_points --as clients/officer.yaml
     """
     from lethe.v1 import dsr_pb2 as pb
 
-    request = pb.VerifyIdentityRequest(name=resource("dsrs", name), method=method)
+    request = pb.VerifyIdentityRequest(name=resource("dsrs", name), method=method, not_shown=failed)
     show(talk(profile, lambda client: client.call(client.dsrs.VerifyIdentity, request)), output)
 
 
 @app.command()
 def preview(name: Name, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
-    """Show what approving would destroy, and what would stay by which rule.
+    """Show what approving would do, what it would destroy, and what would stay by which rule.
+
+    An approval rests on this for an hour; if what is held changes meanwhile, it
+    is refused as PREVIEW_STALE, and the answer names what came and what went.
 
     Example: lethe dsr preview dsrs/ID --as clients/officer.yaml
     """
@@ -187,7 +232,9 @@ def refuse(name: Name, why: Why, profile: options.As = None, output: options.Out
 
 @app.command()
 def extend(name: Name, why: Why, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
-    """Extend the term for a ground of its regime.
+    """Extend the time for an answer: once, while it still runs, for a reason of its regime.
+
+    Tell the subject: lethe dsr letter dsrs/ID --kind extension.
 
     Example: lethe dsr extend dsrs/ID --reason complexity --as clients/officer.yaml
     """
@@ -207,6 +254,59 @@ def cancel(name: Name, profile: options.As = None, output: options.Output = Form
 
     request = pb.CancelDsrRequest(name=resource("dsrs", name))
     show(talk(profile, lambda client: client.call(client.dsrs.CancelDsr, request)), output)
+
+
+@app.command()
+def letter(
+    name: Name,
+    kind: Annotated[LetterKind | None, typer.Option(help="Which; default: the one to send next.")] = None,
+    language: Annotated[
+        str, typer.Option(help="For example de or pt-BR; English where there is none in it.")
+    ] = "en",
+    out: Annotated[Path | None, typer.Option(help="Where the text goes; default: stdout.")] = None,
+    force: options.Force = False,
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Write a letter about a request, without name or address: you put those on it.
+
+    Example: lethe dsr letter dsrs/ID --language de --out letter.txt --as clients/officer.yaml
+    """
+    from lethe.v1 import dsr_pb2 as pb
+
+    if out is not None:
+        refuse_existing(out, force)
+    request = pb.GetLetterRequest(name=resource("dsrs", name), language=language)
+    fill(request, {"kind": kind} if kind else {})
+    answer = talk(profile, lambda client: client.call(client.dsrs.GetLetter, request))
+    if out is not None:
+        write_whole(out, f"{answer.subject}\n\n{answer.text}".encode())
+        return
+    show(answer, output)
+
+
+@app.command()
+def figures(
+    since: Annotated[str, typer.Option(help="Received from here on, ISO 8601 with offset.")],
+    until: Annotated[str, typer.Option(help="Received before that; default now.")] = "",
+    regime: Annotated[str, typer.Option(help="Only under this law, as a pack's id.")] = "",
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Count what became of requests, by kind, with the median days to an answer (11 CCR 7102).
+
+    Example: lethe dsr figures --since 2026-01-01T00:00:00-08:00 --regime ccpa --as clients/auditor.yaml
+    """
+    from lethe.v1 import dsr_pb2 as pb
+
+    request = pb.GetFiguresRequest(
+        start_time=moment(since),
+        end_time=moment(until or datetime.now(UTC).isoformat()),
+        regime=regime,
+    )
+    columns = ("kind", "received", "complied", "denied", "cancelled", "open", "median_days")
+    answer = talk(profile, lambda client: client.call(client.dsrs.GetFigures, request))
+    show(answer, output, rows="figures", columns=columns)
 
 
 @app.command()

@@ -10,13 +10,17 @@ REFUSALS = frozenset(
     {
         "ATTESTATION_REQUIRED",
         "BACKEND_RETENTION_TOO_LONG",
+        "EXTENSION_REFUSED",
         "HOLD_ACTIVE",
+        "IDENTITY_REQUIRED",
+        "MANDATE_REQUIRED",
         "PROMPT_REJECTED",
         "RESIDENCY_NO_TARGET",
         "ROLE_REQUIRED",
         "SECOND_FACTOR_REQUIRED",
         "SECOND_PERSON_REQUIRED",
         "SUBJECT_BLOCKED",
+        "ZERO_RETENTION",
     }
 )
 """Reasons by which a policy or a role says no, beside every `DENY_*`; all others mean that it failed."""

@@ -74,10 +74,16 @@ def talk(profile: Path | None, work: Callable[[Client], Awaitable[T]]) -> T:
         refuse(refusal)
 
 
+HINTS = frozenset({"added", "gone", "mandates", "methods", "needed", "reasons"})
+"""What of a refusal's metadata a person needs to go on: what changed, or what would do."""
+
+
 def refuse(refusal: Refused) -> NoReturn:
     """End the command as the gateway refused it."""
     why = refusal.metadata.get("job_reason", "")
     message = f"{refusal} ({why})" if why else str(refusal)
+    for name in sorted(HINTS & refusal.metadata.keys()):
+        say(f"{name}: {refusal.metadata[name]}")
     fail(exit_code(refusal.reason, refusal.metadata), refusal.reason, message, refusal.detail)
 
 

@@ -7,11 +7,15 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import date, datetime, timedelta
+from typing import Any
 
 from gateway.caller import Caller
+from gateway.dsrs import closed, due_key, end_of, is_open, own, pinned, seat
 from gateway.errors import (
+    ExtensionRefused,
+    IdentityRequired,
+    MandateRequired,
     MessageInvalid,
     MethodNotBuilt,
     NotFound,
@@ -19,21 +23,38 @@ from gateway.errors import (
     SecondPersonRequired,
     StateConflict,
     SubjectBlocked,
+    SubjectUnknown,
 )
 from gateway.holdings import Held, Holdings
 from gateway.holds import refuse_held, standing
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger, Receipt
-from gateway.paging import Page, page
-from gateway.people import People
+from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, page
+from gateway.people import People, Profile
 from gateway.ports.clock import Clock
 from gateway.ports.records import Certificate, Dsr, Records, Subject, Transaction
-from policy import clocks, erasure, retention
-from policy.dsr import transition
+from policy import clocks, erasure
+from policy.dsr import (
+    DIRECT,
+    EFFECTS,
+    METHODS,
+    Effect,
+    Level,
+    Time,
+    asks_too_much,
+    extension_reasons,
+    grounds,
+    is_a_right,
+    level_of,
+    mandates,
+    needed,
+    refuse_extension,
+    transition,
+)
 from policy.erasure import ErasurePlan
 from policy.pack import Pack
-from policy.terms import DsrKind, KeyClass
+from policy.terms import DsrKind, KeyClass, Purpose, age_band
 
 OLDEST = timedelta(days=10 * 365)
 """A request received before that is a slip of the pen."""
@@ -42,29 +63,48 @@ HELD_CLASSES = tuple(KeyClass)
 """The key classes under which data of a subject may rest."""
 
 
+PREVIEW_TERM = timedelta(hours=1)
+"""How long an approval may rest on a preview."""
+
+MOST_NAMES = 10
+"""How many things a stale preview names."""
+
+
 @dataclass(frozen=True, slots=True)
 class DsrDraft:
-    """A request as it was received; `regime` is the pack the subject invokes, empty for `gdpr`."""
+    """A request as it was received; `regime` is the pack the subject invokes, empty for `gdpr`.
+
+    `mandate` is what an agent showed who asks for the subject.  `purposes` are those a
+    withdrawal or an objection names, `correction` the profile as it should be, `about`
+    the earlier request of a complaint or an appeal.
+    """
 
     subject_id: str
     kind: str
     regime: str = ""
     received_at: datetime | None = None
     request_id: str = ""
+    is_by_agent: bool = False
+    mandate: str = ""
+    purposes: tuple[str, ...] = ()
+    correction: Profile | None = None
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What an erasure would do: the plan, what is held now, and an etag of both."""
+    """What approving would do: its effects, what is held, what an erasure takes; and an etag of all that."""
 
+    effects: tuple[Effect, ...]
     plan: ErasurePlan
     held: tuple[Held, ...]
     etag: str
+    ends_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Dsrs:
-    """Opens and decides requests.  The work of an erasure is another flow's."""
+    """Opens and decides requests.  Carrying them out is other flows' work."""
 
     records: Records
     people: People
@@ -76,6 +116,7 @@ class Dsrs:
     idempotency: Idempotency
     clock: Clock
     two_person: bool
+    makes_packages: bool = False
     random: Callable[[int], bytes] = os.urandom
 
     async def create(
@@ -83,39 +124,42 @@ class Dsrs:
     ) -> tuple[Dsr, Receipt | None]:
         """Open a request and start its statutory clock (GDPR Art. 12(3), 11 CCR 7021(b), PIPEDA s. 8(3)).
 
-        With `rehearse` nothing is kept and there is no receipt.
+        What needs no approval by law is approved at once.  A second request of the
+        same subject for the same is linked to the first; each keeps its own proof of
+        identity.  With `rehearse` nothing is kept and there is no receipt.
 
         Raises:
-            SubjectUnknown, SubjectBlocked: Nobody to open it for.
-            MethodNotBuilt: Only erasures are built yet.
-            MessageInvalid: Unknown regime, or received in the future.
+            SubjectUnknown: Nobody to open it for; whether there once was, is not told.
+            MandateRequired: An agent showed no mandate that suffices.
+            MethodNotBuilt: A package is asked for, and nothing here makes one.
+            MessageInvalid: Unknown regime, no right of that regime, received in the future, or
+                not what the kind needs.
         """
-        if draft.kind != DsrKind.ERASURE.value:
-            raise MethodNotBuilt("only erasures are built yet", detail="dsr_kind")
-        now = self.clock.now()
-        received_at = draft.received_at or now
-        if received_at > now:
-            raise MessageInvalid("received in the future", violations=(("receive_time", "time.future"),))
-        if received_at < now - OLDEST:
-            raise MessageInvalid("received too long ago", violations=(("receive_time", "time.too_far"),))
-        regime = draft.regime.lower() or "gdpr"
-        if regime not in self.packs:
-            raise MessageInvalid("no such regime", violations=(("regime", "regime.unknown"),))
+        kind, pack = DsrKind(draft.kind), self._pack(draft)
+        received_at = self._received_at(draft)
+        self._check(draft, kind, pack)
         ticket = await self.idempotency.ticket(
-            caller.tenant,
-            "CreateDsr",
-            "" if rehearse else draft.request_id,
-            json.dumps([draft.subject_id, draft.kind, regime]).encode(),
+            caller.tenant, "CreateDsr", "" if rehearse else draft.request_id, _content(draft, pack)
         )
         repeated = await self.records.transact(lambda tx: self._recall(tx, caller, ticket))
         if repeated is not None:
             # Also once the erasure is done and there is no such subject any more.
             return repeated, None
-        handle = (await self.people.known(caller.tenant, draft.subject_id)).handle
-        dsr = self._dsr(caller, draft, handle, regime, received_at)
+        try:
+            handle = (await self.people.known(caller.tenant, draft.subject_id)).handle
+            key = await self.people.payload_key(caller.tenant, handle)
+            wish = await self._wish(caller.tenant, handle, draft.correction)
+        except SubjectBlocked as error:
+            raise SubjectUnknown from error
+        profile = await self.people.profile(caller.tenant, handle)
+        laws = self.judge.laws(caller.tenant, profile, pack.id, self.clock.now())
+        dsr = replace(
+            self._dsr(caller, draft, handle, pack, received_at),
+            policy={law.id: law.digest for law in laws},
+            **wish,
+        )
         if rehearse:
             return dsr, None
-        key = await self.people.payload_key(caller.tenant, handle)
         asked = {"subject": f"subjects/{draft.subject_id}", "received_at": received_at.isoformat()}
 
         def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
@@ -124,8 +168,11 @@ class Dsrs:
                 return known, None
             subject = tx.get(Subject, caller.tenant, handle)
             if subject is None or subject.state == "blocked":
-                raise SubjectBlocked
-            tx.add(dsr)
+                raise SubjectUnknown
+            if dsr.about:
+                own(tx, caller, dsr.about)
+            linked = replace(dsr, duplicate_of=_first_of(tx, dsr))
+            tx.add(linked)
             self.idempotency.remember(tx, ticket, dsr.dsr_id)
             receipt = self.ledger.record(
                 tx,
@@ -135,36 +182,81 @@ class Dsrs:
                 sealed=((key, asked),),
                 dsr=dsr.dsr_id,
                 dkind=dsr.kind,
-                reg=regime,
+                reg=pack.id,
+                due=self._last_moment(dsr, pack),
+                pol=[{"id": law.id, "sha256": law.digest} for law in laws],
             )
-            return dsr, receipt
+            if kind in DIRECT:
+                self.ledger.record(tx, caller.tenant, "dsr.approved", None, dsr=dsr.dsr_id)
+            return linked, receipt
 
         return await self.records.transact(commit)
 
+    def _pack(self, draft: DsrDraft) -> Pack:
+        regime = draft.regime.lower() or "gdpr"
+        if regime not in self.packs:
+            raise MessageInvalid("no such regime", violations=(("regime", "regime.unknown"),))
+        return self.packs[regime]
+
+    def _received_at(self, draft: DsrDraft) -> datetime:
+        now = self.clock.now()
+        received_at = draft.received_at or now
+        if received_at > now:
+            raise MessageInvalid("received in the future", violations=(("receive_time", "time.future"),))
+        if received_at < now - OLDEST:
+            raise MessageInvalid("received too long ago", violations=(("receive_time", "time.too_far"),))
+        return received_at
+
+    def _check(self, draft: DsrDraft, kind: DsrKind, pack: Pack) -> None:
+        if not is_a_right(pack, kind):
+            raise MessageInvalid(f"{pack.id} has no such right", violations=(("kind", "kind.no_right"),))
+        if Effect.PACKAGE in EFFECTS[kind] and not self.makes_packages:
+            raise MethodNotBuilt("nothing here makes a package", detail="dsr_kind")
+        if draft.is_by_agent and draft.mandate not in mandates(pack):
+            raise MandateRequired(mandates=" ".join(mandates(pack)))
+        fits = {
+            "mandate": draft.is_by_agent or not draft.mandate,
+            "correction": (draft.correction is not None) is (kind is DsrKind.CORRECTION),
+            "purposes": not draft.purposes or kind in {DsrKind.WITHDRAWAL, DsrKind.OBJECTION},
+            "about": not draft.about or kind in {DsrKind.COMPLAINT, DsrKind.APPEAL},
+        }
+        wrong = tuple((name, f"{name}.not_for_kind") for name, fit in fits.items() if not fit)
+        if any(purpose not in set(Purpose) for purpose in draft.purposes):
+            wrong = (*wrong, ("purposes", "purpose.unknown"))
+        if wrong:
+            raise MessageInvalid("not what that kind of request needs", violations=wrong)
+
+    async def _wish(self, tenant: str, handle: str, profile: Profile | None) -> dict[str, Any]:
+        """Return the corrected profile, sealed as it will rest."""
+        if profile is None:
+            return {}
+        key_id, sealed = await self.people.seal_profile(tenant, handle, profile)
+        age = age_band(profile.age(self.clock.now())).value
+        return {"wish_key": key_id, "sealed_wish": sealed, "wish_age": age}
+
     def _recall(self, tx: Transaction, caller: Caller, ticket: Ticket | None) -> Dsr | None:
         known = self.idempotency.recall(tx, ticket)
-        return _own(tx, caller, known) if known is not None else None
+        return own(tx, caller, known) if known is not None else None
 
-    def _dsr(self, caller: Caller, draft: DsrDraft, handle: str, regime: str, received_at: datetime) -> Dsr:
-        controller = self.controllers[caller.tenant]
-        pack = self.packs[regime]
+    def _dsr(self, caller: Caller, draft: DsrDraft, handle: str, pack: Pack, received_at: datetime) -> Dsr:
         # A law that counts its days in a place of its own (CCPA: California) does so wherever we are.
-        zone, calendar = clocks.seat(pack, ZoneInfo(controller.time_zone), controller.calendar)
+        zone, calendar = seat(pack, self.controllers[caller.tenant])
         due = clocks.due(pack, draft.kind, received_at, zone, calendar)
-        now = self.clock.now()
+        now, dsr_id = self.clock.now(), self.random(16).hex()
+        due_on = due.respond_by.isoformat()
         return Dsr(
-            dsr_id=self.random(16).hex(),
+            dsr_id=dsr_id,
             tenant=caller.tenant,
             handle=handle,
             kind=draft.kind,
-            regime=regime,
-            state="received",
+            regime=pack.id,
+            state="approved" if DsrKind(draft.kind) in DIRECT else "received",
             step=0,
             opened_by=caller.name,
             approved_by="",
             reason_code="",
             received_at=received_at,
-            due_on=due.respond_by.isoformat(),
+            due_on=due_on,
             extended_due_on=due.extended_respond_by.isoformat() if due.extended_respond_by else "",
             internal_target_on=due.internal_target.isoformat(),
             counts={},
@@ -173,7 +265,16 @@ class Dsrs:
             lease_until=None,
             created_at=now,
             updated_at=now,
+            ack_on=due.ack_by.isoformat() if due.ack_by else "",
+            due_key=due_key(due_on, dsr_id),
+            mandate=draft.mandate,
+            about=draft.about,
+            purposes=draft.purposes,
         )
+
+    def _last_moment(self, dsr: Dsr, pack: Pack) -> int:
+        zone, _ = seat(pack, self.controllers[dsr.tenant])
+        return end_of(date.fromisoformat(dsr.due_on), zone)
 
     async def get(self, caller: Caller, dsr_id: str) -> Dsr:
         """Return the request.
@@ -181,19 +282,158 @@ class Dsrs:
         Raises:
             NotFound: There is none in the caller's tenant.
         """
-        return await self.records.transact(lambda tx: _own(tx, caller, dsr_id))
+        return await self.records.transact(lambda tx: own(tx, caller, dsr_id))
+
+    async def show(self, caller: Caller, dsr_id: str) -> tuple[Dsr, tuple[str, ...]]:
+        """Return the request, and the methods by which identity may still have to be shown; see `get`."""
+
+        def look(tx: Transaction) -> tuple[Dsr, tuple[str, ...]]:
+            dsr = own(tx, caller, dsr_id)
+            return dsr, sufficient(dsr, pinned(tx, dsr, self.packs))
+
+        return await self.records.transact(look)
 
     async def list(self, caller: Caller, state: str, size: int, token: str) -> Page[Dsr]:
         """Return a page of requests, oldest first, in one state where `state` is given."""
         equal = {"tenant": caller.tenant} | ({"state": state} if state else {})
-        rows = await self.records.transact(lambda tx: tx.find(Dsr, equal=equal))
-        rows.sort(key=_key)
-        return page(rows, size, _key, ("dsrs", *equal.values()), token)
+        query = ("dsrs", *equal.values())
+        after = open_token(token, query)
+        since = {"received_at": _moment(after) - timedelta(microseconds=1)} if after else {}
+
+        def read(tx: Transaction) -> list[Dsr]:
+            # Those of the very instant that the last page ended with are read again, and left out.
+            limit = 2 * min(size or DEFAULT_SIZE, MAX_SIZE) + 1
+            while True:
+                rows = tx.find(Dsr, equal=equal, above=since, order_by=("received_at", "dsr_id"), limit=limit)
+                if len(rows) < limit or after is None or _key(rows[limit // 2]) > after:
+                    return rows
+                limit *= 2
+
+        return page(await self.records.transact(read), size, _key, query, token)
+
+    async def verify(
+        self, caller: Caller, dsr_id: str, method: str, *, is_shown: bool = True
+    ) -> tuple[Dsr, Receipt]:
+        """Note that identity was shown, or that it was not; once there is doubt, it must be.
+
+        Where a law counts anew from the proof it asked for (UK GDPR Art. 12A), the clock
+        begins again; elsewhere a check stops nothing (U-06; 11 CCR 7021(b)).
+
+        Raises:
+            MessageInvalid: An unknown method, one that asks for more than is needed, or one too weak.
+            StateConflict: Nothing is to be verified: it is approved or over.
+        """
+        if method not in METHODS:
+            raise MessageInvalid("no such method", violations=(("method", "method.unknown"),))
+
+        def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
+            dsr = own(tx, caller, dsr_id)
+            pack, kind = pinned(tx, dsr, self.packs), DsrKind(dsr.kind)
+            if asks_too_much(pack, kind, method):
+                raise MessageInvalid(
+                    "asks for more than is needed", violations=(("method", "method.asks_too_much"),)
+                )
+            if is_shown and level_of(method) < _needed(dsr, pack):
+                raise MessageInvalid("does not make sure enough", violations=(("method", "method.too_weak"),))
+            changed = self._moved(dsr, "verify" if is_shown else "ask_identity")
+            due = None
+            if is_shown:
+                changed = replace(changed, verified_by=method)
+                if dsr.state == "identity_pending":
+                    changed, due = self._counted_anew(changed, pack)
+            else:
+                changed = replace(changed, verified_by="", failures=dsr.failures + 1)
+            tx.put(changed)
+            return changed, self.ledger.record(
+                tx,
+                caller.tenant,
+                "dsr.verified",
+                caller,
+                dsr=dsr_id,
+                meth=method,
+                out="shown" if is_shown else "not_shown",
+                due=due,
+            )
+
+        return await self.records.transact(commit)
+
+    def _counted_anew(self, dsr: Dsr, pack: Pack) -> tuple[Dsr, int | None]:
+        """Return the request with the days as they are once identity was shown today, where that counts."""
+        zone, calendar = seat(pack, self.controllers[dsr.tenant])
+        shown_on = {"identity": self.clock.now().astimezone(zone).date().isoformat()}
+        due = clocks.due(pack, dsr.kind, dsr.received_at, zone, calendar, inputs=shown_on)
+        due_on = due.respond_by.isoformat()
+        if dsr.extended_at is not None or due_on == dsr.due_on:
+            return dsr, None
+        changed = replace(
+            dsr,
+            due_on=due_on,
+            due_key=due_key(due_on, dsr.dsr_id),
+            extended_due_on=due.extended_respond_by.isoformat() if due.extended_respond_by else "",
+            internal_target_on=due.internal_target.isoformat(),
+        )
+        return changed, self._last_moment(changed, pack)
+
+    async def extend(self, caller: Caller, dsr_id: str, reason: str) -> tuple[Dsr, Receipt]:
+        """Extend the time for an answer, once, while the first limit still runs (GDPR Art. 12(3)).
+
+        Raises:
+            ExtensionRefused: Not in that regime, not for that reason, not again, or too late.
+            StateConflict: It is being carried out or is over.
+        """
+
+        def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
+            dsr = own(tx, caller, dsr_id)
+            pack = pinned(tx, dsr, self.packs)
+            changed = self._moved(dsr, "extend")
+            zone, _ = seat(pack, self.controllers[dsr.tenant])
+            later = date.fromisoformat(dsr.extended_due_on) if dsr.extended_due_on else None
+            time = Time(date.fromisoformat(dsr.due_on), later, dsr.extended_at is not None)
+            now = self.clock.now()
+            refused = refuse_extension(pack, time, reason, now.astimezone(zone).date())
+            if refused is not None:
+                raise ExtensionRefused(detail=refused.value, reasons=" ".join(extension_reasons(pack)))
+            longer = replace(
+                changed,
+                due_on=dsr.extended_due_on,
+                due_key=due_key(dsr.extended_due_on, dsr_id),
+                extended_at=now,
+                extension_reason=reason,
+            )
+            tx.put(longer)
+            receipt = self.ledger.record(
+                tx,
+                caller.tenant,
+                "dsr.extended",
+                caller,
+                dsr=dsr_id,
+                rc=reason,
+                due=self._last_moment(longer, pack),
+            )
+            return longer, receipt
+
+        return await self.records.transact(commit)
 
     async def preview(self, caller: Caller, dsr_id: str) -> Preview:
-        """Return what approving would destroy and what would stay, and by which rule."""
+        """Return what approving would do, what would be destroyed and what would stay, and by which rule.
+
+        What was shown is remembered, so that a stale approval can be told what has changed.
+        """
         laws = await self._laws(await self.get(caller, dsr_id))
-        return await self.records.transact(lambda tx: self._preview(tx, _own(tx, caller, dsr_id), laws))
+
+        def look(tx: Transaction) -> Preview:
+            dsr = own(tx, caller, dsr_id)
+            seen = self._preview(tx, dsr, laws)
+            if transition(dsr.state, "approve") is not None:
+                noted = {
+                    "etag": seen.etag,
+                    "until": seen.ends_at.isoformat(),
+                    "names": sorted(held.name for held in seen.held),
+                }
+                tx.put(replace(dsr, preview=noted))
+            return seen
+
+        return await self.records.transact(look)
 
     async def _laws(self, dsr: Dsr) -> tuple[Pack, ...]:
         """Return the packs that the erasure is planned by."""
@@ -201,43 +441,65 @@ class Dsrs:
         return self.judge.laws(dsr.tenant, profile, dsr.regime, self.clock.now())
 
     def _preview(self, tx: Transaction, dsr: Dsr, laws: tuple[Pack, ...]) -> Preview:
-        now = self.clock.now()
-        holds = standing(tx, dsr.tenant, dsr.handle, now)
-        duties = [erasure.Hold(h.rule, tuple(map(KeyClass, h.classes)), h.until) for h in holds]
-        plan = erasure.plan(laws, HELD_CLASSES, now, duties)
+        now, kind = self.clock.now(), DsrKind(dsr.kind)
+        plan = ErasurePlan((), ())
+        if kind is DsrKind.ERASURE:
+            holds = standing(tx, dsr.tenant, dsr.handle, now)
+            duties = [erasure.Hold(h.rule, tuple(map(KeyClass, h.classes)), h.until) for h in holds]
+            plan = erasure.plan(laws, HELD_CLASSES, now, duties)
         held = tuple(self.holdings.locate(tx, dsr.tenant, dsr.handle)) if dsr.handle else ()
-        digest = hashlib.sha256(json.dumps([dsr.regime, sorted(h.name for h in held)]).encode()).hexdigest()
-        return Preview(plan, held, digest[:32])
+        named = [dsr.regime, dsr.kind, sorted(plan.erase), sorted(h.name for h in held)]
+        digest = hashlib.sha256(json.dumps(named).encode()).hexdigest()
+        return Preview(EFFECTS[kind], plan, held, digest[:32], now + PREVIEW_TERM)
 
     async def approve(
         self, caller: Caller, dsr_id: str, etag: str = "", *, rehearse: bool = False
     ) -> tuple[Dsr, Receipt | None]:
-        """Approve an erasure; the worker then carries it out.  Approving again changes nothing.
+        """Approve a request; a worker then carries it out.  Approving again changes nothing.
 
         Raises:
+            IdentityRequired: Who asks is not sure enough for that.
             SecondPersonRequired: The opener may not approve their own request.
-            PreviewStale: What is held has changed since the preview with `etag`.
+            PreviewStale: The preview with `etag` is too old, or what is held has changed since.
             HoldActive: A legal hold forbids the erasure while it stands.
             StateConflict: The request is refused, cancelled or done.
         """
         laws = await self._laws(await self.get(caller, dsr_id))
 
         def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
-            dsr = _own(tx, caller, dsr_id)
+            dsr = own(tx, caller, dsr_id)
             if dsr.state in {"approved", "running", "fulfilled"}:
                 return dsr, None
+            pack = pinned(tx, dsr, self.packs)
+            if is_open(dsr) and level_of(dsr.verified_by) < _needed(dsr, pack):
+                raise IdentityRequired(
+                    needed=_needed(dsr, pack).name.lower(), methods=" ".join(sufficient(dsr, pack))
+                )
+            changed = replace(self._moved(dsr, "approve", approved_by=caller.name), preview={})
             if self.two_person and dsr.opened_by == caller.name:
                 raise SecondPersonRequired
-            refuse_held(tx, caller.tenant, dsr.handle, self.clock.now())
-            if etag and etag != self._preview(tx, dsr, laws).etag:
-                raise PreviewStale
-            changed = self._moved(dsr, "approve", approved_by=caller.name)
+            if dsr.kind == DsrKind.ERASURE:
+                refuse_held(tx, caller.tenant, dsr.handle, self.clock.now())
+            if etag:
+                self._check_fresh(dsr, self._preview(tx, dsr, laws), etag)
             if rehearse:
                 return changed, None
             tx.put(changed)
             return changed, self.ledger.record(tx, caller.tenant, "dsr.approved", caller, dsr=dsr.dsr_id)
 
         return await self.records.transact(commit)
+
+    def _check_fresh(self, dsr: Dsr, now: Preview, etag: str) -> None:
+        seen = dsr.preview
+        if etag != now.etag or seen.get("etag") != etag:
+            names, before = {held.name for held in now.held}, set(seen.get("names", ()))
+            differs = {"added": names - before, "gone": before - names} if seen.get("etag") == etag else {}
+            raise PreviewStale(
+                detail="changed",
+                **{name: _names(things) for name, things in differs.items() if things},
+            )
+        if self.clock.now() > datetime.fromisoformat(seen["until"]):
+            raise PreviewStale("the preview is too old", detail="expired")
 
     async def refuse(self, caller: Caller, dsr_id: str, reason_code: str) -> tuple[Dsr, Receipt]:
         """Refuse a request for a reason of its regime (GDPR Art. 12(4)).
@@ -246,8 +508,10 @@ class Dsrs:
             MessageInvalid: The regime knows no such reason for this kind of request.
             StateConflict: It is being carried out or is over.
         """
-        dsr = await self.get(caller, dsr_id)
-        known = self.packs[dsr.regime].rules.rights[DsrKind(dsr.kind)].exemptions
+        dsr, pack = await self.records.transact(
+            lambda tx: (found := own(tx, caller, dsr_id), pinned(tx, found, self.packs))
+        )
+        known = grounds(pack, DsrKind(dsr.kind))
         if reason_code not in known:
             raise MessageInvalid(
                 f"{dsr.regime} knows these reasons: {', '.join(known)}",
@@ -267,10 +531,9 @@ class Dsrs:
         self, caller: Caller, dsr_id: str, verb: str, ty: str, reason_code: str
     ) -> tuple[Dsr, Receipt]:
         def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
-            dsr = _own(tx, caller, dsr_id)
-            now = self.clock.now()
-            keep_until = retention.expires_at("dsr_file", now, (self.packs[dsr.regime],)).expires_at
-            changed = replace(self._moved(dsr, verb, reason_code=reason_code), keep_until=keep_until)
+            dsr = own(tx, caller, dsr_id)
+            moved = self._moved(dsr, verb, reason_code=reason_code)
+            changed = closed(moved, moved.state, self.clock.now(), self.packs[dsr.regime])
             tx.put(changed)
             receipt = self.ledger.record(tx, caller.tenant, ty, caller, dsr=dsr_id, rc=reason_code or None)
             return changed, receipt
@@ -295,11 +558,50 @@ class Dsrs:
         return found
 
 
-def _own(tx: Transaction, caller: Caller, dsr_id: str) -> Dsr:
-    dsr = tx.get(Dsr, dsr_id)
-    if dsr is None or dsr.tenant != caller.tenant:
-        raise NotFound
-    return dsr
+def _first_of(tx: Transaction, dsr: Dsr) -> str:
+    """Return the oldest open request of the same subject for the same, or nothing."""
+    same = {"tenant": dsr.tenant, "handle": dsr.handle}
+    rows = tx.find(Dsr, equal=same, order_by=("received_at", "dsr_id"))
+    alike = [r for r in rows if (r.kind, r.regime, r.purposes) == (dsr.kind, dsr.regime, dsr.purposes)]
+    return next((row.dsr_id for row in alike if is_open(row) and not row.duplicate_of), "")
+
+
+def _needed(dsr: Dsr, pack: Pack) -> Level:
+    is_doubted = dsr.failures > 0 or dsr.state == "identity_pending"
+    return needed(pack, DsrKind(dsr.kind), is_doubted=is_doubted, mandate=dsr.mandate)
+
+
+def sufficient(dsr: Dsr, pack: Pack) -> tuple[str, ...]:
+    """Return the methods by which identity may still have to be shown, none of which asks too much."""
+    level, kind = _needed(dsr, pack), DsrKind(dsr.kind)
+    if level_of(dsr.verified_by) >= level or not is_open(dsr):
+        return ()
+    return tuple(m for m, sure in METHODS.items() if sure >= level and not asks_too_much(pack, kind, m))
+
+
+def _names(things: set[str]) -> str:
+    """Return some things by name, and how many more there are."""
+    shown = sorted(things)[:MOST_NAMES]
+    more = len(things) - len(shown)
+    return " ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _content(draft: DsrDraft, pack: Pack) -> bytes:
+    wish = draft.correction.to_json().decode() if draft.correction else ""
+    more = [draft.is_by_agent, draft.mandate, list(draft.purposes), wish, draft.about]
+    return json.dumps([draft.subject_id, draft.kind, pack.id, *more]).encode()
+
+
+def _moment(key: str) -> datetime:
+    """Return the instant in a key of `_key`.
+
+    Raises:
+        MessageInvalid: It is none.
+    """
+    try:
+        return datetime.fromisoformat(key.partition(" ")[0])
+    except ValueError as error:
+        raise MessageInvalid("page_token", violations=(("page_token", "page_token.unknown"),)) from error
 
 
 def _key(dsr: Dsr) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,8 +13,8 @@ from typing import Any, TypeVar
 
 from audit.seal import commit_opening
 from gateway.absence import Absence, Looked, Sought
-from gateway.debts import FORGET, opened
-from gateway.errors import StateConflict, StoreUnavailable
+from gateway.debts import FORGET, go_on_asking
+from gateway.dsrs import claim, leased, tick, with_heartbeat
 from gateway.holdings import Holdings
 from gateway.holds import refuse_held
 from gateway.judge import Judge
@@ -40,10 +39,9 @@ from gateway.ports.records import (
 from gateway.vault.custody import Custody
 from policy import erasure
 from policy.consent_state import transition as consent_after
-from policy.dsr import transition
 from policy.erasure import ErasurePlan
 from policy.pack import Pack
-from policy.terms import KeyClass
+from policy.terms import DsrKind, KeyClass
 
 T = TypeVar("T")
 
@@ -117,50 +115,17 @@ class Erasure:
 
     async def _with_heartbeat(self, dsr: Dsr, step: Callable[[Dsr], Awaitable[T]]) -> T:
         """Take a step, and keep the lease while it lasts: re-wrapping and scouring may take long."""
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(self.lease.total_seconds() / 3)
-                # One beat that the records miss is no reason to stop beating.
-                with contextlib.suppress(StoreUnavailable):
-                    await self.records.transact(partial(self._tick, dsr=dsr, step=0))
-
-        beating = asyncio.create_task(beat())
-        try:
-            return await step(dsr)
-        finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+        return await with_heartbeat(self.records, self.clock, self.lease, dsr, step)
 
     def _claim(self, tx: Transaction, owner: str) -> Dsr | None:
-        now = self.clock.now()
-        approved = tx.find(Dsr, among={"state": ["approved", "running"]}, order_by=("received_at", "dsr_id"))
-        ready = [dsr for dsr in approved if dsr.lease_until is None or dsr.lease_until <= now]
-        if not ready:
-            return None
-        dsr = ready[0]
-        state = transition(dsr.state, "run") or dsr.state
-        claimed = replace(dsr, state=state, lease_owner=owner, lease_until=now + self.lease, updated_at=now)
-        tx.put(claimed)
-        return claimed
+        return claim(tx, (DsrKind.ERASURE.value,), owner, self.clock.now(), self.lease)
 
     def _tick(self, tx: Transaction, dsr: Dsr, step: int) -> Dsr:
-        """Count a finished step and renew the lease."""
-        standing = self._own(tx, dsr)
-        now = self.clock.now()
-        ticked = replace(
-            standing, step=max(standing.step, step), lease_until=now + self.lease, updated_at=now
-        )
-        tx.put(ticked)
-        return ticked
+        return tick(tx, dsr, step, self.clock.now(), self.lease)
 
     @staticmethod
     def _own(tx: Transaction, dsr: Dsr) -> Dsr:
-        """Return the request as it stands, if it is still ours to carry out."""
-        standing = tx.get(Dsr, dsr.dsr_id)
-        if standing is None or standing.lease_owner != dsr.lease_owner:
-            raise LeaseLost
-        return standing
+        return leased(tx, dsr)
 
     # (1)
     async def _bar(self, dsr: Dsr) -> None:
@@ -266,8 +231,7 @@ class Erasure:
             }
             counts["nobj"] = counts.get("nobj", 0) + self._end_missed(tx, dsr.tenant, missed)
             for job in jobs:
-                if job.is_forget_owed:
-                    _go_on_asking(tx, job, dsr.dsr_id, self.clock)
+                go_on_asking(tx, job, self.clock, dsr.dsr_id)
                 if job.state in {"queued", "running"}:
                     self.ledger.record(tx, dsr.tenant, "job.cancelled", None, job=job.job_id, why="erasure")
             now = int(self.clock.now().timestamp() * 1000)
@@ -479,24 +443,15 @@ class Erasure:
                     counts={k: v for k, v in counts.items() if k not in NOTES},
                     certificate_id=certificate_id,
                     reason_code="",
+                    due_key=None,
                     lease_owner="",
                     lease_until=None,
+                    answered_at=now,
                     updated_at=now,
                 )
             )
 
         await self.records.transact(certify)
-
-
-class LeaseLost(StateConflict):
-    """Another worker took the request over."""
-
-
-def _go_on_asking(tx: Transaction, job: Job, dsr_id: str, clock: Clock) -> None:
-    """Note, before its job's row goes, that a backend is still to be asked to forget (`Generate.settle`)."""
-    item = f"{job.backend}/{job.backend_job}"
-    if tx.get(Debt, FORGET, item) is None:
-        tx.add(opened(FORGET, item, job.tenant, clock, about=dsr_id))
 
 
 def _kept(plan: ErasurePlan) -> list[dict[str, Any]]:

@@ -192,7 +192,7 @@ class Generate:
     def _log_forgotten(self, tx: Transaction, debt: Debt, how: str) -> None:
         bak = backend_id(debt.item.rpartition("/")[0])
         self.ledger.record(
-            tx, debt.tenant, "forget.ended", None, dsr=debt.about, bak=bak, how=how, ntry=debt.tries
+            tx, debt.tenant, "forget.ended", None, dsr=debt.about or None, bak=bak, how=how, ntry=debt.tries
         )
 
     def _claim(self, tx: Transaction, owner: str) -> Job | None:

@@ -52,15 +52,15 @@ class Retention:
     records: Records
     people: People
     packs: Mapping[str, Pack]
-    terms: tuple[Line, ...]
+    terms: Mapping[str, tuple[Line, ...]]
     ledger: Ledger
     idempotency: Idempotency
     clock: Clock
     random: Callable[[int], bytes] = os.urandom
 
-    def schedule(self) -> tuple[Line, ...]:
+    def schedule(self, caller: Caller) -> tuple[Line, ...]:
         """Return every term: of law, of the house, and of this deployment; the shortest that applies wins."""
-        return (*schedule(self.packs.values()), *self.terms)
+        return (*schedule(self.packs.values()), *self.terms[caller.tenant])
 
     async def due(self, caller: Caller, before: datetime | None, size: int, token: str) -> Page[Due]:
         """Return a page of the objects whose term ends by `before`, or by now, earliest first."""

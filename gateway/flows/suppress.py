@@ -12,6 +12,8 @@ from audit import checkpoint, leaf, tiles, tree
 from audit.errors import AuditError, LeafInvalid, TileInvalid
 from audit.leaf import leaf_hash
 from audit.note import Signer
+from gateway.debts import go_on_asking
+from gateway.dsrs import closed, due_key, seat
 from gateway.errors import AuditUnavailable
 from gateway.holdings import Holdings
 from gateway.judge import Judge
@@ -43,7 +45,7 @@ from gateway.ports.records import (
     Transaction,
 )
 from gateway.vault.custody import Custody
-from policy import erasure, retention
+from policy import erasure
 from policy.consent_state import ConsentState, ConsentVerb, transition
 from policy.pack import Pack
 from policy.terms import KeyClass
@@ -55,7 +57,7 @@ INVOKED = "gdpr"
 """The law by which a suppression plans: which one its subject invoked, the log does not say."""
 
 _ENDS = {"job.cancelled": "cancelled", "job.failed": "failed", "job.succeeded": "succeeded"}
-_OVER = ("dsr.refused", "dsr.cancelled", "subject.erased")
+_OVER = ("dsr.refused", "dsr.cancelled", "dsr.fulfilled", "subject.erased")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -331,17 +333,45 @@ class Suppress:
         ty, dsr = event["ty"], tx.get(Dsr, event["dsr"])
         if dsr is None:
             return ("ndsr",) if ty == "dsr.received" and event["dsr"] not in ahead.dsrs else ()
+        pack = self.packs[dsr.regime]
         if ty == "dsr.approved" and dsr.state not in {"running", "fulfilled"}:
-            tx.put(replace(dsr, state="approved", updated_at=at))
+            tx.put(replace(dsr, state="approved", preview={}, updated_at=at))
+        elif ty == "dsr.extended":
+            later = replace(dsr, extended_at=at, extension_reason=event["rc"])
+            tx.put(self._due_by(later, event["due"], pack))
+        elif ty == "dsr.verified":
+            self._verify(tx, event, dsr, pack)
         elif ty in {"dsr.refused", "dsr.cancelled"}:
-            term = retention.expires_at("dsr_file", at, (self.packs[dsr.regime],)).expires_at
-            changed = replace(dsr, state=ty.removeprefix("dsr."), keep_until=term, updated_at=at)
+            changed = closed(dsr, ty.removeprefix("dsr."), at, pack)
             tx.put(replace(changed, reason_code=event.get("rc", "")))
+        elif ty == "dsr.fulfilled":
+            self._correct(tx, dsr, at)
+            tx.put(replace(closed(dsr, "fulfilled", at, pack), outcome=event["out"]))
         elif ty == "subject.erased":
-            term = retention.expires_at("dsr_file", at, (self.packs[dsr.regime],)).expires_at
-            over = replace(dsr, state="fulfilled", step=5, handle=None, counts={}, keep_until=term)
-            tx.put(replace(over, lease_owner="", lease_until=None, updated_at=at))
+            over = closed(dsr, "fulfilled", at, pack)
+            tx.put(replace(over, step=5, handle=None, counts={}, package_id=""))
         return ()
+
+    def _due_by(self, dsr: Dsr, due_ms: int, pack: Pack) -> Dsr:
+        """Return the request with the last day that the log says it has."""
+        zone, _ = seat(pack, self.judge.controllers[dsr.tenant])
+        due_on = datetime.fromtimestamp(due_ms / 1000, zone).date().isoformat()
+        return replace(dsr, due_on=due_on, due_key=due_key(due_on, dsr.dsr_id))
+
+    def _verify(self, tx: Transaction, event: Mapping[str, Any], dsr: Dsr, pack: Pack) -> None:
+        if event["out"] == "shown":
+            changed = replace(dsr, state="verified", verified_by=event["meth"])
+        else:
+            failures = dsr.failures + 1
+            changed = replace(dsr, state="identity_pending", verified_by="", failures=failures)
+        tx.put(self._due_by(changed, event["due"], pack) if "due" in event else changed)
+
+    @staticmethod
+    def _correct(tx: Transaction, dsr: Dsr, at: datetime) -> None:
+        """Take a correction over again: the backup has the profile as it was, and the wish in the file."""
+        subject = tx.get(Subject, dsr.tenant, dsr.handle) if dsr.handle and dsr.sealed_wish else None
+        if subject is not None:
+            tx.put(replace(subject, key_id=dsr.wish_key, sealed_profile=dsr.sealed_wish, updated_at=at))
 
     # (4)
     async def _restrict_all(self, tenant: str, origin: str, ahead: _Ahead) -> None:
@@ -408,6 +438,7 @@ class Suppress:
         erased = {cls.value for cls in plan.erase}
         epochs = {key.epoch for key in tx.find(SubjectKey, equal=same) if key.cls in erased}
         for job in tx.find(Job, equal=same):
+            go_on_asking(tx, job, self.clock)
             if job.state in {"queued", "running"}:
                 self.ledger.record(tx, tenant, "job.cancelled", None, job=job.job_id, why="erasure")
         done = self.holdings.erase(tx, tenant, handle, plan)

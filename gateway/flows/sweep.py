@@ -12,7 +12,7 @@ from gateway.errors import LetheError, MessageInvalid
 from gateway.holds import end_hold, standing
 from gateway.judge import Judge
 from gateway.ledger import Ledger, Receipt
-from gateway.objects import destroy_object, drop_row, end_queued
+from gateway.objects import destroy_object, destroy_objects, drop_row, end_queued
 from gateway.ports.clock import Clock
 from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.objects import ObjectStore
@@ -41,6 +41,7 @@ from policy.terms import KeyClass
 BATCH = 100
 STRAYS = 500
 """So many keys a sweep are looked at for strays."""
+EXPIRE_BATCH = 250
 MOST_COUNTED = 10_000
 
 
@@ -91,7 +92,7 @@ class Sweep:
         """
         counts, faults = [], []
         steps = (
-            self._expire,
+            self.expire,
             self._end_holds,
             self._reap_destroyed,
             self._reap_orphans,
@@ -124,11 +125,13 @@ class Sweep:
             order_by=("expires_at",),
             limit=MOST_COUNTED,
         )
-        held = sum(
-            bool(standing(tx, tenant, row.handle, self.clock.now(), KeyClass.CONTENT))
-            for row in due
-            if row.state != "transient"
-        )
+        now = self.clock.now()
+        covered = {
+            hold.handle
+            for hold in tx.find(Hold, equal={"tenant": tenant})
+            if KeyClass.CONTENT in hold.classes and (hold.until is None or hold.until > now)
+        }
+        held = sum(row.handle in covered for row in due if row.state != "transient")
         owed = sum(tx.count(Debt, equal={"tenant": one, "retry_at": None}) for one in (tenant, ""))
         return Outlook(len(due), held, owed)
 
@@ -161,13 +164,16 @@ class Sweep:
         await self.run()
         return began
 
-    async def _expire(self) -> int:
-        """Destroy the keys of objects whose term is over (GDPR Art. 5(1)(e))."""
+    async def expire(self) -> int:
+        """Destroy the keys of objects whose term is over (GDPR Art. 5(1)(e)); return how many.
+
+        The step that is promised to the moment, so it may be taken more often than all of them.
+        """
         total = 0
         while True:
             number = await self.records.transact(self._expire_some)
             total += number
-            if number < BATCH:
+            if number < EXPIRE_BATCH:
                 return total
 
     def _expire_some(self, tx: Transaction) -> int:
@@ -177,16 +183,25 @@ class Sweep:
             among={"state": ["live", "transient"]},
             below={"expires_at": now},
             order_by=("expires_at",),
-            limit=BATCH,
+            limit=EXPIRE_BATCH,
         )
+        found = tx.find(Job, among={"job_id": sorted({stored.job_id for stored in due})})
+        jobs = {job.job_id: job for job in found}
+        waiting = {job.input_object: job for job in found if job.state == "queued"}
         for stored in due:
-            job = tx.get(Job, stored.job_id)
-            if job is not None and job.state == "queued" and job.input_object == stored.object_id:
-                end_queued(tx, self.ledger, job, self.clock, "expired", None)
-            else:
-                destroy_object(tx, self.ledger, stored, "expired")
-            if job is not None and job.state == "succeeded" and job.result_object == stored.object_id:
-                tx.put(replace(job, state="expired", updated_at=now))
+            if stored.object_id in waiting:
+                end_queued(tx, self.ledger, waiting[stored.object_id], self.clock, "expired", None)
+        over = [stored for stored in due if stored.object_id not in waiting]
+        destroy_objects(tx, self.ledger, over, "expired")
+        done = [jobs[stored.job_id] for stored in over if stored.job_id in jobs]
+        results = {stored.object_id for stored in over}
+        tx.put(
+            *(
+                replace(job, state="expired", updated_at=now)
+                for job in done
+                if job.state == "succeeded" and job.result_object in results
+            )
+        )
         return len(due)
 
     async def _end_holds(self) -> int:
@@ -220,22 +235,25 @@ class Sweep:
         while True:
             doomed = await self.records.transact(partial(_in_state, state="destroyed", after=after))
             owed = await self.debts.resting(OBJECT, [stored.object_id for stored in doomed])
-            for stored in doomed:
-                if not owed.get(stored.object_id):
-                    total += await self._reap(stored)
+            gone = [
+                stored.object_id
+                for stored in doomed
+                if not owed.get(stored.object_id) and await self._is_removed(stored)
+            ]
+            await self.records.transact(partial(_drop_rows, object_ids=gone))
+            total += len(gone)
             if len(doomed) < BATCH:
                 return total
             after = doomed[-1].object_id
 
-    async def _reap(self, stored: StoredObject) -> bool:
-        """Remove the bytes and the row of a destroyed object, and say whether that succeeded."""
+    async def _is_removed(self, stored: StoredObject) -> bool:
+        """Remove the bytes of a destroyed object; what fails is owed."""
         try:
             await self.objects.delete(stored.object_id)
         except LetheError as fault:
             await self._refuse_outage(fault)
             await self.debts.failed(OBJECT, stored.object_id, fault.code, stored.tenant, self._log_stuck)
             return False
-        await self.records.transact(partial(drop_row, object_id=stored.object_id))
         return True
 
     def _log_stuck(self, tx: Transaction, debt: Debt) -> None:
@@ -448,6 +466,11 @@ def _in_state(tx: Transaction, state: str, after: str) -> list[StoredObject]:
         order_by=("object_id",),
         limit=BATCH,
     )
+
+
+def _drop_rows(tx: Transaction, object_ids: list[str]) -> None:
+    for object_id in object_ids:
+        drop_row(tx, object_id)
 
 
 def _claimed(tx: Transaction, object_ids: list[str]) -> set[str]:

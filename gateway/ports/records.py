@@ -10,7 +10,7 @@ appears nowhere in clear.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -225,7 +225,17 @@ class Dsr(Record):
     `state` follows `policy.dsr`.  `step` counts the finished steps of an
     erasure, so that a restart goes on where it stopped.  `opened_by` and
     `approved_by` are caller identities of services, or per-event tokens.
-    `sealed_note` holds free text under the `dsr` class.
+
+    `policy` maps the packs that applied when it was submitted to their digests.
+    `due_on` is the day that counts: once the time is extended, the later one.
+    `due_key` orders what is open by that day, and is None once it is over.
+    `verified_by` is the method by which identity was shown, `failures` how often
+    it was not.  `mandate` is what an agent showed, empty where the subject asked.
+    `duplicate_of` is the open request of the same subject for the same.
+    `purposes` are those that a withdrawal or an objection names; none means all.
+    `preview` is what the last preview showed, until the approval.  `wish_key` and
+    `sealed_wish` are the profile as a correction wants it, sealed as a profile is;
+    `wish_age` is its band of age.
     """
 
     dsr_id: str
@@ -249,6 +259,24 @@ class Dsr(Record):
     created_at: datetime
     updated_at: datetime
     keep_until: datetime | None = None
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    ack_on: str = ""
+    due_key: str | None = None
+    extended_at: datetime | None = None
+    extension_reason: str = ""
+    verified_by: str = ""
+    failures: int = 0
+    mandate: str = ""
+    duplicate_of: str = ""
+    about: str = ""
+    purposes: tuple[str, ...] = ()
+    preview: Mapping[str, Any] = field(default_factory=dict)
+    wish_key: str = ""
+    sealed_wish: bytes = b""
+    wish_age: str = ""
+    package_id: str = ""
+    outcome: str = ""
+    answered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

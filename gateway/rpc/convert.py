@@ -22,6 +22,7 @@ from gateway.errors import MessageInvalid
 from gateway.flows.audit import Wish
 from gateway.flows.consent import ConsentDraft
 from gateway.flows.notice import NoticeDraft, content_sha256
+from gateway.flows.register import Figures
 from gateway.flows.retention import Due
 from gateway.flows.upload import JobOrder
 from gateway.holdings import Held
@@ -373,8 +374,8 @@ def decision(made: Decision) -> consent_pb2.Decision:
     )
 
 
-def dsr(record: Dsr) -> dsr_pb2.Dsr:
-    """Return a request's message; whose request it is stays out of it."""
+def dsr(record: Dsr, methods: tuple[str, ...] = ()) -> dsr_pb2.Dsr:
+    """Return a request's message; whose request it is stays out of it.  `methods` would show who asks."""
     return dsr_pb2.Dsr(
         name=f"dsrs/{record.dsr_id}",
         kind=dsr_pb2.Dsr.Kind.Value(f"KIND_{record.kind.upper()}"),
@@ -387,6 +388,32 @@ def dsr(record: Dsr) -> dsr_pb2.Dsr:
         reason_code=record.reason_code,
         certificate=f"certificates/{record.certificate_id}" if record.certificate_id else "",
         step=record.step,
+        ack_date=record.ack_on,
+        extend_time=stamp(record.extended_at) if record.extended_at else None,
+        extension_reason=record.extension_reason,
+        verified_by=record.verified_by,
+        verification_failures=record.failures,
+        sufficient_methods=methods,
+        mandate=record.mandate,
+        duplicate_of=f"dsrs/{record.duplicate_of}" if record.duplicate_of else "",
+        about=f"dsrs/{record.about}" if record.about else "",
+        purposes=map(purpose_value, record.purposes),
+        policy=[common_pb2.PolicyRef(id=pack, sha256=digest) for pack, digest in record.policy.items()],
+        outcome=record.outcome,
+        answer_time=stamp(record.answered_at) if record.answered_at else None,
+    )
+
+
+def figures(counted: Figures) -> dsr_pb2.GetFiguresResponse.Figures:
+    """Return the message of what became of the requests of one kind."""
+    return dsr_pb2.GetFiguresResponse.Figures(
+        kind=dsr_pb2.Dsr.Kind.Value(f"KIND_{counted.kind.upper()}"),
+        received=counted.received,
+        complied=counted.complied,
+        denied=counted.denied,
+        cancelled=counted.cancelled,
+        open=counted.open,
+        median_days=counted.median_days,
     )
 
 

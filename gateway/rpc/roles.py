@@ -44,6 +44,8 @@ ROLES: dict[str, frozenset[Role]] = {
     "DsrService/CancelDsr": frozenset({_S, _P}),
     "DsrService/DownloadPackage": frozenset({_S, _P}),
     "DsrService/GetCertificate": _ALL,
+    "DsrService/GetLetter": frozenset({_S, _P}),
+    "DsrService/GetFigures": frozenset({_P, _A}),
     "RetentionService/GetSchedule": _ALL,
     "RetentionService/ListDue": frozenset({_P, _A}),
     "RetentionService/PlaceHold": frozenset({_P}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.duration_pb2 import Duration
 from lethe.v1 import (
@@ -14,31 +14,31 @@ from lethe.v1 import (
     dsr_pb2,
     key_pb2,
     notice_pb2,
-    policy_pb2,
     retention_pb2,
     subject_pb2,
     tenant_pb2,
 )
 
-from gateway.errors import NotFound
+from gateway.errors import MessageInvalid, NotFound
 from gateway.flows.audit import Audit
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import DsrDraft, Dsrs
 from gateway.flows.notice import Notices
 from gateway.flows.receipt import MEDIA_TYPE, Receipts
+from gateway.flows.register import Register
 from gateway.flows.retention import HoldDraft, Retention
 from gateway.flows.rotation import Rotation
 from gateway.flows.subject import Subjects
 from gateway.flows.sweep import Sweep
 from gateway.judge import ControllerFacts
-from gateway.people import People
+from gateway.paging import Page
+from gateway.people import People, Profile
 from gateway.ports.inference import BackendFacts
 from gateway.ports.keys import KeyService
-from gateway.ports.records import Consent, Records, SubjectKey
+from gateway.ports.records import Consent, Dsr, Records, SubjectKey
 from gateway.rpc import convert
 from gateway.rpc.interceptors import caller
 from gateway.rpc.signals import Context, heed_gpc
-from policy.pack import Pack
 
 CHUNK = 256 << 10
 
@@ -259,6 +259,7 @@ class DsrService:
     """Data-subject requests on the wire."""
 
     dsrs: Dsrs
+    register: Register
     audit: Audit
 
     async def CreateDsr(
@@ -271,23 +272,85 @@ class DsrService:
             regime=request.regime,
             received_at=convert.maybe_instant(request, "receive_time"),
             request_id=request.request_id,
+            is_by_agent=request.by_agent,
+            mandate=request.mandate,
+            purposes=tuple(map(convert.purpose_code, request.purposes)),
+            correction=self._correction(request),
+            about=convert.bare(request.about),
         )
         record, receipt = await self.dsrs.create(caller(), draft, rehearse=request.validate_only)
         return dsr_pb2.CreateDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
 
+    @staticmethod
+    def _correction(request: dsr_pb2.CreateDsrRequest) -> Profile | None:
+        """Return the corrected profile; it is of whom the request is, whatever it says itself."""
+        if not request.HasField("correction"):
+            return None
+        return replace(convert.profile(request.correction), subject_id=convert.bare(request.subject))
+
     async def GetDsr(self, request: dsr_pb2.GetDsrRequest, _context: object) -> dsr_pb2.GetDsrResponse:
         """Return a request."""
-        return dsr_pb2.GetDsrResponse(
-            dsr=convert.dsr(await self.dsrs.get(caller(), convert.bare(request.name)))
-        )
+        record, methods = await self.dsrs.show(caller(), convert.bare(request.name))
+        return dsr_pb2.GetDsrResponse(dsr=convert.dsr(record, methods))
 
     async def ListDsrs(self, request: dsr_pb2.ListDsrsRequest, _context: object) -> dsr_pb2.ListDsrsResponse:
         """List requests."""
-        state = dsr_pb2.Dsr.State.Name(request.state).removeprefix("STATE_").lower() if request.state else ""
-        page = await self.dsrs.list(caller(), state, request.page_size, request.page_token)
+        page = await self._page(request)
         return dsr_pb2.ListDsrsResponse(
             dsrs=[convert.dsr(d) for d in page.items], next_page_token=page.next_token
         )
+
+    async def _page(self, request: dsr_pb2.ListDsrsRequest) -> Page[Dsr]:
+        size, token = request.page_size, request.page_token
+        if request.due_only:
+            if request.state:
+                raise MessageInvalid(
+                    "due_only says the state", violations=(("state", "state.with_due_only"),)
+                )
+            return await self.register.due(caller(), request.due_before, size, token)
+        if request.due_before:
+            raise MessageInvalid("due_only is missing", violations=(("due_before", "due_only.missing"),))
+        state = dsr_pb2.Dsr.State.Name(request.state).removeprefix("STATE_").lower() if request.state else ""
+        return await self.dsrs.list(caller(), state, size, token)
+
+    async def VerifyIdentity(
+        self, request: dsr_pb2.VerifyIdentityRequest, _context: object
+    ) -> dsr_pb2.VerifyIdentityResponse:
+        """Note that identity was shown, or was not."""
+        record, receipt = await self.dsrs.verify(
+            caller(), convert.bare(request.name), request.method, is_shown=not request.not_shown
+        )
+        return dsr_pb2.VerifyIdentityResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def ExtendDsr(
+        self, request: dsr_pb2.ExtendDsrRequest, _context: object
+    ) -> dsr_pb2.ExtendDsrResponse:
+        """Extend the time for an answer."""
+        record, receipt = await self.dsrs.extend(caller(), convert.bare(request.name), request.reason_code)
+        return dsr_pb2.ExtendDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def GetLetter(
+        self, request: dsr_pb2.GetLetterRequest, _context: object
+    ) -> dsr_pb2.GetLetterResponse:
+        """Write a letter."""
+        kinds = dsr_pb2.GetLetterRequest.Kind
+        kind = kinds.Name(request.kind).removeprefix("KIND_").lower() if request.kind else ""
+        letter = await self.register.letter(caller(), convert.bare(request.name), kind, request.language)
+        return dsr_pb2.GetLetterResponse(
+            kind=kinds.Value(f"KIND_{letter.kind.upper()}"),
+            language=letter.language,
+            subject=letter.subject,
+            text=letter.text,
+            citations=letter.cites,
+        )
+
+    async def GetFigures(
+        self, request: dsr_pb2.GetFiguresRequest, _context: object
+    ) -> dsr_pb2.GetFiguresResponse:
+        """Count what became of requests."""
+        since, until = convert.instant(request.start_time), convert.instant(request.end_time)
+        figures = await self.register.figures(caller(), since, until, request.regime.lower())
+        return dsr_pb2.GetFiguresResponse(figures=map(convert.figures, figures))
 
     async def PreviewDsr(
         self, request: dsr_pb2.PreviewDsrRequest, _context: object
@@ -301,6 +364,8 @@ class DsrService:
             ],
             items=[convert.stored_data(item) for item in preview.held],
             preview_etag=preview.etag,
+            effects=[effect.value for effect in preview.effects],
+            expire_time=convert.stamp(preview.ends_at),
         )
 
     async def ApproveDsr(
@@ -351,7 +416,7 @@ class RetentionService:
         self, _request: retention_pb2.GetScheduleRequest, _context: object
     ) -> retention_pb2.GetScheduleResponse:
         """Return the schedule."""
-        lines = self.retention.schedule()
+        lines = self.retention.schedule(caller())
         return retention_pb2.GetScheduleResponse(rules=[convert.term(line) for line in lines])
 
     async def ListDue(
@@ -487,34 +552,6 @@ class AuditService:
             yield audit_pb2.ExportResponse(file=name)
             for start in range(0, len(content), CHUNK):
                 yield audit_pb2.ExportResponse(chunk=content[start : start + CHUNK])
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyService:
-    """The rule book on the wire."""
-
-    packs: Mapping[str, Pack]
-
-    async def ListPacks(
-        self, _request: policy_pb2.ListPacksRequest, _context: object
-    ) -> policy_pb2.ListPacksResponse:
-        """List the loaded packs."""
-        return policy_pb2.ListPacksResponse(packs=[_pack(pack) for pack in self.packs.values()])
-
-    async def GetPack(
-        self, request: policy_pb2.GetPackRequest, _context: object
-    ) -> policy_pb2.GetPackResponse:
-        """Return a pack."""
-        pack = self.packs.get(request.id)
-        if pack is None:
-            raise NotFound
-        return policy_pb2.GetPackResponse(pack=_pack(pack), content=pack.source_bytes)
-
-
-def _pack(pack: Pack) -> policy_pb2.Pack:
-    return policy_pb2.Pack(
-        id=pack.id, version=pack.version, title=pack.title, status=pack.status, sha256=pack.digest
-    )
 
 
 @dataclass(frozen=True, slots=True)

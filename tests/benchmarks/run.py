@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import append, hop, keys, log, objects, seal
+from tests.benchmarks import append, hop, keys, log, objects, seal, sweep
 from tests.benchmarks.measure import machine
 
 BENCHMARKS = {
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "log": log.run,
     "objects": objects.run,
     "keys": keys.run,
+    "sweep": sweep.run,
 }
 
 

@@ -146,7 +146,6 @@ BACKGROUND = {
     "inference.describe",
     "objects.list",
     "records.transact/Prune._prune_some",
-    "records.transact/Rotation.retire.<lambda>",
     "records.transact/Sweep._end_some_holds",
     "records.transact/Sweep._expire_some",
     "records.transact/Sweep._forget",

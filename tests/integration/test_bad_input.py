@@ -646,6 +646,7 @@ QUESTIONS: dict[str, list[tuple[str, Ask]]] = {
         ("app", by_name("consents", "GetConsent", consent_pb2.GetConsentRequest)),
         ("app", by_name("consents", "WithdrawConsent", consent_pb2.WithdrawConsentRequest)),
         ("app", by_name("consents", "GetReceipt", consent_pb2.GetReceiptRequest)),
+        ("officer", by_name("consents", "InvalidateConsent", consent_pb2.InvalidateConsentRequest)),
     ],
     "dsr": [
         ("officer", by_name("dsrs", "GetDsr", dsr_pb2.GetDsrRequest)),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lethe.v1 import subject_pb2
 
 from gateway.admin.folder import Layout
 from tests.fakes.inference import FakeInference
@@ -193,6 +194,16 @@ async def test_a_hold_is_placed_stops_a_deletion_and_is_released(shell) -> None:
     assert gone.code == 0, gone.err
 
 
+async def test_a_sweep_is_rehearsed_then_done_and_debts_are_listed(shell) -> None:
+    rehearsed = await shell.as_("officer", "retention sweep --reason complaint -o json")
+    assert (rehearsed.code, "receipt" in rehearsed.json) == (0, False)
+    swept = await shell.as_("officer", "retention sweep --reason complaint --apply -o json")
+    assert (swept.code, "receipt" in swept.json) == (0, True)
+    denied = await shell.as_("auditor", "retention sweep --reason complaint --apply")
+    assert (denied.code, "ROLE_REQUIRED" in denied.err) == (3, True)
+    assert (await shell.as_("auditor", "retention debts -o json")).json.get("debts", []) == []
+
+
 async def test_the_retention_schedule_is_published(shell) -> None:
     rules = (await shell.as_("auditor", "retention schedule -o json")).json["rules"]
     assert {"GDPR", "CCPA", "PIPEDA", "HOUSE", "DEPLOYMENT"} <= {rule["regime"] for rule in rules}
@@ -253,6 +264,32 @@ async def test_refusals_and_mistakes_have_exit_codes_of_their_own(shell) -> None
     assert SUBJECT not in named.err
     assert (await lethe("audit head", LETHE_CLIENT="")).code == 2
     assert (await shell.as_("auditor", "audit verify /nowhere/at/all")).code == 2
+
+
+async def test_a_receipt_is_verified_offline_and_withdraws_by_itself(gateway, shell) -> None:
+    id_file, receipt, trust = shell.folder / "id.txt", shell.folder / "r.jsonld", shell.folder / "trust.txt"
+    listed = await shell.as_("officer", "consent list -o json --subject-file", id_file)
+    name = listed.json["consents"][0]["name"]
+    trust.write_text((await shell.as_("auditor", "audit head --keys")).out)
+
+    for _ in range(20):  # its event gets its place in the log in a moment
+        if (await shell.as_("app", "consent receipt", name, "--out", receipt)).code == 0:
+            break
+    assert (await lethe("consent verify", receipt, "--trust", trust)).code == 0
+    receipt.write_text(receipt.read_text().replace("Your portrait", "Your passport"))
+    assert (await lethe("consent verify", receipt, "--trust", trust)).code == 4
+
+    # A browser's signal comes with a call, and the answer says that it is honoured.
+    async with gateway.client("app") as app:
+        person = subject_pb2.Subject(name=f"subjects/{SUBJECT}", residence="DE", birth_year=1980)
+        request = subject_pb2.UpsertSubjectRequest(subject=person)
+        call = app.subjects.UpsertSubject(request, metadata=(("sec-gpc", "1"),), timeout=20)
+        await call
+        assert ("lethe-gpc-status", "honored") in list(await call.trailing_metadata())
+    assert [leaf["sig"] for leaf in await gateway.leaves() if leaf["ty"] == "signal.recorded"] == [["gpc"]]
+
+    withdrawn = await shell.as_("app", "consent withdraw -o json --receipt", receipt)
+    assert withdrawn.json["consents"][0]["state"] == "STATE_WITHDRAWN"
 
 
 async def test_init_and_migrate_make_what_serve_runs_on(tmp_path) -> None:

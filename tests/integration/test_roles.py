@@ -40,6 +40,7 @@ NoticeService/GetNotice              S P A
 NoticeService/ListNotices            S P A
 ConsentService/RecordConsent         S P -
 ConsentService/WithdrawConsent       S P -
+ConsentService/InvalidateConsent     - P -
 ConsentService/GetConsent            S P -
 ConsentService/ListConsents          S P -
 ConsentService/GetReceipt            S P -
@@ -56,6 +57,8 @@ DsrService/ExtendDsr                 - P -
 DsrService/CancelDsr                 S P -
 DsrService/DownloadPackage           S P -
 DsrService/GetCertificate            S P A
+DsrService/GetLetter                 S P -
+DsrService/GetFigures                - P A
 RetentionService/GetSchedule         S P A
 RetentionService/ListDue             - P A
 RetentionService/PlaceHold           - P -

@@ -40,6 +40,7 @@ LABELS = {
     "lethe_alarms": {"alarm"},
     "lethe_failing_seconds": {"alarm"},
     "lethe_witness_answers": {"witness", "code"},
+    "lethe_requests_due": {"days"},
     "lethe_swept_objects": set(),
     "lethe_handshakes_begun": set(),
     "lethe_handshakes_without_call": set(),
@@ -89,7 +90,7 @@ async def sight(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sight
                     ),
                     await ask(app.channel, "DsrService/GetDsr", missing.SerializeToString()),
                     await ask(app.channel, "AuditService/Export"),
-                    await ask(app.channel, "ConsentService/GetReceipt"),
+                    await ask(app.channel, "AnalyticsService/GetRecord"),
                 ]
             text = await asyncio.to_thread(scrape, metrics)
             async with asyncio.timeout(PATIENCE_S):  # a caller has its answer before its call is counted out

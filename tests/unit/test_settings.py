@@ -281,3 +281,11 @@ def test_plain_http_is_for_loopback_and_must_be_asked_for(tmp_path: Path, endpoi
 )
 def test_a_bucket_is_named_well_and_no_secret_is_a_value(tmp_path: Path, key: str, value: str) -> None:
     assert key in refused(write(tmp_path, with_objects(kind="s3", s3={**S3, key: value})))
+
+
+def test_where_nothing_is_kept_every_process_has_workers(tmp_path: Path) -> None:
+    content = tree()
+    (tenant,) = content["tenants"].values()
+    tenant["zero_retention"] = True
+    content["jobs"] = {"workers": 0}
+    assert "zero_retention" in refused(write(tmp_path, content))

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Index
 
-from gateway.adapters.sql.table import Table, blob, instant, json_mapping, whole, words
+from gateway.adapters.sql.table import Table, blob, instant, json_list, json_mapping, whole, words
 
 
 class DsrRow(Table, table=True):
@@ -17,6 +17,9 @@ class DsrRow(Table, table=True):
         Index(None, "tenant", "handle"),
         Index(None, "state", "lease_until"),
         Index(None, "keep_until"),
+        Index(None, "tenant", "due_key"),
+        Index(None, "tenant", "received_at"),
+        Index(None, "tenant", "state", "received_at"),
     )
 
     dsr_id: str = words(key=True)
@@ -40,6 +43,24 @@ class DsrRow(Table, table=True):
     created_at: datetime = instant()
     updated_at: datetime = instant()
     keep_until: datetime | None = instant()
+    policy: Mapping[str, Any] = json_mapping()
+    ack_on: str = words()
+    due_key: str | None = words()
+    extended_at: datetime | None = instant()
+    extension_reason: str = words()
+    verified_by: str = words()
+    failures: int = whole()
+    mandate: str = words()
+    duplicate_of: str = words()
+    about: str = words()
+    purposes: tuple[str, ...] = json_list()
+    preview: Mapping[str, Any] = json_mapping()
+    wish_key: str = words()
+    sealed_wish: bytes = blob()
+    wish_age: str = words()
+    package_id: str = words()
+    outcome: str = words()
+    answered_at: datetime | None = instant()
 
 
 class CertificateRow(Table, table=True):

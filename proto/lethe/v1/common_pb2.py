@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lethe/v1/common.proto\x12\x08lethe.v1\"C\n\x0c\x41uditReceipt\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x11\n\tleaf_hash\x18\x03 \x01(\x0c\"\'\n\tPolicyRef\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\",\n\tKeptClass\x12\x11\n\tkey_class\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t*\xc8\x01\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PURPOSE_GENERATE\x10\x01\x12\x1b\n\x17PURPOSE_RETAIN_ORIGINAL\x10\x02\x12\x19\n\x15PURPOSE_RETAIN_OUTPUT\x10\x03\x12\x11\n\rPURPOSE_TRAIN\x10\x04\x12\x15\n\x11PURPOSE_ANALYTICS\x10\x05\x12\x16\n\x12PURPOSE_SELL_SHARE\x10\x06\x12\x14\n\x10PURPOSE_TRANSFER\x10\x07*\xb3\x01\n\x08\x44\x61taKind\x12\x19\n\x15\x44\x41TA_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x41TA_KIND_ORIGINAL\x10\x01\x12\x14\n\x10\x44\x41TA_KIND_OUTPUT\x10\x02\x12\x16\n\x12\x44\x41TA_KIND_TEMPLATE\x10\x03\x12\x17\n\x13\x44\x41TA_KIND_LANDMARKS\x10\x04\x12\x14\n\x10\x44\x41TA_KIND_PROMPT\x10\x05\x12\x17\n\x13\x44\x41TA_KIND_TELEMETRY\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lethe/v1/common.proto\x12\x08lethe.v1\"C\n\x0c\x41uditReceipt\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x11\n\tleaf_hash\x18\x03 \x01(\x0c\"8\n\tPolicyRef\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\",\n\tKeptClass\x12\x11\n\tkey_class\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t*\xc8\x01\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PURPOSE_GENERATE\x10\x01\x12\x1b\n\x17PURPOSE_RETAIN_ORIGINAL\x10\x02\x12\x19\n\x15PURPOSE_RETAIN_OUTPUT\x10\x03\x12\x11\n\rPURPOSE_TRAIN\x10\x04\x12\x15\n\x11PURPOSE_ANALYTICS\x10\x05\x12\x16\n\x12PURPOSE_SELL_SHARE\x10\x06\x12\x14\n\x10PURPOSE_TRANSFER\x10\x07*\xb3\x01\n\x08\x44\x61taKind\x12\x19\n\x15\x44\x41TA_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x41TA_KIND_ORIGINAL\x10\x01\x12\x14\n\x10\x44\x41TA_KIND_OUTPUT\x10\x02\x12\x16\n\x12\x44\x41TA_KIND_TEMPLATE\x10\x03\x12\x17\n\x13\x44\x41TA_KIND_LANDMARKS\x10\x04\x12\x14\n\x10\x44\x41TA_KIND_PROMPT\x10\x05\x12\x17\n\x13\x44\x41TA_KIND_TELEMETRY\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lethe.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PURPOSE']._serialized_start=192
-  _globals['_PURPOSE']._serialized_end=392
-  _globals['_DATAKIND']._serialized_start=395
-  _globals['_DATAKIND']._serialized_end=574
+  _globals['_PURPOSE']._serialized_start=209
+  _globals['_PURPOSE']._serialized_end=409
+  _globals['_DATAKIND']._serialized_start=412
+  _globals['_DATAKIND']._serialized_end=591
   _globals['_AUDITRECEIPT']._serialized_start=35
   _globals['_AUDITRECEIPT']._serialized_end=102
   _globals['_POLICYREF']._serialized_start=104
-  _globals['_POLICYREF']._serialized_end=143
-  _globals['_KEPTCLASS']._serialized_start=145
-  _globals['_KEPTCLASS']._serialized_end=189
+  _globals['_POLICYREF']._serialized_end=160
+  _globals['_KEPTCLASS']._serialized_start=162
+  _globals['_KEPTCLASS']._serialized_end=206
 # @@protoc_insertion_point(module_scope)

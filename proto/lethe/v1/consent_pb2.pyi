@@ -768,6 +768,9 @@ class Decision(_message.Message):
     CITATIONS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     LAYER_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    UNCERTAIN_FIELD_NUMBER: _builtins.int
+    DENIALS_FIELD_NUMBER: _builtins.int
     allowed: _builtins.bool
     """Whether processing is permitted."""
     reason_code: _builtins.str
@@ -776,6 +779,8 @@ class Decision(_message.Message):
     """The pack whose rule made the headline, or "house"."""
     layer: _builtins.str
     """"legal" or "house": which layer decided."""
+    rule: _builtins.str
+    """Where in the deciding pack the rule stands, for example "purposes.train.grounds.0"."""
     @_builtins.property
     def citations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Provisions, for example "GDPR Art. 9(2)(a)"."""
@@ -783,6 +788,14 @@ class Decision(_message.Message):
     @_builtins.property
     def policy(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.PolicyRef]:
         """The packs that were asked."""
+
+    @_builtins.property
+    def uncertain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Open legal questions that the deciding rule touches, for example "U-02"."""
+
+    @_builtins.property
+    def denials(self) -> _containers.RepeatedCompositeFieldContainer[Global___Denial]:
+        """Every denial."""
 
     def __init__(
         self,
@@ -793,14 +806,51 @@ class Decision(_message.Message):
         citations: _abc.Iterable[_builtins.str] | None = ...,
         policy: _abc.Iterable[_common_pb2.PolicyRef] | None = ...,
         layer: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        uncertain: _abc.Iterable[_builtins.str] | None = ...,
+        denials: _abc.Iterable[Global___Denial] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "citations", b"citations", "deciding_pack", b"deciding_pack", "layer", b"layer", "policy", b"policy", "reason_code", b"reason_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "citations", b"citations", "deciding_pack", b"deciding_pack", "denials", b"denials", "layer", b"layer", "policy", b"policy", "reason_code", b"reason_code", "rule", b"rule", "uncertain", b"uncertain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Denial(_message.Message):
+    """One rule's no."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PACK_FIELD_NUMBER: _builtins.int
+    REASON_CODE_FIELD_NUMBER: _builtins.int
+    CITATION_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    pack: _builtins.str
+    """The pack, or "house"."""
+    reason_code: _builtins.str
+    """DENY_* code."""
+    citation: _builtins.str
+    """Provisions, as they are printed."""
+    rule: _builtins.str
+    """Where in the pack the rule stands."""
+    def __init__(
+        self,
+        *,
+        pack: _builtins.str = ...,
+        reason_code: _builtins.str = ...,
+        citation: _builtins.str = ...,
+        rule: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "pack", b"pack", "reason_code", b"reason_code", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Denial: _TypeAlias = Denial  # noqa: Y015
 
 @_typing.final
 class CheckConsentResponse(_message.Message):

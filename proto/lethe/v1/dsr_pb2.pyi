@@ -50,6 +50,14 @@ class Dsr(_message.Message):
         """Opt-out of sale and sharing (Cal. Civ. Code 1798.120)."""
         KIND_WITHDRAWAL: Dsr._Kind.ValueType  # 7
         """Withdrawal of consent (GDPR Art. 7(3))."""
+        KIND_OBJECTION: Dsr._Kind.ValueType  # 8
+        """Objection (GDPR Art. 21)."""
+        KIND_LIMIT_SPI: Dsr._Kind.ValueType  # 9
+        """Limit the use of sensitive data (Cal. Civ. Code 1798.121)."""
+        KIND_COMPLAINT: Dsr._Kind.ValueType  # 10
+        """Complaint to the controller (DPA 2018 s. 164A)."""
+        KIND_APPEAL: Dsr._Kind.ValueType  # 11
+        """Appeal against an answer (RCW 19.373.040)."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What is asked for."""
@@ -70,6 +78,14 @@ class Dsr(_message.Message):
     """Opt-out of sale and sharing (Cal. Civ. Code 1798.120)."""
     KIND_WITHDRAWAL: Dsr.Kind.ValueType  # 7
     """Withdrawal of consent (GDPR Art. 7(3))."""
+    KIND_OBJECTION: Dsr.Kind.ValueType  # 8
+    """Objection (GDPR Art. 21)."""
+    KIND_LIMIT_SPI: Dsr.Kind.ValueType  # 9
+    """Limit the use of sensitive data (Cal. Civ. Code 1798.121)."""
+    KIND_COMPLAINT: Dsr.Kind.ValueType  # 10
+    """Complaint to the controller (DPA 2018 s. 164A)."""
+    KIND_APPEAL: Dsr.Kind.ValueType  # 11
+    """Appeal against an answer (RCW 19.373.040)."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -129,6 +145,19 @@ class Dsr(_message.Message):
     REASON_CODE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    ACK_DATE_FIELD_NUMBER: _builtins.int
+    EXTEND_TIME_FIELD_NUMBER: _builtins.int
+    EXTENSION_REASON_FIELD_NUMBER: _builtins.int
+    VERIFIED_BY_FIELD_NUMBER: _builtins.int
+    VERIFICATION_FAILURES_FIELD_NUMBER: _builtins.int
+    SUFFICIENT_METHODS_FIELD_NUMBER: _builtins.int
+    MANDATE_FIELD_NUMBER: _builtins.int
+    DUPLICATE_OF_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ANSWER_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: dsrs/{dsr}."""
     kind: Global___Dsr.Kind.ValueType
@@ -138,7 +167,7 @@ class Dsr(_message.Message):
     state: Global___Dsr.State.ValueType
     """Where it stands. Output only."""
     due_date: _builtins.str
-    """Last day for an answer, YYYY-MM-DD in the controller's time zone (GDPR Art. 12(3)). Output only."""
+    """Last day for an answer, YYYY-MM-DD where the law counts its days; once extended, the later one. Output only."""
     extended_due_date: _builtins.str
     """Last day if extended; empty where the law knows no extension. Output only."""
     target_date: _builtins.str
@@ -149,9 +178,45 @@ class Dsr(_message.Message):
     """The certificate of a finished erasure: certificates/{certificate}. Output only."""
     step: _builtins.int
     """Finished steps of an erasure, 0 to 5. Output only."""
+    ack_date: _builtins.str
+    """Last day for an acknowledgement; empty where the law knows none. Output only."""
+    extension_reason: _builtins.str
+    """Why it was. Output only."""
+    verified_by: _builtins.str
+    """How identity was shown, as a code. Output only."""
+    verification_failures: _builtins.int
+    """How often it was not. Output only."""
+    mandate: _builtins.str
+    """What an agent showed who asks for the subject. Output only."""
+    duplicate_of: _builtins.str
+    """The first open request of the same subject for the same: dsrs/{dsr}. Output only."""
+    about: _builtins.str
+    """The earlier request that a complaint or an appeal is about: dsrs/{dsr}. Output only."""
+    outcome: _builtins.str
+    """What came of it, as a code: "complied", "nothing_held". Output only."""
     @_builtins.property
     def receive_time(self) -> _timestamp_pb2.Timestamp:
         """When it was received."""
+
+    @_builtins.property
+    def extend_time(self) -> _timestamp_pb2.Timestamp:
+        """When the time was extended. Output only."""
+
+    @_builtins.property
+    def sufficient_methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """By which methods it may still have to be shown before an approval; none: nothing is needed. Output only."""
+
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.Purpose.ValueType]:
+        """The purposes that a withdrawal or an objection names; none means all. Output only."""
+
+    @_builtins.property
+    def policy(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.PolicyRef]:
+        """The rule books it is answered under, as they stood when it was submitted. Output only."""
+
+    @_builtins.property
+    def answer_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was answered. Output only."""
 
     def __init__(
         self,
@@ -167,10 +232,23 @@ class Dsr(_message.Message):
         reason_code: _builtins.str = ...,
         certificate: _builtins.str = ...,
         step: _builtins.int = ...,
+        ack_date: _builtins.str = ...,
+        extend_time: _timestamp_pb2.Timestamp | None = ...,
+        extension_reason: _builtins.str = ...,
+        verified_by: _builtins.str = ...,
+        verification_failures: _builtins.int = ...,
+        sufficient_methods: _abc.Iterable[_builtins.str] | None = ...,
+        mandate: _builtins.str = ...,
+        duplicate_of: _builtins.str = ...,
+        about: _builtins.str = ...,
+        purposes: _abc.Iterable[_common_pb2.Purpose.ValueType] | None = ...,
+        policy: _abc.Iterable[_common_pb2.PolicyRef] | None = ...,
+        outcome: _builtins.str = ...,
+        answer_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["receive_time", b"receive_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_time", b"answer_time", "extend_time", b"extend_time", "receive_time", b"receive_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "due_date", b"due_date", "extended_due_date", b"extended_due_date", "kind", b"kind", "name", b"name", "reason_code", b"reason_code", "receive_time", b"receive_time", "regime", b"regime", "state", b"state", "step", b"step", "target_date", b"target_date"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "ack_date", b"ack_date", "answer_time", b"answer_time", "certificate", b"certificate", "due_date", b"due_date", "duplicate_of", b"duplicate_of", "extend_time", b"extend_time", "extended_due_date", b"extended_due_date", "extension_reason", b"extension_reason", "kind", b"kind", "mandate", b"mandate", "name", b"name", "outcome", b"outcome", "policy", b"policy", "purposes", b"purposes", "reason_code", b"reason_code", "receive_time", b"receive_time", "regime", b"regime", "state", b"state", "step", b"step", "sufficient_methods", b"sufficient_methods", "target_date", b"target_date", "verification_failures", b"verification_failures", "verified_by", b"verified_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,6 +266,11 @@ class CreateDsrRequest(_message.Message):
     RECEIVE_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    BY_AGENT_FIELD_NUMBER: _builtins.int
+    MANDATE_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    CORRECTION_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """Whose request: subjects/{subject}."""
     kind: Global___Dsr.Kind.ValueType
@@ -198,9 +281,23 @@ class CreateDsrRequest(_message.Message):
     """UUID4; the same id with the same content answers the same for 24 hours."""
     validate_only: _builtins.bool
     """Rehearse: answer as if, keep nothing."""
+    by_agent: _builtins.bool
+    """Somebody else asks for the subject."""
+    mandate: _builtins.str
+    """What they showed, as a code of the regime, for example "signed_permission"."""
+    about: _builtins.str
+    """The earlier request that a complaint or an appeal is about: dsrs/{dsr}."""
     @_builtins.property
     def receive_time(self) -> _timestamp_pb2.Timestamp:
         """When it was received; the present where absent."""
+
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.Purpose.ValueType]:
+        """The purposes that a withdrawal or an objection names; none means all."""
+
+    @_builtins.property
+    def correction(self) -> _subject_pb2.Subject:
+        """The subject as it should be, for a correction."""
 
     def __init__(
         self,
@@ -211,10 +308,15 @@ class CreateDsrRequest(_message.Message):
         receive_time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        by_agent: _builtins.bool = ...,
+        mandate: _builtins.str = ...,
+        purposes: _abc.Iterable[_common_pb2.Purpose.ValueType] | None = ...,
+        correction: _subject_pb2.Subject | None = ...,
+        about: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["receive_time", b"receive_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction", "receive_time", b"receive_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "receive_time", b"receive_time", "regime", b"regime", "request_id", b"request_id", "subject", b"subject", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "by_agent", b"by_agent", "correction", b"correction", "kind", b"kind", "mandate", b"mandate", "purposes", b"purposes", "receive_time", b"receive_time", "regime", b"regime", "request_id", b"request_id", "subject", b"subject", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -305,22 +407,30 @@ class ListDsrsRequest(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DUE_ONLY_FIELD_NUMBER: _builtins.int
+    DUE_BEFORE_FIELD_NUMBER: _builtins.int
     state: Global___Dsr.State.ValueType
     """Only those in this state; unspecified for all."""
     page_size: _builtins.int
     """At most this many, 50 where 0, never more than 1000."""
     page_token: _builtins.str
     """From the previous answer."""
+    due_only: _builtins.bool
+    """Only what is open, due next first."""
+    due_before: _builtins.str
+    """Only what is due by this day, YYYY-MM-DD; belongs to due_only."""
     def __init__(
         self,
         *,
         state: Global___Dsr.State.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        due_only: _builtins.bool = ...,
+        due_before: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_before", b"due_before", "due_only", b"due_only", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,19 +472,23 @@ class VerifyIdentityRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
+    NOT_SHOWN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: dsrs/{dsr}."""
     method: _builtins.str
     """How, as a code, for example "account_session"."""
+    not_shown: _builtins.bool
+    """It was asked for, and not shown."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         method: _builtins.str = ...,
+        not_shown: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "name", b"name", "not_shown", b"not_shown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -442,8 +556,10 @@ class PreviewDsrResponse(_message.Message):
     KEPT_CLASSES_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     PREVIEW_ETAG_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     preview_etag: _builtins.str
-    """Names this preview; an approval with it fails if anything has changed."""
+    """Names this preview; an approval with it fails if anything has changed, or the preview is too old."""
     @_builtins.property
     def erased_classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Key classes that would be erased."""
@@ -456,6 +572,14 @@ class PreviewDsrResponse(_message.Message):
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_subject_pb2.StoredData]:
         """What is held now."""
 
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What carrying it out does, as codes, for example "erase" or "make_package"."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when an approval may rest on this preview."""
+
     def __init__(
         self,
         *,
@@ -463,10 +587,12 @@ class PreviewDsrResponse(_message.Message):
         kept_classes: _abc.Iterable[_common_pb2.KeptClass] | None = ...,
         items: _abc.Iterable[_subject_pb2.StoredData] | None = ...,
         preview_etag: _builtins.str = ...,
+        effects: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased_classes", b"erased_classes", "items", b"items", "kept_classes", b"kept_classes", "preview_etag", b"preview_etag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effects", b"effects", "erased_classes", b"erased_classes", "expire_time", b"expire_time", "items", b"items", "kept_classes", b"kept_classes", "preview_etag", b"preview_etag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -791,3 +917,208 @@ class GetCertificateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCertificateResponse: _TypeAlias = GetCertificateResponse  # noqa: Y015
+
+@_typing.final
+class GetLetterRequest(_message.Message):
+    """Which letter to write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[GetLetterRequest._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: GetLetterRequest._Kind.ValueType  # 0
+        """The one that is to be sent next."""
+        KIND_ACKNOWLEDGEMENT: GetLetterRequest._Kind.ValueType  # 1
+        """The request was received."""
+        KIND_EXTENSION: GetLetterRequest._Kind.ValueType  # 2
+        """The time was extended, and why."""
+        KIND_REFUSAL: GetLetterRequest._Kind.ValueType  # 3
+        """It was refused, why, and what can be done about that."""
+        KIND_COMPLETION: GetLetterRequest._Kind.ValueType  # 4
+        """It was answered."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What a letter tells."""
+
+    KIND_UNSPECIFIED: GetLetterRequest.Kind.ValueType  # 0
+    """The one that is to be sent next."""
+    KIND_ACKNOWLEDGEMENT: GetLetterRequest.Kind.ValueType  # 1
+    """The request was received."""
+    KIND_EXTENSION: GetLetterRequest.Kind.ValueType  # 2
+    """The time was extended, and why."""
+    KIND_REFUSAL: GetLetterRequest.Kind.ValueType  # 3
+    """It was refused, why, and what can be done about that."""
+    KIND_COMPLETION: GetLetterRequest.Kind.ValueType  # 4
+    """It was answered."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: dsrs/{dsr}."""
+    kind: Global___GetLetterRequest.Kind.ValueType
+    """Which."""
+    language: _builtins.str
+    """In which language, for example "de" or "pt-BR"; English where there is none in it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___GetLetterRequest.Kind.ValueType = ...,
+        language: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "language", b"language", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLetterRequest: _TypeAlias = GetLetterRequest  # noqa: Y015
+
+@_typing.final
+class GetLetterResponse(_message.Message):
+    """A letter, without an address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    CITATIONS_FIELD_NUMBER: _builtins.int
+    kind: Global___GetLetterRequest.Kind.ValueType
+    """Which."""
+    language: _builtins.str
+    """In which language it is written."""
+    subject: _builtins.str
+    """Its subject line."""
+    text: _builtins.str
+    """Its text."""
+    @_builtins.property
+    def citations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The articles by which it is owed."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___GetLetterRequest.Kind.ValueType = ...,
+        language: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        text: _builtins.str = ...,
+        citations: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "kind", b"kind", "language", b"language", "subject", b"subject", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLetterResponse: _TypeAlias = GetLetterResponse  # noqa: Y015
+
+@_typing.final
+class GetFiguresRequest(_message.Message):
+    """Of which requests to count what became."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    REGIME_FIELD_NUMBER: _builtins.int
+    regime: _builtins.str
+    """Only under this law, as a pack id; empty for all."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Received from here on."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Received before that."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        regime: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "regime", b"regime", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFiguresRequest: _TypeAlias = GetFiguresRequest  # noqa: Y015
+
+@_typing.final
+class GetFiguresResponse(_message.Message):
+    """What became of requests, by kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Figures(_message.Message):
+        """The requests of one kind."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KIND_FIELD_NUMBER: _builtins.int
+        RECEIVED_FIELD_NUMBER: _builtins.int
+        COMPLIED_FIELD_NUMBER: _builtins.int
+        DENIED_FIELD_NUMBER: _builtins.int
+        CANCELLED_FIELD_NUMBER: _builtins.int
+        OPEN_FIELD_NUMBER: _builtins.int
+        MEDIAN_DAYS_FIELD_NUMBER: _builtins.int
+        kind: Global___Dsr.Kind.ValueType
+        """What was asked for."""
+        received: _builtins.int
+        """How many were received."""
+        complied: _builtins.int
+        """How many were complied with."""
+        denied: _builtins.int
+        """How many were denied."""
+        cancelled: _builtins.int
+        """How many were taken back."""
+        open: _builtins.int
+        """How many are open."""
+        median_days: _builtins.float
+        """Median days from receipt to the answer; absent where none was answered."""
+        def __init__(
+            self,
+            *,
+            kind: Global___Dsr.Kind.ValueType = ...,
+            received: _builtins.int = ...,
+            complied: _builtins.int = ...,
+            denied: _builtins.int = ...,
+            cancelled: _builtins.int = ...,
+            open: _builtins.int = ...,
+            median_days: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_median_days", b"_median_days", "median_days", b"median_days"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_median_days", b"_median_days", "cancelled", b"cancelled", "complied", b"complied", "denied", b"denied", "kind", b"kind", "median_days", b"median_days", "open", b"open", "received", b"received"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__median_days: _TypeAlias = _typing.Literal["median_days"]  # noqa: Y015
+        _WhichOneofArgType__median_days: _TypeAlias = _typing.Literal["_median_days", b"_median_days"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__median_days) -> _WhichOneofReturnType__median_days | None: ...
+
+    FIGURES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetFiguresResponse.Figures]:
+        """By kind."""
+
+    def __init__(
+        self,
+        *,
+        figures: _abc.Iterable[Global___GetFiguresResponse.Figures] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFiguresResponse: _TypeAlias = GetFiguresResponse  # noqa: Y015

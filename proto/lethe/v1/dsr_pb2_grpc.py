@@ -90,6 +90,16 @@ class DsrServiceStub:
                 request_serializer=lethe_dot_v1_dot_dsr__pb2.GetCertificateRequest.SerializeToString,
                 response_deserializer=lethe_dot_v1_dot_dsr__pb2.GetCertificateResponse.FromString,
                 _registered_method=True)
+        self.GetLetter = channel.unary_unary(
+                '/lethe.v1.DsrService/GetLetter',
+                request_serializer=lethe_dot_v1_dot_dsr__pb2.GetLetterRequest.SerializeToString,
+                response_deserializer=lethe_dot_v1_dot_dsr__pb2.GetLetterResponse.FromString,
+                _registered_method=True)
+        self.GetFigures = channel.unary_unary(
+                '/lethe.v1.DsrService/GetFigures',
+                request_serializer=lethe_dot_v1_dot_dsr__pb2.GetFiguresRequest.SerializeToString,
+                response_deserializer=lethe_dot_v1_dot_dsr__pb2.GetFiguresResponse.FromString,
+                _registered_method=True)
 
 
 class DsrServiceServicer:
@@ -111,21 +121,21 @@ class DsrServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDsrs(self, request, context):
-        """Lists requests, oldest first.
+        """Lists requests, oldest first; or what is open, due next first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyIdentity(self, request, context):
-        """Records that the requester's identity was verified. Not built yet.
+        """Records that the requester's identity was shown, or was not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PreviewDsr(self, request, context):
-        """Shows what approving would destroy and what would stay, and by which rule.
+        """Shows what approving would do, destroy and leave, and by which rule.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +156,7 @@ class DsrServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExtendDsr(self, request, context):
-        """Extends the time for an answer. Not built yet.
+        """Extends the time for an answer, once, while it still runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,6 +178,20 @@ class DsrServiceServicer:
 
     def GetCertificate(self, request, context):
         """Returns the certificate of a finished erasure.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLetter(self, request, context):
+        """Writes a letter about a request; it names nobody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFigures(self, request, context):
+        """Counts what became of requests (11 CCR 7101, 7102).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,6 +254,16 @@ def add_DsrServiceServicer_to_server(servicer, server):
                     servicer.GetCertificate,
                     request_deserializer=lethe_dot_v1_dot_dsr__pb2.GetCertificateRequest.FromString,
                     response_serializer=lethe_dot_v1_dot_dsr__pb2.GetCertificateResponse.SerializeToString,
+            ),
+            'GetLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLetter,
+                    request_deserializer=lethe_dot_v1_dot_dsr__pb2.GetLetterRequest.FromString,
+                    response_serializer=lethe_dot_v1_dot_dsr__pb2.GetLetterResponse.SerializeToString,
+            ),
+            'GetFigures': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFigures,
+                    request_deserializer=lethe_dot_v1_dot_dsr__pb2.GetFiguresRequest.FromString,
+                    response_serializer=lethe_dot_v1_dot_dsr__pb2.GetFiguresResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -530,6 +564,60 @@ class DsrService:
             '/lethe.v1.DsrService/GetCertificate',
             lethe_dot_v1_dot_dsr__pb2.GetCertificateRequest.SerializeToString,
             lethe_dot_v1_dot_dsr__pb2.GetCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lethe.v1.DsrService/GetLetter',
+            lethe_dot_v1_dot_dsr__pb2.GetLetterRequest.SerializeToString,
+            lethe_dot_v1_dot_dsr__pb2.GetLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFigures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lethe.v1.DsrService/GetFigures',
+            lethe_dot_v1_dot_dsr__pb2.GetFiguresRequest.SerializeToString,
+            lethe_dot_v1_dot_dsr__pb2.GetFiguresResponse.FromString,
             options,
             channel_credentials,
             insecure,

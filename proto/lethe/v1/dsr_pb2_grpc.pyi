@@ -21,23 +21,27 @@ class DsrServiceStub:
     GetDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.GetDsrRequest, _dsr_pb2.GetDsrResponse]
     """Returns a request."""
     ListDsrs: _aio.UnaryUnaryMultiCallable[_dsr_pb2.ListDsrsRequest, _dsr_pb2.ListDsrsResponse]
-    """Lists requests, oldest first."""
+    """Lists requests, oldest first; or what is open, due next first."""
     VerifyIdentity: _aio.UnaryUnaryMultiCallable[_dsr_pb2.VerifyIdentityRequest, _dsr_pb2.VerifyIdentityResponse]
-    """Records that the requester's identity was verified. Not built yet."""
+    """Records that the requester's identity was shown, or was not."""
     PreviewDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.PreviewDsrRequest, _dsr_pb2.PreviewDsrResponse]
-    """Shows what approving would destroy and what would stay, and by which rule."""
+    """Shows what approving would do, destroy and leave, and by which rule."""
     ApproveDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.ApproveDsrRequest, _dsr_pb2.ApproveDsrResponse]
     """Approves a request; the work then begins."""
     RefuseDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.RefuseDsrRequest, _dsr_pb2.RefuseDsrResponse]
     """Refuses a request for a reason of its regime."""
     ExtendDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.ExtendDsrRequest, _dsr_pb2.ExtendDsrResponse]
-    """Extends the time for an answer. Not built yet."""
+    """Extends the time for an answer, once, while it still runs."""
     CancelDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.CancelDsrRequest, _dsr_pb2.CancelDsrResponse]
     """Takes a request back, as its subject asked."""
     DownloadPackage: _aio.UnaryStreamMultiCallable[_dsr_pb2.DownloadPackageRequest, _dsr_pb2.DownloadPackageResponse]
     """Streams an access package. Not built yet."""
     GetCertificate: _aio.UnaryUnaryMultiCallable[_dsr_pb2.GetCertificateRequest, _dsr_pb2.GetCertificateResponse]
     """Returns the certificate of a finished erasure."""
+    GetLetter: _aio.UnaryUnaryMultiCallable[_dsr_pb2.GetLetterRequest, _dsr_pb2.GetLetterResponse]
+    """Writes a letter about a request; it names nobody."""
+    GetFigures: _aio.UnaryUnaryMultiCallable[_dsr_pb2.GetFiguresRequest, _dsr_pb2.GetFiguresResponse]
+    """Counts what became of requests (11 CCR 7101, 7102)."""
 
 class DsrServiceServicer(metaclass=_abc_1.ABCMeta):
     """Receives and answers data-subject requests."""
@@ -64,7 +68,7 @@ class DsrServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dsr_pb2.ListDsrsRequest,
         context: _aio.ServicerContext[_dsr_pb2.ListDsrsRequest, _abc.Awaitable[_dsr_pb2.ListDsrsResponse]],
     ) -> _abc.Awaitable[_dsr_pb2.ListDsrsResponse]:
-        """Lists requests, oldest first."""
+        """Lists requests, oldest first; or what is open, due next first."""
 
     @_abc_1.abstractmethod
     def VerifyIdentity(
@@ -72,7 +76,7 @@ class DsrServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dsr_pb2.VerifyIdentityRequest,
         context: _aio.ServicerContext[_dsr_pb2.VerifyIdentityRequest, _abc.Awaitable[_dsr_pb2.VerifyIdentityResponse]],
     ) -> _abc.Awaitable[_dsr_pb2.VerifyIdentityResponse]:
-        """Records that the requester's identity was verified. Not built yet."""
+        """Records that the requester's identity was shown, or was not."""
 
     @_abc_1.abstractmethod
     def PreviewDsr(
@@ -80,7 +84,7 @@ class DsrServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dsr_pb2.PreviewDsrRequest,
         context: _aio.ServicerContext[_dsr_pb2.PreviewDsrRequest, _abc.Awaitable[_dsr_pb2.PreviewDsrResponse]],
     ) -> _abc.Awaitable[_dsr_pb2.PreviewDsrResponse]:
-        """Shows what approving would destroy and what would stay, and by which rule."""
+        """Shows what approving would do, destroy and leave, and by which rule."""
 
     @_abc_1.abstractmethod
     def ApproveDsr(
@@ -104,7 +108,7 @@ class DsrServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dsr_pb2.ExtendDsrRequest,
         context: _aio.ServicerContext[_dsr_pb2.ExtendDsrRequest, _abc.Awaitable[_dsr_pb2.ExtendDsrResponse]],
     ) -> _abc.Awaitable[_dsr_pb2.ExtendDsrResponse]:
-        """Extends the time for an answer. Not built yet."""
+        """Extends the time for an answer, once, while it still runs."""
 
     @_abc_1.abstractmethod
     def CancelDsr(
@@ -129,5 +133,21 @@ class DsrServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_dsr_pb2.GetCertificateRequest, _abc.Awaitable[_dsr_pb2.GetCertificateResponse]],
     ) -> _abc.Awaitable[_dsr_pb2.GetCertificateResponse]:
         """Returns the certificate of a finished erasure."""
+
+    @_abc_1.abstractmethod
+    def GetLetter(
+        self,
+        request: _dsr_pb2.GetLetterRequest,
+        context: _aio.ServicerContext[_dsr_pb2.GetLetterRequest, _abc.Awaitable[_dsr_pb2.GetLetterResponse]],
+    ) -> _abc.Awaitable[_dsr_pb2.GetLetterResponse]:
+        """Writes a letter about a request; it names nobody."""
+
+    @_abc_1.abstractmethod
+    def GetFigures(
+        self,
+        request: _dsr_pb2.GetFiguresRequest,
+        context: _aio.ServicerContext[_dsr_pb2.GetFiguresRequest, _abc.Awaitable[_dsr_pb2.GetFiguresResponse]],
+    ) -> _abc.Awaitable[_dsr_pb2.GetFiguresResponse]:
+        """Counts what became of requests (11 CCR 7101, 7102)."""
 
 def add_DsrServiceServicer_to_server(servicer: DsrServiceServicer, server: _aio.Server) -> None: ...

@@ -28,13 +28,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lethe.v1 import consent_pb2 as lethe_dot_v1_dot_consent__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lethe/v1/policy.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lethe/v1/consent.proto\"R\n\x04Pack\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x0e\n\x06sha256\x18\x05 \x01(\t\"7\n\rDecideRequest\x12&\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"6\n\x0e\x44\x65\x63ideResponse\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x12.lethe.v1.Decision\"\xcb\x01\n\x13\x43omputeClockRequest\x12+\n\x06regime\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[A-Za-z0-9_]{1,32}$\x12\x16\n\x05\x65vent\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x30\n\x0creceive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\ttime_zone\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12!\n\x10holiday_calendar\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18 \"h\n\x14\x43omputeClockResponse\x12\x15\n\rreceived_date\x18\x01 \x01(\t\x12\x17\n\x0frespond_by_date\x18\x02 \x01(\t\x12 \n\x18\x65xtended_respond_by_date\x18\x03 \x01(\t\"\x12\n\x10ListPacksRequest\"2\n\x11ListPacksResponse\x12\x1d\n\x05packs\x18\x01 \x03(\x0b\x32\x0e.lethe.v1.Pack\"6\n\x0eGetPackRequest\x12$\n\x02id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9_]{1,32}$\"@\n\x0fGetPackResponse\x12\x1c\n\x04pack\x18\x01 \x01(\x0b\x32\x0e.lethe.v1.Pack\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x32\xa1\x02\n\rPolicyService\x12;\n\x06\x44\x65\x63ide\x12\x17.lethe.v1.DecideRequest\x1a\x18.lethe.v1.DecideResponse\x12M\n\x0c\x43omputeClock\x12\x1d.lethe.v1.ComputeClockRequest\x1a\x1e.lethe.v1.ComputeClockResponse\x12\x44\n\tListPacks\x12\x1a.lethe.v1.ListPacksRequest\x1a\x1b.lethe.v1.ListPacksResponse\x12>\n\x07GetPack\x12\x18.lethe.v1.GetPackRequest\x1a\x19.lethe.v1.GetPackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lethe/v1/policy.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lethe/v1/consent.proto\"R\n\x04Pack\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x0e\n\x06sha256\x18\x05 \x01(\t\"?\n\rDecideRequest\x12.\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01\"\xcf\x01\n\x0e\x44\x65\x63ideResponse\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x12.lethe.v1.Decision\x12!\n\x05legal\x18\x02 \x01(\x0b\x32\x12.lethe.v1.Decision\x12!\n\x05house\x18\x03 \x01(\x0b\x32\x12.lethe.v1.Decision\x12\x14\n\x0cwould_change\x18\x04 \x03(\t\x12)\n\x0bobligations\x18\x05 \x03(\x0b\x32\x14.lethe.v1.Obligation\x12\x10\n\x08unpacked\x18\x06 \x03(\t\"l\n\nObligation\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05\x61\x62out\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\x0c\n\x04pack\x18\x04 \x01(\t\x12\x11\n\tcitations\x18\x05 \x03(\t\x12\x11\n\tuncertain\x18\x06 \x03(\t\"\xcb\x02\n\x13\x43omputeClockRequest\x12+\n\x06regime\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[A-Za-z0-9_]{1,32}$\x12\x16\n\x05\x65vent\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x30\n\x0creceive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\ttime_zone\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12!\n\x10holiday_calendar\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18 \x12O\n\x06inputs\x18\x06 \x03(\x0b\x32).lethe.v1.ComputeClockRequest.InputsEntryB\x14\xbaH\x11\x9a\x01\x0e\x10\x10\"\x04r\x02\x18@*\x04r\x02\x18@\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9f\x02\n\x14\x43omputeClockResponse\x12\x15\n\rreceived_date\x18\x01 \x01(\t\x12\x17\n\x0frespond_by_date\x18\x02 \x01(\t\x12 \n\x18\x65xtended_respond_by_date\x18\x03 \x01(\t\x12\x13\n\x0b\x61\x63k_by_date\x18\x04 \x01(\t\x12 \n\x18\x65xtension_notice_by_date\x18\x05 \x01(\t\x12\x13\n\x0btarget_date\x18\x06 \x01(\t\x12:\n\x06limits\x18\x07 \x03(\x0b\x32*.lethe.v1.ComputeClockResponse.LimitsEntry\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x12\n\x10ListPacksRequest\"2\n\x11ListPacksResponse\x12\x1d\n\x05packs\x18\x01 \x03(\x0b\x32\x0e.lethe.v1.Pack\"6\n\x0eGetPackRequest\x12$\n\x02id\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[a-z0-9_]{1,32}$\"@\n\x0fGetPackResponse\x12\x1c\n\x04pack\x18\x01 \x01(\x0b\x32\x0e.lethe.v1.Pack\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x32\xa1\x02\n\rPolicyService\x12;\n\x06\x44\x65\x63ide\x12\x17.lethe.v1.DecideRequest\x1a\x18.lethe.v1.DecideResponse\x12M\n\x0c\x43omputeClock\x12\x1d.lethe.v1.ComputeClockRequest\x1a\x1e.lethe.v1.ComputeClockResponse\x12\x44\n\tListPacks\x12\x1a.lethe.v1.ListPacksRequest\x1a\x1b.lethe.v1.ListPacksResponse\x12>\n\x07GetPack\x12\x18.lethe.v1.GetPackRequest\x1a\x19.lethe.v1.GetPackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lethe.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_DECIDEREQUEST'].fields_by_name['facts']._loaded_options = None
+  _globals['_DECIDEREQUEST'].fields_by_name['facts']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_COMPUTECLOCKREQUEST_INPUTSENTRY']._loaded_options = None
+  _globals['_COMPUTECLOCKREQUEST_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_COMPUTECLOCKREQUEST'].fields_by_name['regime']._loaded_options = None
   _globals['_COMPUTECLOCKREQUEST'].fields_by_name['regime']._serialized_options = b'\272H\030r\0262\024^[A-Za-z0-9_]{1,32}$'
   _globals['_COMPUTECLOCKREQUEST'].fields_by_name['event']._loaded_options = None
@@ -43,26 +47,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPUTECLOCKREQUEST'].fields_by_name['time_zone']._serialized_options = b'\272H\004r\002\030@'
   _globals['_COMPUTECLOCKREQUEST'].fields_by_name['holiday_calendar']._loaded_options = None
   _globals['_COMPUTECLOCKREQUEST'].fields_by_name['holiday_calendar']._serialized_options = b'\272H\004r\002\030 '
+  _globals['_COMPUTECLOCKREQUEST'].fields_by_name['inputs']._loaded_options = None
+  _globals['_COMPUTECLOCKREQUEST'].fields_by_name['inputs']._serialized_options = b'\272H\021\232\001\016\020\020\"\004r\002\030@*\004r\002\030@'
+  _globals['_COMPUTECLOCKRESPONSE_LIMITSENTRY']._loaded_options = None
+  _globals['_COMPUTECLOCKRESPONSE_LIMITSENTRY']._serialized_options = b'8\001'
   _globals['_GETPACKREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_GETPACKREQUEST'].fields_by_name['id']._serialized_options = b'\272H\025r\0232\021^[a-z0-9_]{1,32}$'
   _globals['_PACK']._serialized_start=151
   _globals['_PACK']._serialized_end=233
   _globals['_DECIDEREQUEST']._serialized_start=235
-  _globals['_DECIDEREQUEST']._serialized_end=290
-  _globals['_DECIDERESPONSE']._serialized_start=292
-  _globals['_DECIDERESPONSE']._serialized_end=346
-  _globals['_COMPUTECLOCKREQUEST']._serialized_start=349
-  _globals['_COMPUTECLOCKREQUEST']._serialized_end=552
-  _globals['_COMPUTECLOCKRESPONSE']._serialized_start=554
-  _globals['_COMPUTECLOCKRESPONSE']._serialized_end=658
-  _globals['_LISTPACKSREQUEST']._serialized_start=660
-  _globals['_LISTPACKSREQUEST']._serialized_end=678
-  _globals['_LISTPACKSRESPONSE']._serialized_start=680
-  _globals['_LISTPACKSRESPONSE']._serialized_end=730
-  _globals['_GETPACKREQUEST']._serialized_start=732
-  _globals['_GETPACKREQUEST']._serialized_end=786
-  _globals['_GETPACKRESPONSE']._serialized_start=788
-  _globals['_GETPACKRESPONSE']._serialized_end=852
-  _globals['_POLICYSERVICE']._serialized_start=855
-  _globals['_POLICYSERVICE']._serialized_end=1144
+  _globals['_DECIDEREQUEST']._serialized_end=298
+  _globals['_DECIDERESPONSE']._serialized_start=301
+  _globals['_DECIDERESPONSE']._serialized_end=508
+  _globals['_OBLIGATION']._serialized_start=510
+  _globals['_OBLIGATION']._serialized_end=618
+  _globals['_COMPUTECLOCKREQUEST']._serialized_start=621
+  _globals['_COMPUTECLOCKREQUEST']._serialized_end=952
+  _globals['_COMPUTECLOCKREQUEST_INPUTSENTRY']._serialized_start=907
+  _globals['_COMPUTECLOCKREQUEST_INPUTSENTRY']._serialized_end=952
+  _globals['_COMPUTECLOCKRESPONSE']._serialized_start=955
+  _globals['_COMPUTECLOCKRESPONSE']._serialized_end=1242
+  _globals['_COMPUTECLOCKRESPONSE_LIMITSENTRY']._serialized_start=1197
+  _globals['_COMPUTECLOCKRESPONSE_LIMITSENTRY']._serialized_end=1242
+  _globals['_LISTPACKSREQUEST']._serialized_start=1244
+  _globals['_LISTPACKSREQUEST']._serialized_end=1262
+  _globals['_LISTPACKSRESPONSE']._serialized_start=1264
+  _globals['_LISTPACKSRESPONSE']._serialized_end=1314
+  _globals['_GETPACKREQUEST']._serialized_start=1316
+  _globals['_GETPACKREQUEST']._serialized_end=1370
+  _globals['_GETPACKRESPONSE']._serialized_start=1372
+  _globals['_GETPACKRESPONSE']._serialized_end=1436
+  _globals['_POLICYSERVICE']._serialized_start=1439
+  _globals['_POLICYSERVICE']._serialized_end=1728
 # @@protoc_insertion_point(module_scope)

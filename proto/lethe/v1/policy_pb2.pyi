@@ -90,22 +90,98 @@ class DecideResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DECISION_FIELD_NUMBER: _builtins.int
+    LEGAL_FIELD_NUMBER: _builtins.int
+    HOUSE_FIELD_NUMBER: _builtins.int
+    WOULD_CHANGE_FIELD_NUMBER: _builtins.int
+    OBLIGATIONS_FIELD_NUMBER: _builtins.int
+    UNPACKED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def decision(self) -> _consent_pb2.Decision:
-        """The decision."""
+        """What is enforced: permitted only if the law and the house permit it."""
+
+    @_builtins.property
+    def legal(self) -> _consent_pb2.Decision:
+        """What the law says; where none has a say, what the house says."""
+
+    @_builtins.property
+    def house(self) -> _consent_pb2.Decision:
+        """What the house says."""
+
+    @_builtins.property
+    def would_change(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What would turn each denial, for example "ask for: explicit consent to `train`, presented separately"."""
+
+    @_builtins.property
+    def obligations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obligation]:
+        """What those who go ahead must keep to, merged to the strictest."""
+
+    @_builtins.property
+    def unpacked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Laws known to reach the person for which no pack is loaded."""
 
     def __init__(
         self,
         *,
         decision: _consent_pb2.Decision | None = ...,
+        legal: _consent_pb2.Decision | None = ...,
+        house: _consent_pb2.Decision | None = ...,
+        would_change: _abc.Iterable[_builtins.str] | None = ...,
+        obligations: _abc.Iterable[Global___Obligation] | None = ...,
+        unpacked: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "house", b"house", "legal", b"legal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "house", b"house", "legal", b"legal", "obligations", b"obligations", "unpacked", b"unpacked", "would_change", b"would_change"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecideResponse: _TypeAlias = DecideResponse  # noqa: Y015
+
+@_typing.final
+class Obligation(_message.Message):
+    """One duty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    PACK_FIELD_NUMBER: _builtins.int
+    CITATIONS_FIELD_NUMBER: _builtins.int
+    UNCERTAIN_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"keep_at_most", "keep_at_least", "answer_by", "mark", "transfer", "assess" or "signal"."""
+    about: _builtins.str
+    """What it is about, for example "original" or "erasure"."""
+    value: _builtins.str
+    """How much, by when, or how."""
+    pack: _builtins.str
+    """The pack whose rule it is."""
+    @_builtins.property
+    def citations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Provisions, as they are printed."""
+
+    @_builtins.property
+    def uncertain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Open legal questions that the rule touches."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        about: _builtins.str = ...,
+        value: _builtins.str = ...,
+        pack: _builtins.str = ...,
+        citations: _abc.Iterable[_builtins.str] | None = ...,
+        uncertain: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "citations", b"citations", "kind", b"kind", "pack", b"pack", "uncertain", b"uncertain", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Obligation: _TypeAlias = Obligation  # noqa: Y015
 
 @_typing.final
 class ComputeClockRequest(_message.Message):
@@ -113,11 +189,32 @@ class ComputeClockRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REGIME_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     RECEIVE_TIME_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     HOLIDAY_CALENDAR_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
     regime: _builtins.str
     """Pack id."""
     event: _builtins.str
@@ -130,6 +227,10 @@ class ComputeClockRequest(_message.Message):
     def receive_time(self) -> _timestamp_pb2.Timestamp:
         """When the request was received."""
 
+    @_builtins.property
+    def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Days or instants by name, as the event counts from them, for example "aware_at"; ISO 8601."""
+
     def __init__(
         self,
         *,
@@ -138,10 +239,11 @@ class ComputeClockRequest(_message.Message):
         receive_time: _timestamp_pb2.Timestamp | None = ...,
         time_zone: _builtins.str = ...,
         holiday_calendar: _builtins.str = ...,
+        inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receive_time", b"receive_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "holiday_calendar", b"holiday_calendar", "receive_time", b"receive_time", "regime", b"regime", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "holiday_calendar", b"holiday_calendar", "inputs", b"inputs", "receive_time", b"receive_time", "regime", b"regime", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -153,25 +255,63 @@ class ComputeClockResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LimitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RECEIVED_DATE_FIELD_NUMBER: _builtins.int
     RESPOND_BY_DATE_FIELD_NUMBER: _builtins.int
     EXTENDED_RESPOND_BY_DATE_FIELD_NUMBER: _builtins.int
+    ACK_BY_DATE_FIELD_NUMBER: _builtins.int
+    EXTENSION_NOTICE_BY_DATE_FIELD_NUMBER: _builtins.int
+    TARGET_DATE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     received_date: _builtins.str
     """Day of receipt."""
     respond_by_date: _builtins.str
     """Last day for an answer."""
     extended_respond_by_date: _builtins.str
     """Last day if extended."""
+    ack_by_date: _builtins.str
+    """Last day for an acknowledgement."""
+    extension_notice_by_date: _builtins.str
+    """Last day for the notice of an extension."""
+    target_date: _builtins.str
+    """The house's own day, never after the legal one."""
+    @_builtins.property
+    def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Days or instants by name, of an event that is no request (a breach, keeping a record)."""
+
     def __init__(
         self,
         *,
         received_date: _builtins.str = ...,
         respond_by_date: _builtins.str = ...,
         extended_respond_by_date: _builtins.str = ...,
+        ack_by_date: _builtins.str = ...,
+        extension_notice_by_date: _builtins.str = ...,
+        target_date: _builtins.str = ...,
+        limits: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extended_respond_by_date", b"extended_respond_by_date", "received_date", b"received_date", "respond_by_date", b"respond_by_date"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_by_date", b"ack_by_date", "extended_respond_by_date", b"extended_respond_by_date", "extension_notice_by_date", b"extension_notice_by_date", "limits", b"limits", "received_date", b"received_date", "respond_by_date", b"respond_by_date", "target_date", b"target_date"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,14 +62,14 @@ class PolicyServiceServicer:
     """
 
     def Decide(self, request, context):
-        """Decides on facts. Not built yet.
+        """Decides on facts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ComputeClock(self, request, context):
-        """Computes a statutory clock. Not built yet.
+        """Computes a statutory clock.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

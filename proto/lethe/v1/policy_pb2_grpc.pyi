@@ -17,9 +17,9 @@ class PolicyServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Decide: _aio.UnaryUnaryMultiCallable[_policy_pb2.DecideRequest, _policy_pb2.DecideResponse]
-    """Decides on facts. Not built yet."""
+    """Decides on facts."""
     ComputeClock: _aio.UnaryUnaryMultiCallable[_policy_pb2.ComputeClockRequest, _policy_pb2.ComputeClockResponse]
-    """Computes a statutory clock. Not built yet."""
+    """Computes a statutory clock."""
     ListPacks: _aio.UnaryUnaryMultiCallable[_policy_pb2.ListPacksRequest, _policy_pb2.ListPacksResponse]
     """Lists the loaded packs."""
     GetPack: _aio.UnaryUnaryMultiCallable[_policy_pb2.GetPackRequest, _policy_pb2.GetPackResponse]
@@ -34,7 +34,7 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_pb2.DecideRequest,
         context: _aio.ServicerContext[_policy_pb2.DecideRequest, _abc.Awaitable[_policy_pb2.DecideResponse]],
     ) -> _abc.Awaitable[_policy_pb2.DecideResponse]:
-        """Decides on facts. Not built yet."""
+        """Decides on facts."""
 
     @_abc_1.abstractmethod
     def ComputeClock(
@@ -42,7 +42,7 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_pb2.ComputeClockRequest,
         context: _aio.ServicerContext[_policy_pb2.ComputeClockRequest, _abc.Awaitable[_policy_pb2.ComputeClockResponse]],
     ) -> _abc.Awaitable[_policy_pb2.ComputeClockResponse]:
-        """Computes a statutory clock. Not built yet."""
+        """Computes a statutory clock."""
 
     @_abc_1.abstractmethod
     def ListPacks(

@@ -19,6 +19,7 @@ from lethe.v1 import (  # noqa: F401 - importing them makes their services known
     generation_pb2,
     key_pb2,
     notice_pb2,
+    retention_pb2,
     subject_pb2,
     tenant_pb2,
 )

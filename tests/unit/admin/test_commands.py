@@ -16,7 +16,9 @@ from lethe.v1 import (
     consent_pb2,
     dsr_pb2,
     generation_pb2,
+    key_pb2,
     notice_pb2,
+    retention_pb2,
     subject_pb2,
 )
 
@@ -440,6 +442,50 @@ def test_a_result_is_downloaded(gateway, lethe, as_app, tmp_path: Path) -> None:
     ]
     assert lethe("job", "download", ID, "--out", tmp_path / "p.jpg", *as_app).exit_code == 0
     assert (tmp_path / "p.jpg").read_bytes() == b"abc"
+
+
+# --- retention --------------------------------------------------------------------------------
+
+
+def test_a_sweep_rehearses_unless_it_is_applied_and_carries_its_reason(gateway, lethe, as_officer) -> None:
+    path = "RetentionService/Sweep"
+    gateway.script[path] = retention_pb2.SweepResponse(due_objects=3, held_objects=1, debts=2)
+    result = lethe("retention", "sweep", "--reason", "complaint", *as_officer, "-o", "json")
+    assert json.loads(result.stdout) == {"due_objects": 3, "held_objects": 1, "debts": 2}
+    assert "rehearsal" in result.stderr
+    assert (gateway.asked(path).validate_only, gateway.asked(path).reason_code) == (True, "COMPLAINT")
+    gateway.calls.clear()
+    result = lethe("retention", "sweep", "--reason", "complaint", "--apply", *as_officer)
+    assert (result.exit_code, gateway.asked(path).validate_only) == (0, False)
+    assert lethe("retention", "sweep", "--apply", *as_officer).exit_code == 2
+    assert lethe("retention", "sweep", "--reason", "Ms Example asked", *as_officer).exit_code == 2
+
+
+def test_debts_are_listed_and_those_set_aside_have_no_next_time(gateway, lethe, as_officer) -> None:
+    owed = retention_pb2.Debt(
+        kind=retention_pb2.Debt.KIND_OBJECT, item=ID, tries=12, reason="STORE_UNAVAILABLE"
+    )
+    gateway.script["RetentionService/ListDebts"] = retention_pb2.ListDebtsResponse(debts=[owed])
+    result = lethe("retention", "debts", *as_officer)
+    assert ID in result.stdout
+    assert "STORE_UNAVAILABLE" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "method"),
+    [
+        (("hold", "release", ID), "RetentionService/ReleaseHold"),
+        (("key", "rotate"), "KeyService/RotateKeys"),
+    ],
+)
+def test_reasons_that_are_stored_go_over_the_wire(gateway, lethe, as_officer, command, method) -> None:
+    answers = {
+        "RetentionService/ReleaseHold": retention_pb2.ReleaseHoldResponse(),
+        "KeyService/RotateKeys": key_pb2.RotateKeysResponse(),
+    }
+    gateway.script[method] = answers[method]
+    assert lethe(*command, "--reason", "case-closed", "--apply", *as_officer).exit_code == 0
+    assert gateway.asked(method).reason_code == "CASE_CLOSED"
 
 
 # --- lists and the log ------------------------------------------------------------------------

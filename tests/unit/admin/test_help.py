@@ -28,6 +28,7 @@ init; serve; migrate; generate; backend serve; backend list; backend show
 subject upsert; subject show; subject data; subject restrict; subject unrestrict; subject rectify
 subject delete-object; notice publish; notice show; notice list
 consent record; consent withdraw; consent show; consent list; consent receipt; consent check; consent signal
+consent verify; consent invalidate
 job list; job show; job watch; job cancel; job delete; job download
 dsr open; dsr list; dsr show; dsr verify; dsr preview; dsr approve; dsr refuse; dsr extend; dsr cancel
 dsr package; dsr certificate; audit head; audit list; audit export; audit verify; audit prove

@@ -52,6 +52,7 @@ class Gateway:
     withdrawn: dict[int, str] = field(default_factory=dict)
     ended: list[Job] = field(default_factory=list)
     dsrs: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
     notice: str = ""
 
     def id(self) -> str:
@@ -166,7 +167,13 @@ class Gateway:
     def request(self) -> None:
         dsr = self.id()
         self.dsrs[dsr] = "received"
-        self.log("dsr.received", dsr=dsr, dkind="erasure", reg="gdpr")
+        self.kinds[dsr] = ("erasure", "access")[len(self.kinds) % 2]
+        due = self.now + 365 * 24 * HOUR_MS
+        self.log("dsr.received", dsr=dsr, dkind=self.kinds[dsr], reg="gdpr", due=due)
+        if self.random.random() < 0.5:
+            self.log("dsr.verified", dsr=dsr, meth="two_data_points", out="shown")
+        if self.random.random() < 0.5:
+            self.log("dsr.extended", dsr=dsr, rc="COMPLEXITY", due=due + 60 * 24 * HOUR_MS)
 
     def decide_request(self) -> None:
         for dsr in [dsr for dsr, state in self.dsrs.items() if state == "received"]:
@@ -176,7 +183,10 @@ class Gateway:
 
     def erase(self) -> None:
         for dsr in [dsr for dsr, state in self.dsrs.items() if state == "approved"]:
-            self.dsrs[dsr] = "erased"
+            self.dsrs[dsr] = "answered"
+            if self.kinds[dsr] != "erasure":
+                self.log("dsr.fulfilled", dsr=dsr, out="complied")
+                continue
             self.log("subject.blocked", dsr=dsr)
             counts = dict.fromkeys(("nobj", "ncon", "njob", "nkey", "nowed"), 0)
             self.log(

@@ -53,7 +53,7 @@ STORY: list[Event] = [
     {"ty": "job.succeeded", "job": JOB, "obj": OUT},
     {"ty": "object.destroyed", "obj": OBJ, "cat": "original"},
     {"ty": "result.released", "job": JOB, "obj": OUT},
-    {"ty": "dsr.received", "dsr": DSR},
+    {"ty": "dsr.received", "dsr": DSR, "due": EXP},
     {"ty": "dsr.approved", "dsr": DSR},
     {"ty": "subject.blocked", "dsr": DSR},
     {"ty": "consent.withdrawn", "con": CON, "pur": "generate"},
@@ -119,6 +119,7 @@ def test_a_story_that_keeps_every_promise_breaks_no_rule() -> None:
     assert (report.verdict, report.full, report.coded, report.not_replayable) == ("kept", 0, 1, 0)
     assert report.promises == {
         "accepted_with_permission": Tally(kept=1),
+        "answered_in_time": Tally(kept=1),
         "destroyed_in_time": Tally(kept=2),
         "erased_on_approval": Tally(kept=1),
         "forwarded_with_consent": Tally(kept=1),
@@ -162,6 +163,7 @@ def test_a_result_that_another_consent_keeps_is_given_out_by_that_one() -> None:
     assert late in broken(after("job.succeeded", other, kept, {**gone, "con": HLD}))
 
 
+STUCK = {"ty": "object.stuck", "obj": STORY[4]["obj"], "rc": "STORE_UNAVAILABLE", "ntry": 12}
 LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (without("notice.published"), ("consent.recorded", "notice_unpublished")),
     (changed("notice.published", pur=["train"]), ("consent.recorded", "notice_purpose")),
@@ -194,6 +196,7 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("image.scrubbed", STORY[3]), ("image.scrubbed", "scrubbed_twice")),
     (after("object.destroyed", STORY[3]), ("image.scrubbed", "scrubbed_destroyed")),
     (after("object.sealed", STORY[4]), ("object.sealed", "sealed_twice")),
+    (after("object.sealed", STUCK), ("object.stuck", "stuck_alive")),
     (without("object.sealed"), ("job.created", "picture_unknown")),
     (without("object.sealed"), ("job.succeeded", "result_unknown")),
     (without("object.sealed"), ("object.destroyed", "object_unknown")),
@@ -232,6 +235,22 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("dsr.received", {"ty": "dsr.cancelled", "dsr": DSR}), ("dsr.approved", "request_over")),
     (after("subject.erased", {"ty": "dsr.cancelled", "dsr": DSR}), ("dsr.cancelled", "request_over")),
     (after("dsr.received", {"ty": "dsr.refused", "dsr": OBJ}), ("dsr.refused", "request_unknown")),
+    ([*without("dsr.approved"), {"ty": "dsr.fulfilled", "dsr": DSR}], ("dsr.fulfilled", "not_approved")),
+    (after("subject.erased", {"ty": "dsr.fulfilled", "dsr": DSR}), ("dsr.fulfilled", "request_over")),
+    (after("dsr.approved", {"ty": "dsr.verified", "dsr": DSR}), ("dsr.verified", "request_over")),
+    (after("dsr.received", {"ty": "dsr.verified", "dsr": OBJ}), ("dsr.verified", "request_unknown")),
+    (after("dsr.received", *[{"ty": "dsr.extended", "dsr": DSR}] * 2), ("dsr.extended", "extended_twice")),
+    (after("subject.erased", {"ty": "dsr.extended", "dsr": DSR}), ("dsr.extended", "request_over")),
+    (after("dsr.received", {"ty": "dsr.extended", "dsr": OBJ}), ("dsr.extended", "request_unknown")),
+    (
+        after("dsr.received", {"ty": "dsr.extended", "dsr": DSR, "due": EXP}),
+        ("dsr.extended", "extended_backwards"),
+    ),
+    (changed("dsr.received", due=START_MS), ("dsr.received", "answered_late")),
+    (
+        [*changed("dsr.received", due=START_MS), {"ty": "dsr.extended", "dsr": DSR, "due": EXP}],
+        ("dsr.extended", "extended_late"),
+    ),
     (after("subject.erased", STORY[17]), ("subject.erased", "erased_twice")),
     (
         [*without("dsr.approved"), {"ty": "erasure.incomplete", "dsr": DSR}],

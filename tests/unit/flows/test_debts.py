@@ -11,6 +11,7 @@ from gateway import compose
 from gateway.caller import Caller
 from gateway.debts import EPOCH, FIRST_PAUSE, FORGET, LONGEST_PAUSE, OBJECT, UNCLAIMED
 from gateway.errors import KeyServiceUnavailable, LetheError, MessageInvalid, StoreUnavailable
+from gateway.flows.retention import HoldDraft
 from gateway.ports.keys import Epoch
 from gateway.ports.records import ClosedEpoch, Debt, Job, StoredObject, Transaction
 from tests.unit.flows.test_replay import replayed
@@ -334,6 +335,18 @@ async def test_a_sweep_by_an_officer_destroys_what_is_due_and_says_why(w: Alarme
     assert w.count(StoredObject) == 0
     assert (await w.flows.sweep.outlook(OFFICER)).due == 0
     assert (await replayed(w)).violations == ()
+
+
+async def test_the_outlook_counts_what_a_hold_keeps(w: Alarmed) -> None:
+    await w.portrait("ann")
+    await w.portrait("bob")
+    await w.flows.retention.place(OFFICER, HoldDraft("ann", "GDPR Art. 17(3)(e)"))
+    w.clock.advance(timedelta(days=60))
+    found = await w.flows.sweep.outlook(OFFICER)
+    assert (found.due, found.held) == (2, 1)
+    await w.flows.sweep.run()
+    found = await w.flows.sweep.outlook(OFFICER)
+    assert (found.due, found.held) == (1, 1)
 
 
 async def test_a_sweep_without_a_reason_is_refused_and_changes_nothing(w: Alarmed) -> None:

@@ -10,9 +10,9 @@ from datetime import timedelta
 import pytest
 
 from audit.verify import verify_certificate
-from gateway.errors import LetheError, StateConflict, SubjectBlocked
+from gateway.dsrs import LeaseLost
+from gateway.errors import LetheError, StateConflict, SubjectBlocked, SubjectUnknown
 from gateway.flows.dsr import DsrDraft
-from gateway.flows.erasure import LeaseLost
 from gateway.people import Profile
 from gateway.ports.keys import Epoch
 from gateway.ports.records import Certificate, ClosedEpoch, Consent, Dsr, Job, Subject, SubjectKey
@@ -334,7 +334,7 @@ async def test_a_profile_that_an_erasure_overtakes_is_not_kept(w: World) -> None
 
 async def test_a_request_that_an_erasure_overtakes_is_not_kept(w: World) -> None:
     dsrs = replace(w.flows.dsrs, people=Overtaken(w))
-    with pytest.raises(SubjectBlocked):
+    with pytest.raises(SubjectUnknown):
         await dsrs.create(OFFICER, DsrDraft("ann", "erasure"))
     invariants.check_gone(w.rows, await w.handle("ann"))
 
@@ -343,5 +343,5 @@ async def test_what_was_approved_cannot_be_cancelled_once_done(w: World) -> None
     dsr = await w.erase("ann")
     with pytest.raises(StateConflict):
         await w.flows.dsrs.cancel(OFFICER, dsr.dsr_id)
-    with pytest.raises(SubjectBlocked):
+    with pytest.raises(SubjectUnknown):
         await w.flows.dsrs.create(OFFICER, DsrDraft("ann", "erasure"))

@@ -234,6 +234,6 @@ async def test_what_is_due_is_listed_in_order_and_by_pages(w: World) -> None:
 
 
 async def test_the_schedule_names_every_rule(w: World) -> None:
-    lines = w.flows.retention.schedule()
+    lines = w.flows.retention.schedule(OFFICER)
     assert {"gdpr", "ccpa", "pipeda", "house", "deployment"} <= {line.pack for line in lines}
     assert all(line.citations and (line.at_most or line.at_least) for line in lines)

@@ -11,11 +11,13 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from gateway.errors import LetheError
 from gateway.flows.dsr import DsrDraft
+from gateway.people import Profile
 from gateway.ports.records import Consent, Dsr, Job, Notice, StoredObject, Subject
 from tests import invariants
 from tests.doors import When
@@ -168,6 +170,54 @@ async def _published(w: World) -> None:
     assert w.count(Notice) in {2, 3}
 
 
+async def _opened(w: World) -> None:
+    await w.open("ann", "access")
+
+
+async def _verify(w: World) -> None:
+    (dsr,) = w.records.all(Dsr)
+    await w.flows.dsrs.verify(OFFICER, dsr.dsr_id, "account_session")
+
+
+async def _extend(w: World) -> None:
+    (dsr,) = w.records.all(Dsr)
+    await w.flows.dsrs.extend(OFFICER, dsr.dsr_id, "NUMBER")
+
+
+async def _preview(w: World) -> None:
+    (dsr,) = w.records.all(Dsr)
+    await w.flows.dsrs.preview(OFFICER, dsr.dsr_id)
+
+
+async def _is_extended(w: World) -> None:
+    assert len(w.events("dsr.extended")) == 1
+    assert all(dsr.due_on == dsr.extended_due_on for dsr in w.records.all(Dsr))
+
+
+async def _is_answered(w: World) -> None:
+    assert {dsr.state for dsr in w.records.all(Dsr)} == {"fulfilled"}
+    assert len(w.events("dsr.fulfilled")) == w.count(Dsr)
+    assert len(w.packages) == sum(dsr.kind == "access" for dsr in w.records.all(Dsr))
+
+
+def _requested(kind: str, more: dict[str, Any]) -> Act:
+    async def ground(w: World) -> None:
+        await w.portrait("ann")
+        opened = await w.open("ann", kind, **more)
+        await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+
+    return ground
+
+
+FULFILLED: dict[str, dict[str, Any]] = {
+    "access": {},
+    "correction": {"correction": Profile("ann", residence="FR", birth_year=1980)},
+    "restriction": {},
+    "withdrawal": {},
+    "objection": {},
+}
+"""Kinds whose carrying out takes each of the ways that there are, and what they need."""
+
 VERBS = {
     "upload": Verb(_upload, _is_done),
     "generate": Verb(World.work, _is_done, _upload),
@@ -183,6 +233,13 @@ VERBS = {
     "create_dsr": Verb(_open, _one_request),
     "approve_dsr": Verb(_approve, _one_request, _open),
     "erase": Verb(World.carry_out, _is_erased, _approved),
+    "verify_dsr": Verb(_verify, _one_request, _opened),
+    "extend_dsr": Verb(_extend, _is_extended, _opened),
+    "preview_dsr": Verb(_preview, _one_request, _opened),
+    **{
+        f"fulfil_{kind}": Verb(World.carry_out, _is_answered, _requested(kind, more))
+        for kind, more in FULFILLED.items()
+    },
     "sweep": Verb(lambda w: w.flows.sweep.run(), _nothing_stored, _old_portrait),
     "sequence": Verb(_sequence, _nothing, lambda w: w.portrait("ann")),
 }

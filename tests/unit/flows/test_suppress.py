@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,25 @@ from gateway.adapters.survivors import FileSurvivors
 from gateway.errors import AuditUnavailable, LetheError
 from gateway.flows.dsr import DsrDraft
 from gateway.flows.revoke import Revoke
+from gateway.people import Profile
 from gateway.ports.keys import Epoch
 from gateway.ports.records import (
     Consent,
+    Debt,
     Job,
     Leaf,
     LogHead,
     LogKeys,
     Restore,
     SealedPayload,
+    StoredObject,
     Subject,
     SubjectKey,
 )
 from tests import invariants
 from tests.doors import When
-from tests.world import APP, OFFICER, ORIGIN, TENANT, World
+from tests.unit.flows.test_replay import replayed
+from tests.world import APP, LEASE, OFFICER, ORIGIN, PORTRAIT, SECOND, TENANT, World, chunks, order
 
 BACKUP, DIGEST = "b" * 32, "d" * 64
 ANN, BOB, DAN, EVE = "ann", "bob", "dan", "eve"
@@ -162,6 +167,32 @@ async def test_cut_at_any_call_the_next_start_goes_on(tmp_path: Path, when: When
     check(w, known)
 
 
+async def test_what_became_of_requests_since_stands_again(w: Past) -> None:
+    """No clock is lost, no answer given twice, and what was corrected stays corrected."""
+    await w.ready(ANN, BOB)
+    extended = await w.open(ANN, "access")
+    doubted = await w.open(BOB, "access")
+    answered = await w.open(BOB, "restriction")
+    corrected = await w.open(ANN, "correction", correction=Profile(ANN, residence="FR", birth_year=1980))
+    await w.keep()
+    await w.flows.dsrs.extend(OFFICER, extended.dsr_id, "NUMBER")
+    await w.flows.dsrs.verify(OFFICER, doubted.dsr_id, "account_session", is_shown=False)
+    for dsr in (answered, corrected):
+        await w.flows.dsrs.approve(SECOND, dsr.dsr_id)
+    await w.carry_out()
+    await w.fall_back()
+    assert await w.flows.suppress.run()
+    await w.carry_out()
+    longer, asked = w.dsr(extended.dsr_id), w.dsr(doubted.dsr_id)
+    assert (longer.due_on, longer.extension_reason) == (extended.extended_due_on, "NUMBER")
+    assert (asked.state, asked.failures) == ("identity_pending", 1)
+    assert {w.dsr(dsr.dsr_id).state for dsr in (answered, corrected)} == {"fulfilled"}
+    assert (await w.flows.subjects.get(APP, ANN)).profile.residence == "FR"
+    due = await w.flows.register.due(OFFICER, "", 50, "")
+    assert [dsr.dsr_id for dsr in due.items] == [doubted.dsr_id, extended.dsr_id]
+    assert len(w.events("dsr.fulfilled")) == 2
+
+
 async def test_without_its_published_files_or_with_others_the_log_does_not_go_on(w: Past) -> None:
     await story(w)
     await w.fall_back()
@@ -170,7 +201,7 @@ async def test_without_its_published_files_or_with_others_the_log_does_not_go_on
         key=lambda path: (path.parent.name, int(path.name)),
     )
     content = bundle.read_bytes()
-    bundle.write_bytes(content[:-2] + b'"}')
+    bundle.write_bytes(content[:-1] + b"]")
     with pytest.raises(AuditUnavailable) as changed:
         await w.flows.suppress.run()
     bundle.unlink()
@@ -264,3 +295,44 @@ async def test_a_key_that_was_revoked_since_is_not_believed_again(w: Past) -> No
     assert await w.flows.suppress.run()
     await w.log()
     assert known == [row for row in w.records.all(LogKeys) if row.log == ORIGIN]
+
+
+async def test_a_backend_is_asked_on_after_an_erasure_that_is_done_again(tmp_path: Path) -> None:
+    """GDPR Art. 17(1), 28(3)(g)."""
+    w = Past(root=tmp_path)
+    await w.ready(ANN)
+    w.backend.faults.lose("forget", 99)
+    await w.portrait(ANN)
+    await w.keep()
+    object.__setattr__(w.flows.erasure, "forget_wait", timedelta(seconds=0.05))
+    await w.erase(ANN)
+    await w.fall_back()
+    await w.flows.suppress.run()
+    assert [debt.about for debt in w.records.all(Debt)] == [""]
+    w.backend.faults.lost.clear()
+    assert await w.flows.generate.settle() == 1
+    assert [leaf["how"] for leaf in w.events("forget.ended")] == ["confirmed"]
+    assert (await replayed(w)).violations == ()
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_what_was_in_memory_when_a_backup_was_made_is_not_there_after_it(
+    tmp_path: Path, is_over: bool
+) -> None:
+    w = Past(root=tmp_path)
+    w.keep_nothing()
+    await w.ready(ANN)
+    taken = await w.flows.upload.run(APP, order(ANN), chunks(PORTRAIT), is_attended=True)
+    await w.keep()
+    if is_over:
+        await w.work()
+        await w.flows.release.end(APP, taken.job.job_id)
+    await w.fall_back()
+    await w.flows.suppress.run()
+    w.clock.advance(LEASE + timedelta(seconds=1))
+    await w.work()
+    await w.flows.sweep.run()
+    assert w.count(StoredObject) == 0
+    ended = w.events("job.succeeded") if is_over else w.events("job.failed")
+    assert [leaf["job"] for leaf in ended] == [taken.job.job_id]
+    assert len([call for call in w.backend.seen if call.method == "generate"]) == int(is_over)

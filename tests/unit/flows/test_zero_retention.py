@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -27,7 +28,7 @@ from gateway.ports.records import Job, StoredObject
 from gateway.rpc import generation
 from gateway.transient import Transients
 from tests.unit.flows.test_replay import replayed
-from tests.world import APP, LEASE, OFFICER, PORTRAIT, World, chunks, order
+from tests.world import APP, LEASE, OFFICER, OTHER_TENANT, PORTRAIT, World, chunks, order
 
 EVERY_POINT = bool(os.environ.get("LETHE_EVERY_POINT"))
 ID = "6d4f1c1e-4f8e-4a57-8e5c-0d6f3f6c1a01"
@@ -232,6 +233,17 @@ async def test_what_is_in_memory_is_shown_as_held(w: World) -> None:
     assert {(held.kind, held.rule) for held in shown.items if held.name.startswith("objects/")} == {
         ("original", "GDPR Art. 5(1)(e)")
     }
+
+
+async def test_the_schedule_of_that_controller_says_so(w: World) -> None:
+    """GDPR Art. 13(2)(a), 30(1)(f)."""
+    for caller, length in ((OFFICER, "PT0S"), (replace(OFFICER, tenant=OTHER_TENANT), "PT24H")):
+        told = {
+            line.kind: line.at_most
+            for line in w.flows.retention.schedule(caller)
+            if line.pack == "deployment"
+        }
+        assert told["original"] == length
 
 
 async def test_a_loss_at_any_call_leaves_nothing_but_leaves() -> None:

@@ -124,7 +124,13 @@ class Story:
         """Tell an erasure, or one that is still open."""
         self.now += self.chance.randrange(DAY, 3 * DAY)
         dsr = self.id()
-        self.say("dsr.received", dsr=dsr, dkind="erasure", reg=self.chance.choice(["gdpr", "ccpa", "pipeda"]))
+        self.say(
+            "dsr.received",
+            dsr=dsr,
+            dkind="erasure",
+            due=self.now + 45 * DAY,
+            reg=self.chance.choice(["gdpr", "ccpa", "pipeda"]),
+        )
         if fate == "open":
             return
         self.now += self.chance.randrange(HOUR, 3 * DAY)
@@ -156,9 +162,12 @@ class Story:
         self.now = START_MS + 25 * DAY
         dsr = {kind: self.id() for kind in ("access", "opt_out", "correction")}
         for kind, request in dsr.items():
-            self.say("dsr.received", dsr=request, dkind=kind, reg="gdpr")
+            self.say("dsr.received", dsr=request, dkind=kind, reg="gdpr", due=self.now + 31 * DAY)
+        self.say("dsr.verified", dsr=dsr["access"], meth="two_data_points", out="shown")
+        self.say("dsr.extended", dsr=dsr["access"], rc="COMPLEXITY", due=self.now + 92 * DAY)
         self.now += 2 * DAY
         self.say("dsr.approved", dsr=dsr["access"])
+        self.say("dsr.fulfilled", dsr=dsr["access"], out="complied")
         self.say("dsr.refused", dsr=dsr["opt_out"], rc="MANIFESTLY_UNFOUNDED")
         self.say("dsr.cancelled", dsr=dsr["correction"])
         job = self.id()

@@ -1,7 +1,7 @@
 """States of consents, their receipts and their renewal; what a picture is kept for.
 
 Revision ID: 0008
-Revises: 0006
+Revises: 0007
 """
 
 import sqlalchemy as sa

@@ -1,0 +1,145 @@
+"""What several flows do to the file of a data-subject request: find it, lease it, and close it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
+from datetime import date, datetime, timedelta, tzinfo
+from functools import partial
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+from gateway.caller import Caller
+from gateway.errors import NotFound, StateConflict, StoreUnavailable
+from gateway.judge import ControllerFacts
+from gateway.ports.clock import Clock
+from gateway.ports.records import Dsr, PackText, Records, Transaction
+from policy import clocks, retention
+from policy.dsr import FINAL, transition
+from policy.pack import Pack, parse_named
+
+T = TypeVar("T")
+
+
+class LeaseLost(StateConflict):
+    """Another worker took the request over."""
+
+
+def own(tx: Transaction, caller: Caller, dsr_id: str) -> Dsr:
+    """Return the request.
+
+    Raises:
+        NotFound: There is none in the caller's tenant.
+    """
+    dsr = tx.get(Dsr, dsr_id)
+    if dsr is None or dsr.tenant != caller.tenant:
+        raise NotFound
+    return dsr
+
+
+def pinned(tx: Transaction, dsr: Dsr, packs: Mapping[str, Pack]) -> Pack:
+    """Return the rule book that the request was submitted under, as it stood that day."""
+    pack, digest = packs[dsr.regime], dsr.policy.get(dsr.regime)
+    if digest is None or digest == pack.digest:
+        return pack
+    text = tx.get(PackText, digest)
+    return parse_named({digest: text.body}, digest) if text is not None else pack
+
+
+def seat(pack: Pack, controller: ControllerFacts) -> tuple[tzinfo, str | None]:
+    """Return where the days of a request are counted: the law's own place, or the controller's."""
+    return clocks.seat(pack, ZoneInfo(controller.time_zone), controller.calendar)
+
+
+def end_of(day: date, zone: tzinfo) -> int:
+    """Return the last millisecond of a day: an answer sent then is on time."""
+    return int(datetime.combine(day + timedelta(days=1), datetime.min.time(), zone).timestamp() * 1000) - 1
+
+
+def due_key(due_on: str, dsr_id: str) -> str:
+    """Return what orders open requests by the day their answer is due."""
+    return f"{due_on} {dsr_id}"
+
+
+def closed(dsr: Dsr, state: str, now: datetime, pack: Pack) -> Dsr:
+    """Return the file of an answered request: off the due list, without what only the work needed."""
+    return replace(
+        dsr,
+        state=state,
+        due_key=None,
+        preview={},
+        wish_key="",
+        sealed_wish=b"",
+        lease_owner="",
+        lease_until=None,
+        answered_at=now,
+        updated_at=now,
+        keep_until=retention.expires_at("dsr_file", now, (pack,)).expires_at,
+    )
+
+
+def is_open(dsr: Dsr) -> bool:
+    """Tell whether the request still waits for its answer."""
+    return dsr.state not in FINAL
+
+
+# --- leases --------------------------------------------------------------------------------------
+
+
+def claim(tx: Transaction, kinds: Collection[str], owner: str, now: datetime, lease: timedelta) -> Dsr | None:
+    """Lease the oldest approved request of those kinds that nobody works on; None where there is none."""
+    approved = tx.find(
+        Dsr,
+        among={"state": ["approved", "running"], "kind": sorted(kinds)},
+        order_by=("received_at", "dsr_id"),
+    )
+    ready = [dsr for dsr in approved if dsr.lease_until is None or dsr.lease_until <= now]
+    if not ready:
+        return None
+    dsr = ready[0]
+    state = transition(dsr.state, "run") or dsr.state
+    claimed = replace(dsr, state=state, lease_owner=owner, lease_until=now + lease, updated_at=now)
+    tx.put(claimed)
+    return claimed
+
+
+def leased(tx: Transaction, dsr: Dsr) -> Dsr:
+    """Return the request as it stands.
+
+    Raises:
+        LeaseLost: It is not ours any more to carry out.
+    """
+    standing = tx.get(Dsr, dsr.dsr_id)
+    if standing is None or standing.lease_owner != dsr.lease_owner:
+        raise LeaseLost
+    return standing
+
+
+def tick(tx: Transaction, dsr: Dsr, step: int, now: datetime, lease: timedelta) -> Dsr:
+    """Count a finished step and renew the lease."""
+    standing = leased(tx, dsr)
+    ticked = replace(standing, step=max(standing.step, step), lease_until=now + lease, updated_at=now)
+    tx.put(ticked)
+    return ticked
+
+
+async def with_heartbeat(
+    records: Records, clock: Clock, lease: timedelta, dsr: Dsr, step: Callable[[Dsr], Awaitable[T]]
+) -> T:
+    """Take a step, and keep the lease while it lasts: it may last long."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(lease.total_seconds() / 3)
+            # One beat that the records miss is no reason to stop beating.
+            with contextlib.suppress(StoreUnavailable):
+                await records.transact(partial(tick, dsr=dsr, step=0, now=clock.now(), lease=lease))
+
+    beating = asyncio.create_task(beat())
+    try:
+        return await step(dsr)
+    finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)

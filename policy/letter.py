@@ -1,0 +1,141 @@
+"""The letters about a request: acknowledgement, extension, refusal, completion, from templates in languages.
+
+A letter names nobody: it carries the request's reference, days, codes and citations, and
+whoever sends it puts the address on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from importlib import resources
+from string import Template
+from typing import Annotated
+
+import yaml
+from pydantic import StringConstraints
+
+from policy.pack import Pack
+from policy.predicates import Strict
+from policy.terms import DsrKind
+
+FALLBACK = "en"
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+
+class Kind(StrEnum):
+    """What a letter tells."""
+
+    ACKNOWLEDGEMENT = "acknowledgement"
+    EXTENSION = "extension"
+    REFUSAL = "refusal"
+    COMPLETION = "completion"
+
+
+class Section(Strict):
+    """A letter: its subject and its paragraphs, and by which articles it is owed."""
+
+    subject: Text
+    body: tuple[Text, ...]
+    cite: tuple[Text, ...]
+
+
+class Templates(Strict):
+    """Everything that is written in one language.
+
+    `told` holds a sentence for each code of a pack's `refusal_states` and
+    `extension_states`, `authorities` whom to complain to by pack, where the pack's own
+    words are of another language; `outcomes` what was done, by kind of request.
+    """
+
+    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
+    greeting: Text
+    closing: Text
+    law: Text
+    kinds: dict[DsrKind, Text]
+    outcomes: dict[DsrKind, Text]
+    nothing_held: Text
+    letters: dict[Kind, Section]
+    told: dict[str, Text]
+    authorities: dict[str, Text]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A letter as it is sent, in `language`; `cites` are the articles by which it is owed."""
+
+    kind: Kind
+    language: str
+    subject: str
+    text: str
+    cites: tuple[str, ...]
+
+
+def languages() -> tuple[str, ...]:
+    """Return the languages there are, the fallback first."""
+    found = {file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml")}
+    return (FALLBACK, *sorted(found - {FALLBACK}))
+
+
+def nearest(wanted: str) -> str:
+    """Return the language to write in: `de-AT` is `de`, and what nobody wrote is the fallback."""
+    language = wanted.strip().lower().replace("_", "-").partition("-")[0]
+    return language if language in languages() else FALLBACK
+
+
+@lru_cache(maxsize=16)
+def templates(language: str) -> Templates:
+    """Return what is written in one of `languages`."""
+    return Templates.model_validate(
+        yaml.safe_load(_folder().joinpath(f"{language}.yaml").read_bytes()), strict=False
+    )
+
+
+def write(
+    kind: Kind, language: str, pack: Pack, asked: str, said: Mapping[str, str], *, outcome: str = ""
+) -> Letter:
+    """Return a letter about a request of the kind `asked` under the regime of `pack`.
+
+    Args:
+        language: As people write it (`de`, `pt-BR`); see `nearest`.
+        said: `reference`, `controller`, `contact`, and the days `received`, `due`, `answered`;
+            `reason`, the code of a refusal or an extension.
+        outcome: Of a completion: `nothing_held` where there was nothing.
+    """
+    words = templates(nearest(language))
+    right, answering = pack.rules.rights.get(DsrKind(asked)), pack.rules.answering
+    cites = pack.cited(right.cite) if right is not None else ()
+    authority = words.authorities.get(pack.id) or (answering.complaint_to if answering else None)
+    done = words.nothing_held if outcome == "nothing_held" else words.outcomes[DsrKind(asked)]
+    values = {
+        **said,
+        "kind": words.kinds[DsrKind(asked)],
+        "law": pack.title,
+        "articles": "; ".join(cites),
+        "authority": authority or pack.rules.pack.regulator,
+        "outcome": done,
+    }
+    section = words.letters[kind]
+    told = {
+        Kind.REFUSAL: answering.refusal_states if answering else (),
+        Kind.EXTENSION: answering.extension_states if answering else (),
+    }.get(kind, ())
+    sentences = [words.told[code] if code in words.told else templates(FALLBACK).told[code] for code in told]
+    parts = [words.greeting, *section.body, *sentences, words.law, words.closing]
+    return Letter(
+        kind=kind,
+        language=words.language,
+        subject=_filled(section.subject, values),
+        text="\n\n".join(_filled(part, values) for part in parts) + "\n",
+        cites=(*section.cite, *cites),
+    )
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    return Template(" ".join(text.split())).substitute(values)
+
+
+def _folder() -> resources.abc.Traversable:
+    return resources.files("policy").joinpath("letters")
