@@ -118,11 +118,14 @@ def write(
         "outcome": done,
     }
     section = words.letters[kind]
-    told = {
+    by_law = {
         Kind.REFUSAL: answering.refusal_states if answering else (),
         Kind.EXTENSION: answering.extension_states if answering else (),
-    }.get(kind, ())
-    sentences = [words.told[code] if code in words.told else templates(FALLBACK).told[code] for code in told]
+    }
+    # Whatever the law asks, a reason is given, and a new day named.
+    always = {Kind.REFUSAL: ("reasons",), Kind.EXTENSION: ("reasons", "new_limit")}
+    told = dict.fromkeys((*by_law.get(kind, ()), *always.get(kind, ())))
+    sentences = [words.told.get(code) or templates(FALLBACK).told[code] for code in told]
     parts = [words.greeting, *section.body, *sentences, words.law, words.closing]
     return Letter(
         kind=kind,

@@ -17,7 +17,6 @@ from gateway.errors import (
     IdentityRequired,
     MandateRequired,
     MessageInvalid,
-    MethodNotBuilt,
     NotFound,
     PreviewStale,
     SecondPersonRequired,
@@ -26,7 +25,7 @@ from gateway.errors import (
     SubjectUnknown,
 )
 from gateway.holdings import Held, Holdings
-from gateway.holds import refuse_held, standing
+from gateway.holds import end_for_request, place_for_request, refuse_held, standing
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger, Receipt
@@ -65,6 +64,9 @@ HELD_CLASSES = tuple(KeyClass)
 
 PREVIEW_TERM = timedelta(hours=1)
 """How long an approval may rest on a preview."""
+
+PREVIEWS_KEPT = 3
+"""How many different previews an approval may rest on: the newest."""
 
 MOST_NAMES = 10
 """How many things a stale preview names."""
@@ -116,7 +118,6 @@ class Dsrs:
     idempotency: Idempotency
     clock: Clock
     two_person: bool
-    makes_packages: bool = False
     random: Callable[[int], bytes] = os.urandom
 
     async def create(
@@ -131,7 +132,6 @@ class Dsrs:
         Raises:
             SubjectUnknown: Nobody to open it for; whether there once was, is not told.
             MandateRequired: An agent showed no mandate that suffices.
-            MethodNotBuilt: A package is asked for, and nothing here makes one.
             MessageInvalid: Unknown regime, no right of that regime, received in the future, or
                 not what the kind needs.
         """
@@ -188,6 +188,7 @@ class Dsrs:
             )
             if kind in DIRECT:
                 self.ledger.record(tx, caller.tenant, "dsr.approved", None, dsr=dsr.dsr_id)
+            place_for_request(tx, self.ledger, linked, pack, self.random)
             return linked, receipt
 
         return await self.records.transact(commit)
@@ -210,8 +211,6 @@ class Dsrs:
     def _check(self, draft: DsrDraft, kind: DsrKind, pack: Pack) -> None:
         if not is_a_right(pack, kind):
             raise MessageInvalid(f"{pack.id} has no such right", violations=(("kind", "kind.no_right"),))
-        if Effect.PACKAGE in EFFECTS[kind] and not self.makes_packages:
-            raise MethodNotBuilt("nothing here makes a package", detail="dsr_kind")
         if draft.is_by_agent and draft.mandate not in mandates(pack):
             raise MandateRequired(mandates=" ".join(mandates(pack)))
         fits = {
@@ -323,11 +322,11 @@ class Dsrs:
             MessageInvalid: An unknown method, one that asks for more than is needed, or one too weak.
             StateConflict: Nothing is to be verified: it is approved or over.
         """
-        if method not in METHODS:
-            raise MessageInvalid("no such method", violations=(("method", "method.unknown"),))
 
         def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
             dsr = own(tx, caller, dsr_id)
+            if method not in METHODS:
+                raise MessageInvalid("no such method", violations=(("method", "method.unknown"),))
             pack, kind = pinned(tx, dsr, self.packs), DsrKind(dsr.kind)
             if asks_too_much(pack, kind, method):
                 raise MessageInvalid(
@@ -426,11 +425,13 @@ class Dsrs:
             seen = self._preview(tx, dsr, laws)
             if transition(dsr.state, "approve") is not None:
                 noted = {
-                    "etag": seen.etag,
                     "until": seen.ends_at.isoformat(),
                     "names": sorted(held.name for held in seen.held),
                 }
-                tx.put(replace(dsr, preview=noted))
+                # The newest last; whoever approves may have looked before somebody else did.
+                before = {etag: shown for etag, shown in dsr.preview.items() if etag != seen.etag}
+                kept = dict(list(before.items())[1 - PREVIEWS_KEPT :])
+                tx.put(replace(dsr, preview={**kept, seen.etag: noted}))
             return seen
 
         return await self.records.transact(look)
@@ -490,14 +491,14 @@ class Dsrs:
         return await self.records.transact(commit)
 
     def _check_fresh(self, dsr: Dsr, now: Preview, etag: str) -> None:
-        seen = dsr.preview
-        if etag != now.etag or seen.get("etag") != etag:
-            names, before = {held.name for held in now.held}, set(seen.get("names", ()))
-            differs = {"added": names - before, "gone": before - names} if seen.get("etag") == etag else {}
-            raise PreviewStale(
-                detail="changed",
-                **{name: _names(things) for name, things in differs.items() if things},
-            )
+        seen = dsr.preview.get(etag)
+        if seen is None:
+            raise PreviewStale("nobody was shown that", detail="unknown")
+        if etag != now.etag:
+            names, before = {held.name for held in now.held}, set(seen["names"])
+            differs = {"added": names - before, "gone": before - names}
+            told = {name: _names(things) for name, things in differs.items() if things}
+            raise PreviewStale(detail="changed", **told)
         if self.clock.now() > datetime.fromisoformat(seen["until"]):
             raise PreviewStale("the preview is too old", detail="expired")
 
@@ -536,6 +537,8 @@ class Dsrs:
             changed = closed(moved, moved.state, self.clock.now(), self.packs[dsr.regime])
             tx.put(changed)
             receipt = self.ledger.record(tx, caller.tenant, ty, caller, dsr=dsr_id, rc=reason_code or None)
+            if verb == "cancel":
+                end_for_request(tx, self.ledger, changed)
             return changed, receipt
 
         return await self.records.transact(commit)

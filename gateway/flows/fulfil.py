@@ -10,6 +10,7 @@ from functools import partial
 
 from gateway.dsrs import claim, closed, leased, with_heartbeat
 from gateway.errors import StateConflict
+from gateway.holds import end_for_request
 from gateway.judge import Judge
 from gateway.ledger import Ledger
 from gateway.objects import reap
@@ -48,7 +49,7 @@ class Fulfilment:
     clock: Clock
     lease: timedelta
     judge: Judge
-    make_package: MakePackage | None = None
+    make_package: MakePackage
     random: Callable[[int], bytes] = os.urandom
 
     async def run_one(self) -> bool:
@@ -70,7 +71,7 @@ class Fulfilment:
     async def _package(self, dsr: Dsr) -> str:
         if Effect.PACKAGE not in EFFECTS[DsrKind(dsr.kind)]:
             return ""
-        if await self.records.transact(lambda tx: _living(tx, dsr)) is None or self.make_package is None:
+        if await self.records.transact(lambda tx: _living(tx, dsr)) is None:
             return ""
         return await self.make_package(dsr)
 
@@ -89,6 +90,7 @@ class Fulfilment:
         done = closed(standing, state, self.clock.now(), self.packs[dsr.regime])
         tx.put(replace(done, outcome=outcome, package_id=package_id))
         self.ledger.record(tx, dsr.tenant, "dsr.fulfilled", None, dsr=dsr.dsr_id, out=outcome)
+        end_for_request(tx, self.ledger, standing)
         return doomed
 
     def _take(self, tx: Transaction, effect: Effect, dsr: Dsr, subject: Subject) -> list[str]:
@@ -130,10 +132,13 @@ class Fulfilment:
         self.ledger.record(tx, subject.tenant, "signal.recorded", None, sig=codes)
 
     def _end_consents(self, tx: Transaction, dsr: Dsr, subject: Subject) -> list[str]:
-        consents: list[Consent] = []
-        for purpose in ended_purposes(DsrKind(dsr.kind), tuple(dsr.purposes)):
-            of_purpose = {"tenant": subject.tenant, "handle": subject.handle, "purpose": purpose}
-            consents += tx.find(Consent, equal=of_purpose, order_by=("given_at", "consent_id"))
+        purposes = ended_purposes(DsrKind(dsr.kind), tuple(dsr.purposes))
+        consents = tx.find(
+            Consent,
+            equal={"tenant": subject.tenant, "handle": subject.handle},
+            among={"purpose": purposes},
+            order_by=("given_at", "consent_id"),
+        )
         return end_consents(tx, self.judge, consents, ConsentVerb.WITHDRAW, None, "request").doomed
 
 

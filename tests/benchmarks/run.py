@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import append, hop, keys, log, objects, seal, sweep
+from tests.benchmarks import append, due, hop, keys, log, objects, seal, sweep
 from tests.benchmarks.measure import machine
 
 BENCHMARKS = {
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "objects": objects.run,
     "keys": keys.run,
     "sweep": sweep.run,
+    "due": due.run,
 }
 
 

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lethe.v1 import audit_pb2, dsr_pb2, generation_pb2
+from lethe.v1 import audit_pb2, dsr_pb2, generation_pb2, subject_pb2
 
 from gateway.adapters.sql.records import open_records
 from gateway.admin.folder import Layout
@@ -262,6 +262,42 @@ class Story:
                     if refused.detail != "not_sequenced":
                         raise
                     await asyncio.sleep(0.02)
+
+
+@dataclass
+class RequestStory(Story):
+    """A correction from the letter to the answer; goes on where it was broken off."""
+
+    async def tell(self) -> None:
+        async with AsyncExitStack() as stack:
+            officer, second = [
+                await stack.enter_async_context(self.house.client(name))
+                for name in ("officer", "second-officer")
+            ]
+            name = await self._opened(officer)
+            await self._prepared(officer, name)
+            await second.call(second.dsrs.ApproveDsr, dsr_pb2.ApproveDsrRequest(name=name))
+            await house.fulfilled(second, name)
+
+    @staticmethod
+    async def _opened(officer: Client) -> str:
+        right = subject_pb2.Subject(name=f"subjects/{SURVIVOR}", residence="FR", birth_year=1980)
+        request = dsr_pb2.CreateDsrRequest(
+            subject=right.name, kind=dsr_pb2.Dsr.KIND_CORRECTION, correction=right, request_id=ERASURE_ID
+        )
+        return (await officer.call(officer.dsrs.CreateDsr, request)).dsr.name
+
+    @staticmethod
+    async def _prepared(officer: Client, name: str) -> None:
+        """Do what is still to be done before the approval."""
+        found = (await officer.call(officer.dsrs.GetDsr, dsr_pb2.GetDsrRequest(name=name))).dsr
+        if found.state == dsr_pb2.Dsr.STATE_RECEIVED:
+            verify = dsr_pb2.VerifyIdentityRequest(name=name, method="two_data_points")
+            await officer.call(officer.dsrs.VerifyIdentity, verify)
+        if not found.HasField("extend_time"):
+            extend = dsr_pb2.ExtendDsrRequest(name=name, reason_code="COMPLEXITY")
+            await officer.call(officer.dsrs.ExtendDsr, extend)
+        await officer.call(officer.dsrs.PreviewDsr, dsr_pb2.PreviewDsrRequest(name=name))
 
 
 async def exported(auditor: Client) -> dict[str, bytes]:

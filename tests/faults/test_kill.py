@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from lethe.v1 import subject_pb2
 
 from audit.verify import verify_certificate, verify_export
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.client import Refused
 from gateway.ports.keys import Epoch
-from gateway.ports.records import ClosedEpoch, Leaf, LogHead, StoredObject
+from gateway.ports.records import ClosedEpoch, Dsr, Leaf, LogHead, StoredObject
 from tests import gateway as house
 from tests import invariants
 from tests.doors import WRITING
@@ -25,8 +26,10 @@ from tests.faults.story import (
     PATIENCE_S,
     PLACE,
     SUBJECT,
+    SURVIVOR,
     UPLOAD_ID,
     House,
+    RequestStory,
     Story,
     copied,
     prepared,
@@ -134,6 +137,17 @@ ERASURE_READS = (
     f"lock.load{CERTIFIED}",
     f"records.transact/_standing{CERTIFIED}",
     f"records.transact/_files{CERTIFIED}",
+)
+OPENED = "@records.transact/Dsrs.create.commit"
+REQUEST_WRITES = (
+    "records.transact/Dsrs.create.commit",
+    "records.transact/Dsrs.verify.commit",
+    "records.transact/Dsrs.extend.commit",
+    "records.transact/Dsrs.preview.look",
+    "records.transact/Dsrs.approve.commit",
+    f"records.transact/Fulfilment.run_one.<lambda>{APPROVED}",
+    f"records.transact/Fulfilment._act{APPROVED}",
+    f"records.transact/Sequence._advance{OPENED}",
 )
 INSIDE = (
     "objects.put",
@@ -311,6 +325,32 @@ class TestKilledInAnUpload:
         self, left: House, kill: str
     ) -> None:
         await survive(left, Story(left), kill)
+
+
+class TestKilledInARequest:
+    """The rows of the table that begin with "a request"."""
+
+    @pytest.mark.parametrize("kill", chosen(cases(REQUEST_WRITES, ())))
+    async def test_the_request_is_answered_once_in_its_time_and_has_its_effect(
+        self, left: House, kill: str
+    ) -> None:
+        story = RequestStory(left)
+        async with left.open("--kill", kill):
+            await story.until_killed()
+        await check_corpse(left)
+        async with left.open(), asyncio.timeout(PATIENCE_S):
+            await story.tell()
+        rows = await left.rows()
+        invariants.check(rows)
+        log = invariants.events(rows)
+        once = ("received", "extended", "approved", "fulfilled")
+        assert [len(log[f"dsr.{word}"]) for word in once] == [1, 1, 1, 1]
+        (dsr,) = rows[Dsr]
+        assert (dsr.state, dsr.outcome, dsr.due_on) == ("fulfilled", "complied", dsr.extended_due_on)
+        assert (dsr.due_key, dsr.sealed_wish) == (None, b"")
+        async with left.client("app") as app:
+            name = subject_pb2.GetSubjectRequest(name=f"subjects/{SURVIVOR}")
+            assert (await app.call(app.subjects.GetSubject, name)).subject.residence == "FR"
 
 
 class TestKilledInAnErasure:

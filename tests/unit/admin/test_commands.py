@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 from pathlib import Path
@@ -66,7 +67,6 @@ def test_a_refusal_ends_with_its_code_and_its_reason_on_stderr(
         ("consent", "receipt", ID, "--out", "receipt.json"),
         ("dsr", "verify", ID, "--method", "account_login"),
         ("dsr", "extend", ID, "--reason", "complexity"),
-        ("dsr", "package", ID, "--out", "package.zip"),
     ],
 )
 def test_what_is_not_built_is_passed_on(gateway, lethe, as_officer, tmp_path, monkeypatch, arguments) -> None:
@@ -256,6 +256,64 @@ def test_an_approval_is_bound_to_the_preview_it_has_shown(erasure, lethe, as_off
     assert "keeps evidence: GDPR Art. 17(3)(e)" in result.stderr
 
 
+def test_a_stale_approval_shows_what_came_and_what_went(erasure, lethe, as_officer) -> None:
+    erasure.script["DsrService/ApproveDsr"] = Refusal(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "PREVIEW_STALE",
+        metadata={"detail": "changed", "added": "objects/1", "gone": "objects/2", "other": "objects/3"},
+    )
+    result = lethe(*APPROVE, "--apply", *as_officer)
+    assert result.exit_code == 1
+    assert "added: objects/1\ngone: objects/2\nerror: PREVIEW_STALE" in result.stderr
+    assert "objects/3" not in result.stderr
+
+
+def test_an_approval_that_destroys_nothing_says_what_it_does(erasure, lethe, as_officer) -> None:
+    erasure.script["DsrService/PreviewDsr"] = dsr_pb2.PreviewDsrResponse(
+        effects=["make_package"], preview_etag=ETAG
+    )
+    assert "does: make_package" in lethe(*APPROVE, "--apply", *as_officer).stderr
+
+
+def test_a_request_is_opened_with_what_its_kind_needs(gateway, lethe, as_officer, tmp_path) -> None:
+    gateway.script["DsrService/CreateDsr"] = dsr_pb2.CreateDsrResponse()
+    right = tmp_path / "right.yaml"
+    right.write_text("residence: FR\nbirth_year: 1980\n")
+    subject = ("--subject", "u1", "--opaque", *as_officer)
+    lethe("dsr", "open", "--kind", "correction", "--correction", str(right), *subject)
+    asked = gateway.asked("DsrService/CreateDsr")
+    assert (asked.correction.name, asked.correction.residence) == ("subjects/u1", "FR")
+    gateway.calls.clear()
+    lethe("dsr", "open", "--kind", "withdrawal", "--purpose", "train", "--mandate", "guardian", *subject)
+    asked = gateway.asked("DsrService/CreateDsr")
+    assert (list(asked.purposes), asked.by_agent, asked.mandate) == (
+        [common_pb2.PURPOSE_TRAIN],
+        True,
+        "guardian",
+    )
+
+
+def test_the_due_list_the_figures_and_a_letter_are_asked_for(gateway, lethe, as_officer, tmp_path) -> None:
+    gateway.script |= {
+        "DsrService/ListDsrs": dsr_pb2.ListDsrsResponse(dsrs=[Dsr(name="dsrs/1", due_date="2026-12-23")]),
+        "DsrService/GetFigures": dsr_pb2.GetFiguresResponse(
+            figures=[dsr_pb2.GetFiguresResponse.Figures(kind=Dsr.KIND_ACCESS, received=3, median_days=2.5)]
+        ),
+        "DsrService/GetLetter": dsr_pb2.GetLetterResponse(subject="About", text="Dear all"),
+        "DsrService/VerifyIdentity": dsr_pb2.VerifyIdentityResponse(),
+    }
+    assert "2026-12-23" in lethe("dsr", "list", "--due", "--before", "2026-12-31", *as_officer).stdout
+    asked = gateway.asked("DsrService/ListDsrs")
+    assert (asked.due_only, asked.due_before) == (True, "2026-12-31")
+    assert "2.5" in lethe("dsr", "figures", "--since", "2026-01-01T00:00:00Z", *as_officer).stdout
+    out = tmp_path / "letter.txt"
+    lethe("dsr", "letter", ID, "--kind", "refusal", "--language", "de", "--out", str(out), *as_officer)
+    assert gateway.asked("DsrService/GetLetter").kind == dsr_pb2.GetLetterRequest.KIND_REFUSAL
+    assert out.read_text() == "About\n\nDear all"
+    lethe("dsr", "verify", ID, "--method", "account_session", "--failed", *as_officer)
+    assert gateway.asked("DsrService/VerifyIdentity").not_shown
+
+
 def test_an_approval_may_be_bound_to_an_earlier_preview(erasure, lethe, as_officer) -> None:
     lethe(*APPROVE, "--apply", "--etag", "e" * 32, *as_officer)
     assert erasure.asked("DsrService/ApproveDsr").preview_etag == "e" * 32
@@ -442,6 +500,34 @@ def test_a_result_is_downloaded(gateway, lethe, as_app, tmp_path: Path) -> None:
     ]
     assert lethe("job", "download", ID, "--out", tmp_path / "p.jpg", *as_app).exit_code == 0
     assert (tmp_path / "p.jpg").read_bytes() == b"abc"
+
+
+def test_a_package_that_breaks_off_is_resumed_and_checked(gateway, lethe, as_app, tmp_path: Path) -> None:
+    part, header = dsr_pb2.DownloadPackageResponse, dsr_pb2.PackageHeader
+
+    def stream(request: dsr_pb2.DownloadPackageRequest) -> list[object]:
+        announced = part(package=header(size_bytes=6, sha256=hashlib.sha256(b"abcdef").hexdigest()))
+        broken = Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+        rest = [part(chunk=b"def")] if request.offset else [part(chunk=b"abc"), broken]
+        return [announced, *rest]
+
+    gateway.script["DsrService/DownloadPackage"] = stream
+    out = tmp_path / "package.zip"
+    assert lethe("dsr", "package", ID, "--out", out, *as_app).exit_code == 0
+    assert out.read_bytes() == b"abcdef"
+    assert [request.offset for _, request in gateway.calls] == [0, 3]
+
+
+@pytest.mark.parametrize("chunk", [b"abc", b"abcdeg"])
+def test_a_package_that_is_not_what_was_announced_is_not_kept(
+    gateway, lethe, as_app, tmp_path: Path, chunk: bytes
+) -> None:
+    part, digest = dsr_pb2.DownloadPackageResponse, hashlib.sha256(b"abcdef").hexdigest()
+    announced = part(package=dsr_pb2.PackageHeader(size_bytes=6, sha256=digest))
+    gateway.script["DsrService/DownloadPackage"] = [announced, part(chunk=chunk)]
+    result = lethe("dsr", "package", ID, "--out", tmp_path / "package.zip", *as_app)
+    assert (result.exit_code, "PACKAGE_DIFFERS" in result.stderr) == (4, True)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- retention --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from gateway.errors import (
     LetheError,
     MandateRequired,
     MessageInvalid,
-    MethodNotBuilt,
+    NotFound,
     PreviewStale,
     StateConflict,
     SubjectUnknown,
@@ -78,12 +78,6 @@ async def test_a_mandate_without_an_agent_is_refused(w: World) -> None:
 async def test_a_right_that_the_regime_has_not_is_refused(w: World, kind: str, regime: str) -> None:
     refused = await refusal(MessageInvalid, w, what=kind, regime=regime)
     assert refused.violations == (("kind", "kind.no_right"),)
-
-
-async def test_without_anything_that_makes_packages_none_is_asked_for(w: World) -> None:
-    dsrs = replace(w.flows.dsrs, makes_packages=False)
-    with pytest.raises(MethodNotBuilt):
-        await dsrs.create(OFFICER, DsrDraft("ann", "portability"))
 
 
 @pytest.mark.parametrize(
@@ -310,6 +304,18 @@ async def test_an_approval_rests_on_a_preview_for_an_hour(w: World) -> None:
     assert (await w.flows.dsrs.approve(SECOND, opened.dsr_id, again.etag))[0].state == "approved"
 
 
+async def test_whoever_approves_may_have_looked_before_somebody_else_did(w: World) -> None:
+    opened = await w.open("ann", "erasure")
+    seen = await w.flows.dsrs.preview(OFFICER, opened.dsr_id)
+    await w.consent("ann")
+    for _ in range(4):
+        await w.flows.dsrs.preview(SECOND, opened.dsr_id)
+    with pytest.raises(PreviewStale) as refused:
+        await w.flows.dsrs.approve(SECOND, opened.dsr_id, seen.etag)
+    assert refused.value.metadata["added"].startswith("consents/")
+    assert len(w.dsr(opened.dsr_id).preview) == 2
+
+
 async def test_a_preview_that_nobody_saw_approves_nothing(w: World) -> None:
     opened = await w.open("ann", "restriction")
     with pytest.raises(PreviewStale):
@@ -348,19 +354,11 @@ async def test_a_refusal_names_a_ground_of_the_regime_and_of_the_right(w: World)
 
 
 async def test_a_complaint_is_about_a_request_of_the_same_tenant(w: World) -> None:
-    text = w.flows.packs["gdpr"].source_bytes.decode()
-    for silent, says in (
-        ('"objection request"', '"objection request", "complaint"'),
-        ('  complaint:\n    available: "none"', '  complaint:\n    available: "house"\n    event: "request"'),
-    ):
-        assert silent in text
-        text = text.replace(silent, says)
-    hears = parse_pack(text.encode())
-    w.flows = replace(w.flows, dsrs=replace(w.flows.dsrs, packs={**w.flows.packs, "gdpr": hears}))
-    with pytest.raises(LetheError):
-        await w.open("ann", "complaint", about="0" * 32)
+    with pytest.raises(NotFound):
+        await w.open("ann", "complaint", about="0" * 32, regime="uk_gdpr")
     first = await w.open("ann", "access")
-    assert (await w.open("ann", "complaint", about=first.dsr_id)).about == first.dsr_id
+    complaint = await w.open("ann", "complaint", about=first.dsr_id, regime="uk_gdpr")
+    assert (complaint.about, complaint.ack_on != "") == (first.dsr_id, True)
 
 
 # --- lists ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ branch_labels = None
 depends_on = None
 
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-NEW: dict[str, tuple[sa.types.TypeEngine[Any], object]] = {
+NEW: dict[str, tuple[sa.types.TypeEngine[Any], Any]] = {
     "policy": (TEXT, "{}"),
     "ack_on": (TEXT, ""),
     "extension_reason": (TEXT, ""),
@@ -52,7 +52,7 @@ def upgrade() -> None:
 
 def _fill() -> None:
     """Give open requests their place on the due list, and those that are over the time of their answer."""
-    columns: list[sa.ColumnClause[Any]] = [sa.column(name, kind) for name, (kind, _) in NEW.items()]
+    columns: list[Any] = [sa.column(name, kind) for name, (kind, _) in NEW.items()]
     text = [sa.column(name, TEXT) for name in ("dsr_id", "state", "due_on", "due_key")]
     times = [sa.column(name, sa.BigInteger()) for name in ("updated_at", "answered_at")]
     dsr = sa.table("dsr", *columns, *text, *times)
