@@ -22,6 +22,7 @@ from gateway.adapters.sql.records import open_records
 from gateway.adapters.sql.schema import migrate
 from gateway.debts import Debts
 from gateway.flows.sweep import Sweep
+from gateway.judge import Judge
 from gateway.ledger import Ledger
 from gateway.ports.records import Leaf, Records, StoredObject, Transaction
 from tests.benchmarks.measure import Row, Spread, Table
@@ -161,7 +162,7 @@ async def _swept(url: str, folder: Path) -> AsyncIterator[tuple[Records, Sweep]]
     ledger = Ledger(clock, {TENANT: ORIGIN})
     objects = FileObjects(folder, reserve_bytes=0)
     try:
-        debts = Debts(records, clock, 12)
-        yield records, Sweep(records, objects, ledger, clock, timedelta(minutes=10), FakeKeys(), debts)
+        judge, debts = Judge({}, {}, ledger), Debts(records, clock, 12)
+        yield records, Sweep(records, objects, ledger, clock, timedelta(minutes=10), FakeKeys(), judge, debts)
     finally:
         await records.close()
