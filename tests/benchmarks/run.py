@@ -12,10 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import append, hop, log, objects, seal
+from tests.benchmarks import append, decide, hop, log, objects, seal
 from tests.benchmarks.measure import machine
 
-BENCHMARKS = {"hop": hop.run, "seal": seal.run, "append": append.run, "log": log.run, "objects": objects.run}
+BENCHMARKS = {
+    "hop": hop.run,
+    "seal": seal.run,
+    "append": append.run,
+    "log": log.run,
+    "objects": objects.run,
+    "decide": decide.run,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def zygote() -> None:
     """Fork one gateway for each line; children write to a log beside their configuration."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     packs = load_packs()
-    compose.load_packs = lambda: packs
+    compose.load_packs = lambda *_own: packs
     for line in sys.stdin:
         arguments = json.loads(line)
         pid = os.fork()

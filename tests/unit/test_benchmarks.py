@@ -21,6 +21,7 @@ NUMBERS = {"min", "median", "max"}
             {"fdatasync of 4 KiB", "SQLite, one leaf a transaction", "SQLite, 64 leaves a transaction"},
         ),
         ("objects", {"disk", "S3 (SeaweedFS)"}),
+        ("decide", {"decide, all packs", "read the facts from JSON and decide"}),
         ("log", {"fdatasync of 4 KiB", "event and change, one caller", "event and change, 4 callers"}),
     ],
 )
