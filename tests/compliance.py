@@ -14,13 +14,14 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Compliance: rule, code, test
 
 Which provision stands where, and what tests it.  Facts of law come from the packs (`policy/packs/*.yaml`),
-each with its article, how its source was read, and the open questions (U-nn) that it touches.  Nothing here is
-legal advice: docs/explanation/how-decisions-are-made.md says what is not packed and what a lawyer must confirm.
+each with its article, how its source was read, and the open questions (U-nn) that it touches.  Nothing here
+is legal advice: docs/explanation/how-decisions-are-made.md says what is not packed, and what a lawyer must
+confirm.
 
 ## The packs
 
-`cases` are those of tests/vectors/law that the pack decides or counts; sources from memory were not read again
-for this version.
+`cases` are those of tests/vectors/law that the pack decides or counts; sources from memory were not read
+again for this version.
 
 | pack | law | status | rules | open questions | sources from memory | cases |
 |---|---|---|---|---|---|---|

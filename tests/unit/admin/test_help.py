@@ -33,6 +33,7 @@ dsr open; dsr list; dsr show; dsr verify; dsr preview; dsr approve; dsr refuse; 
 dsr package; dsr certificate; audit head; audit list; audit export; audit verify; audit prove
 audit fsck; audit witness
 certificate show; certificate verify; key init; key status; tenant show; config check; config show
+policy decide; policy clock; policy packs; policy check
 """
 
 
