@@ -29,6 +29,7 @@ from gateway.people import Guardian, Profile
 from gateway.ports.inference import BackendFacts
 from gateway.ports.records import Consent, Dsr, Hold, Job, Leaf, Notice, StoredObject, Subject
 from policy.consent import Decision
+from policy.places import is_place
 from policy.retention import Line
 
 _BANDS = {
@@ -141,7 +142,14 @@ def result_header(stored: StoredObject) -> generation_pb2.ResultHeader:
 
 
 def profile(message: subject_pb2.Subject) -> Profile:
-    """Return what a message tells of a subject."""
+    """Return what a message tells of a subject.
+
+    Raises:
+        MessageInvalid: It names a place that ISO 3166 does not know.
+    """
+    for field in ("residence", "location"):
+        if getattr(message, field) and not is_place(getattr(message, field)):
+            raise MessageInvalid("no such place", violations=((f"subject.{field}", "place.unknown"),))
     guardian = None
     if message.HasField("guardian"):
         guardian = Guardian(message.guardian.verified_method, message.guardian.relation)
