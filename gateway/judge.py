@@ -23,6 +23,7 @@ from policy.consent_state import ConsentState
 from policy.errors import PolicyError
 from policy.facts import parse_facts
 from policy.pack import Pack
+from policy.places import is_place
 from policy.proof import Lack, lacks
 from policy.renewal import Stated
 
@@ -204,8 +205,9 @@ class Judge:
     ) -> dict[str, Any]:
         profile = case.profile
         subject: dict[str, Any] = {
-            "residence": profile.residence or None,
-            "location": profile.location or None,
+            # What was taken in before places were checked counts as not known, the stricter reading.
+            "residence": profile.residence if is_place(profile.residence) else None,
+            "location": profile.location if is_place(profile.location) else None,
             "age": profile.age(case.at),
             "is_uploader": case.is_uploader,
         }

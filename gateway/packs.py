@@ -9,16 +9,16 @@ from policy.errors import PackInvalid
 MAX_BYTES = 1 << 20
 
 
-def own_packs(folder: Path | None) -> dict[str, bytes]:
-    """Return the operator's pack files by path; none without a folder.
+def own_packs(folder: Path | None) -> tuple[tuple[str, bytes], ...]:
+    """Return path and content of the operator's pack files; none without a folder.
 
     Raises:
         PackInvalid: The folder or a file in it cannot be read, or is too large for a pack.
     """
     if folder is None:
-        return {}
+        return ()
     try:
-        return {str(file): pack_bytes(file) for file in sorted(folder.iterdir()) if is_pack(file)}
+        return tuple((str(file), pack_bytes(file)) for file in sorted(folder.iterdir()) if is_pack(file))
     except OSError as error:
         raise PackInvalid(str(error.strerror), file=str(folder)) from error
 

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.caller import Role
+from policy.places import markets
 
 EXTRAS = {"pkcs11": ("pkcs11", "hsm"), "aws": ("boto3", "aws")}
 """What a kind of key service imports, and the extra of this package that brings it."""
@@ -210,8 +211,8 @@ class ControllerSection(Section):
 
     name: str
     contact: str = ""
-    establishments: tuple[str, ...] | None = None
-    targets: tuple[str, ...] | None = None
+    establishments: Annotated[tuple[str, ...], AfterValidator(markets)] | None = None
+    targets: Annotated[tuple[str, ...], AfterValidator(markets)] | None = None
 
 
 class BackupSection(Section):

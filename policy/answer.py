@@ -127,4 +127,5 @@ def clocked(given: object, packs: Mapping[str, Pack]) -> dict[str, Any]:
     except (KeyError, OSError) as error:
         raise FactInvalid("clock_tz", "no such time zone") from error
     except (ValueError, OverflowError) as error:
-        raise FactInvalid("received_at" if given.get("received_at") else "inputs", str(error)) from error
+        is_by_receipt = given.get("received_at") is not None or not inputs
+        raise FactInvalid("received_at" if is_by_receipt else "inputs", str(error)) from error

@@ -158,7 +158,9 @@ def reckon(pack: Pack, case: Mapping[str, Any]) -> dict[str, Moment | None]:
     found = find_event(pack, event)
     if found.limits and (found.respond is None or case.get("received_at") is None):
         return dict(limits(pack, event, inputs, tz, case.get("holiday_calendar")))
-    received_at = datetime.fromisoformat(str(case.get("received_at")))
+    if case.get("received_at") is None:
+        raise ValueError("a request needs the instant of its receipt")
+    received_at = datetime.fromisoformat(str(case["received_at"]))
     answer = due(pack, event, received_at, tz, case.get("holiday_calendar"), inputs=inputs)
     return {
         "received": answer.received_on,

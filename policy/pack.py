@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property, lru_cache
 from importlib import resources
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
@@ -608,7 +607,7 @@ class PackRules(Strict):
 
     def _check_cites(self) -> None:
         keys = {source.key for source in self.sources}
-        for rule in _rules(self):
+        for rule in rules_of(self):
             _known("cite", {cite.partition("#")[0] for cite in rule.cite}, keys)
 
     def _check_predicates(self) -> None:
@@ -720,11 +719,11 @@ def _parse_once(data: bytes) -> Pack:
     return parse_pack(data)
 
 
-def load_packs(own: Mapping[str, bytes] = MappingProxyType({})) -> dict[str, Pack]:
+def load_packs(own: tuple[tuple[str, bytes], ...] = ()) -> dict[str, Pack]:
     """Read the packs that come with this package and an operator's `own` files, by id.
 
     Args:
-        own: File name to content.  A pack of an operator adds a law; it replaces none.
+        own: File names and contents.  A pack of an operator adds a law; it replaces none.
 
     Raises:
         PackInvalid: A file is broken, its stem is not its id, or the id is taken.
@@ -732,7 +731,7 @@ def load_packs(own: Mapping[str, bytes] = MappingProxyType({})) -> dict[str, Pac
     packs: dict[str, Pack] = {}
     folder = resources.files("policy").joinpath("packs")
     files = {file.name: file.read_bytes() for file in folder.iterdir() if file.name.endswith(".yaml")}
-    for name, data in (*sorted(files.items()), *sorted(own.items())):
+    for name, data in (*sorted(files.items()), *sorted(own)):
         pack = read_pack(name, data)
         if pack.id in packs:
             raise PackInvalid("the id of a pack that is there already: the law it states stays", 1, name)
@@ -796,19 +795,19 @@ def _complete(where: str, wanted: set[Any], given: set[Any]) -> None:
         raise ValueError(f"{where}: nothing said of {', '.join(sorted(wanted - given))}")
 
 
-def _rules(part: object) -> Iterator[Rule]:
+def rules_of(part: object) -> Iterator[Rule]:
     """Yield every rule inside a piece of a pack."""
     if isinstance(part, Rule):
         yield part
     if isinstance(part, Strict):
         for name in type(part).model_fields:
-            yield from _rules(getattr(part, name))
+            yield from rules_of(getattr(part, name))
     elif isinstance(part, Mapping):
         for inner in part.values():
-            yield from _rules(inner)
+            yield from rules_of(inner)
     elif isinstance(part, tuple):
         for inner in part:
-            yield from _rules(inner)
+            yield from rules_of(inner)
 
 
 def _predicates(rules: PackRules) -> Iterator[Predicate]:

@@ -48,6 +48,14 @@ def place(code: str) -> str:
     return land if part is None else f"{land}-{part}"
 
 
+def is_place(code: str) -> bool:
+    """Return whether ISO 3166 knows a place of this code."""
+    try:
+        return bool(place(code))
+    except ValueError:
+        return False
+
+
 def markets(codes: tuple[str, ...]) -> tuple[str, ...]:
     """Return places, each once; `EU` and `EEA` stand for their members.
 

@@ -19,6 +19,7 @@ from audit.schema import COMMON, EVENTS
 from gateway import errors
 from gateway.rpc.status import CODES
 from gateway.settings import Settings
+from tests.compliance import compliance_page
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTE = "\nThis page is made from the code: `python -m tests.docs`.\n"
@@ -115,7 +116,12 @@ def _first(thing: type) -> str:
     return (thing.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
 
 
-PAGES = {"leaf.md": leaf_page, "refusals.md": reason_page, "configuration.md": settings_page}
+PAGES = {
+    "leaf.md": leaf_page,
+    "refusals.md": reason_page,
+    "configuration.md": settings_page,
+    "../COMPLIANCE.md": compliance_page,
+}
 
 
 def main() -> None:

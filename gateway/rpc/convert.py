@@ -32,6 +32,7 @@ from gateway.ports.inference import BackendFacts
 from gateway.ports.records import Consent, Debt, Dsr, Hold, Job, Leaf, Notice, StoredObject, Subject
 from policy.consent import Decision
 from policy.consent_state import state_at
+from policy.places import is_place
 from policy.retention import Line
 
 _BANDS = {
@@ -154,7 +155,14 @@ def package_header(stored: StoredObject) -> dsr_pb2.PackageHeader:
 
 
 def profile(message: subject_pb2.Subject) -> Profile:
-    """Return what a message tells of a subject."""
+    """Return what a message tells of a subject.
+
+    Raises:
+        MessageInvalid: It names a place that ISO 3166 does not know.
+    """
+    for field in ("residence", "location"):
+        if getattr(message, field) and not is_place(getattr(message, field)):
+            raise MessageInvalid("no such place", violations=((f"subject.{field}", "place.unknown"),))
     guardian = None
     if message.HasField("guardian"):
         guardian = Guardian(message.guardian.verified_method, message.guardian.relation)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import append, due, hop, keys, log, objects, seal, sweep
+from tests.benchmarks import append, decide, due, hop, keys, log, objects, seal, sweep
 from tests.benchmarks.measure import machine
 
 BENCHMARKS = {
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "keys": keys.run,
     "sweep": sweep.run,
     "due": due.run,
+    "decide": decide.run,
 }
 
 

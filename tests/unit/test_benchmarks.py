@@ -23,6 +23,7 @@ NUMBERS = {"min", "median", "max"}
         ("objects", {"disk", "S3 (SeaweedFS)"}),
         ("keys", {"AES-GCM, bare", "local root, many", "local root, one by one", "a roll, with SQLite"}),
         ("sweep", {"pause between two looks", "SQLite, p50", "SQLite, p99"}),
+        ("decide", {"decide, all packs", "read the facts from JSON and decide"}),
         ("log", {"fdatasync of 4 KiB", "event and change, one caller", "event and change, 4 callers"}),
     ],
 )

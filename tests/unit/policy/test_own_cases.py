@@ -1,4 +1,4 @@
-"""More cases in the form of the law sheet's: its sections gone through, answers written beside them.
+"""More cases in the form of the law sheet's, its sections gone through one by one.
 
 They go through `policy.answer`, which the command line and the wire print.
 """
