@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from itertools import pairwise
 from typing import Any, Literal
 
-from audit import b64, canonical, leaf, payloads, proof, ranges, schema, tree
+from audit import b64, canonical, leaf, payloads, proof, ranges, schema, tiles, tree
 from audit.checkpoint import Checkpoint, open_signed
 from audit.errors import AuditError, CheckpointInconsistent, ExportInvalid, ProofInvalid
 from audit.note import KeyType, Signer, Verifier
@@ -301,7 +301,7 @@ def build(
         end: Index after its last.
         entries: Leaves with their indices, ascending: for the kind `range` all of the range,
             else those that were asked for.
-        nodes: Reads the tree up to the checkpoint's size, and to that of `later`.
+        nodes: Reads the tree up to the checkpoint's size, and to that of `later` (`tiles_needed`).
         signer: The log's Ed25519 key.
         kind: See `Span`.
         asked: What the entries were chosen by.
@@ -349,6 +349,50 @@ def build(
     files[MANIFEST] = manifest(span, reading, tally, terms, facts, files)
     files[SIGNATURE] = signer.sign(statement(origin, files[MANIFEST])).encode()
     return files
+
+
+def tiles_needed(
+    *,
+    size: int,
+    start: int,
+    end: int,
+    kind: Kind,
+    places: Collection[int],
+    previous: int = 0,
+    erasures: Collection[int] = (),
+    later: int = 0,
+) -> set[tuple[int, int]]:
+    """Return (level, index) of the tiles from which `nodes` of `build` is read, and of no other.
+
+    For a range they are O(log n), whatever its length; for selected events at most one
+    each and O(log n), and those of the whole range where all its hashes are shown.
+
+    Args:
+        size: Of the checkpoint.
+        places: Of the entries.
+        erasures: Places of the leaves that erased, without those that are entries.
+        later: Size of the later checkpoint, where one of them lies beyond the checkpoint.
+    """
+    needed: set[tuple[int, int]] = set()
+
+    def note(level: int, index: int) -> bytes:
+        needed.add(tiles.tile_of(level, index))
+        return bytes(tree.HASH_BYTES)
+
+    _consistency(previous, size, note)
+    if kind == "events":
+        for index in places:
+            tree.inclusion_proof(index, size, note)
+    else:
+        ranges.edge(0, start, note)
+        ranges.edge(end, size, note)
+    if kind == "hashes":
+        needed |= {(0, index) for index in range(start // tiles.WIDTH, -(-end // tiles.WIDTH))}
+    for index in erasures:
+        tree.inclusion_proof(index, size if index < size else later, note)
+    if any(index >= size for index in erasures):
+        _consistency(size, later, note)
+    return needed
 
 
 def read(entries: Iterable[tuple[int, bytes]]) -> Reading:

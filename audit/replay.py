@@ -503,6 +503,15 @@ def _in_term(log: Log, row: Row) -> Iterator[Finding]:
 # --- objects -------------------------------------------------------------------------------------
 
 
+def _scrubbed(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether a picture was scrubbed before; a package is none."""
+    if row.event["cat"] != "package":
+        yield from _WAS_SCRUBBED(log, row)
+
+
+_WAS_SCRUBBED = needs("obj", "image.scrubbed", rule="not_scrubbed")
+
+
 def _destroyed_in_time(log: Log, row: Row) -> Iterator[Finding]:
     """Ask whether an object was destroyed by its promised moment, or once no hold covered it any more."""
     gone = log.first("obj", row.event["obj"], "object.destroyed")
@@ -866,10 +875,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "object.sealed": Rule(
-            "an object is sealed once, scrubbed before, and destroyed by its promised moment unless held",
+            "an object is sealed once, a picture after it was scrubbed, and destroyed by its promised moment "
+            "unless held",
             (
                 once("obj", *_TAKEN, rule="sealed_twice"),
-                needs("obj", "image.scrubbed", rule="not_scrubbed"),
+                _scrubbed,
                 _destroyed_in_time,
             ),
             "destroyed_in_time",
@@ -886,6 +896,25 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "object.stuck": Rule(
             "bytes are given up only once their key is destroyed",
             (needs("obj", "object.destroyed", rule="stuck_alive"),),
+        ),
+        "package.made": Rule(
+            "a package is made for a request that was received, and its object is sealed and not destroyed",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                needs("obj", "object.sealed", rule="package_unsealed"),
+                once("obj", "package.made", rule="made_twice"),
+                never("obj", "object.destroyed", rule="package_destroyed"),
+                never("dsr", *_DSR_OVER, rule="request_over"),
+            ),
+        ),
+        "package.released": Rule(
+            "a package is given out for the request it was made for, within its term and never once it was "
+            "destroyed",
+            (
+                needs("obj", "package.made", rule="package_unknown", dsr="dsr"),
+                never("obj", "object.destroyed", rule="released_destroyed"),
+                _in_term,
+            ),
         ),
         "payload.erased": Rule(
             "no more payloads are erased by it than it says, nor fewer", (_payloads_counted,)

@@ -170,6 +170,7 @@ PURPOSE = one_of(
     "generate", "retain_original", "retain_output", "train", "analytics", "sell_share", "transfer"
 )
 KIND = one_of("original", "output", "template", "landmarks", "prompt", "telemetry")
+OBJECT = one_of("original", "output", "template", "landmarks", "prompt", "telemetry", "package")
 FORM = one_of(
     "implied", "opt_out", "express", "explicit", "written_release", "signed_authorization", "parental"
 )
@@ -432,17 +433,22 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "log.rekeyed": Fields({"old": listed(KEY_ID), "new": listed(KEY_ID)}),
         # `dig`: SHA-256 of all that the version says.
         "notice.published": Fields({"ntc": HEX16, "pur": listed(PURPOSE)}, {"dig": HEX32}),
-        "object.destroyed": Fields({"obj": HEX16, "cat": KIND, "why": WHY}),
+        "object.destroyed": Fields({"obj": HEX16, "cat": OBJECT, "why": WHY}),
         # A hold stops the destruction of an object (`why` it was due); no hold does any more.
-        "object.held": Fields({"obj": HEX16, "cat": KIND, "hld": HEX16, "why": WHY}),
-        "object.freed": Fields({"obj": HEX16, "cat": KIND}),
+        "object.held": Fields({"obj": HEX16, "cat": OBJECT, "hld": HEX16, "why": WHY}),
+        "object.freed": Fields({"obj": HEX16, "cat": OBJECT}),
         # What it was made for has ended; from here on another consent is why it is kept.
         "object.kept": Fields({"obj": HEX16, "cat": KIND, "pur": PURPOSE, "con": HEX16}),
-        "object.sealed": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
+        # A package has no purpose of its own: it answers a request.
+        "object.sealed": Fields({"obj": HEX16, "cat": OBJECT, "exp": MS}, {"pur": PURPOSE}),
         # A picture is in memory only, and gone by then: it is never stored.
         "object.transient": Fields({"obj": HEX16, "cat": KIND, "exp": MS, "pur": PURPOSE}),
         # The bytes of an object whose key is destroyed could not be removed, and are not tried any more.
         "object.stuck": Fields({"obj": HEX16, "rc": REASON, "ntry": COUNT}),
+        # What answers a request for access or portability: which object it is, its size and SHA-256;
+        # and that it was given out, whole or from a byte on.
+        "package.made": Fields({"dsr": HEX16, "obj": HEX16, "dig": HEX32, "size": SIZE}),
+        "package.released": Fields({"dsr": HEX16, "obj": HEX16}, {"from": SIZE}),
         # The keys and bytes of `nseal` payloads were destroyed: by an erasure, or because their term ended.
         "payload.erased": Fields({"nseal": COUNT}),
         "payload.expired": Fields({"cls": CLASS, "month": MONTH, "nseal": COUNT}),

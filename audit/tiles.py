@@ -164,6 +164,12 @@ def tile_root(tile: bytes) -> bytes:
     return tile
 
 
+def tile_of(level: int, index: int) -> tuple[int, int]:
+    """Return (level, index) of the tile from which the node is computed."""
+    upper, inner = divmod(level, HEIGHT)
+    return upper, index // (WIDTH >> inner)
+
+
 def reader(read_tile: ReadTile) -> NodeReader:
     """Return a reader of nodes, for roots and proofs, that computes them from tiles.
 
@@ -180,12 +186,11 @@ def reader(read_tile: ReadTile) -> NodeReader:
         return [_checked(read_tile(level, index))]
 
     def read(level: int, index: int) -> bytes:
-        upper, inner = divmod(level, HEIGHT)
-        per_tile = WIDTH >> inner
-        known = levels(upper, index // per_tile)
+        inner = level % HEIGHT
+        known = levels(*tile_of(level, index))
         while len(known) <= inner:
             known.append(_parents(known[-1]))
-        at = index % per_tile * HASH_BYTES
+        at = index % (WIDTH >> inner) * HASH_BYTES
         node = known[inner][at : at + HASH_BYTES]
         if not node:
             raise TileInvalid("tile_short", "the tile is missing, or does not reach that far")

@@ -50,6 +50,7 @@ NAMED_ON: Collection[tuple[type[Record], str]] = (
 """Columns that name things which are gone, by design.  Only things: the handle is sought there, too."""
 
 _MADE = ("job.created", "job.succeeded")
+_PACKAGE = "package.made"
 _CATEGORY = {"job.created": "original", "job.succeeded": "output"}
 
 
@@ -179,21 +180,23 @@ class Absence:
 
         A leaf names nobody, but decisions about a person carry payloads under that person's
         `audit` keys, whose rows say so by the key's id even when they are emptied; a decision names
-        its job, and a job's leaves name its objects.  What was pruned from the log is not found.
+        its job, and a job's leaves name its objects.  A package's leaf has such a payload, and names
+        its object itself.  What was pruned from the log is not found.
         """
         log = self.ledger.origins[tenant]
         jobs, first = set(sought.jobs), -1
         starts = []
+        found: dict[str, str] = {}
         for key_id, cls, month in sought.keys:
             if cls == KeyClass.AUDIT:
                 async for leaf, slot in self._sealed_under(log, key_id, month):
                     starts.append(leaf.seq)
                     jobs |= _job_of(leaf, slot)
+                    found |= _package_of(leaf, slot)
         if not jobs:
-            return {}
+            return found
         if starts and None not in starts:
             first = min(seq for seq in starts if seq is not None) - 1
-        found = {}
         async for leaf in self._leaves(log, first, _MADE):
             event = json.loads(leaf.line)
             if event["job"] in jobs:
@@ -262,9 +265,19 @@ def _job_of(leaf: Leaf, slot: int) -> set[str]:
     Whoever decides is named by a payload as well, whose token is the actor's: the job is not theirs.
     """
     event = json.loads(leaf.line)
-    if leaf.ty != "decision.made" or event["act"] == f"tok:{event['seals'][slot][0]}":
+    if leaf.ty != "decision.made" or _is_actors(event, slot):
         return set()
     return {event["job"]} if "job" in event else set()
+
+
+def _package_of(leaf: Leaf, slot: int) -> dict[str, str]:
+    """Return the package of the payload's subject that a leaf names, with its category."""
+    event = json.loads(leaf.line)
+    return {} if leaf.ty != _PACKAGE or _is_actors(event, slot) else {event["obj"]: "package"}
+
+
+def _is_actors(event: Mapping[str, Any], slot: int) -> bool:
+    return bool(event["act"] == f"tok:{event['seals'][slot][0]}")
 
 
 def _spellings(digits: str) -> frozenset[bytes]:

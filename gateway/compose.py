@@ -53,7 +53,7 @@ from gateway.flows.consent import Consents
 from gateway.flows.dsr import HELD_CLASSES, Dsrs
 from gateway.flows.erasure import Erasure
 from gateway.flows.fsck import Fsck
-from gateway.flows.fulfil import Fulfilment, MakePackage
+from gateway.flows.fulfil import Fulfilment
 from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
@@ -76,6 +76,8 @@ from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger
+from gateway.package import Packages
+from gateway.package.gather import Gatherer
 from gateway.packs import own_packs
 from gateway.people import People
 from gateway.ports.backup import Survivors
@@ -163,6 +165,7 @@ class Flows:
     consents: Consents
     receipts: Receipts
     dsrs: Dsrs
+    packages: Packages
     erasure: Erasure
     fulfilment: Fulfilment
     register: Register
@@ -208,12 +211,10 @@ def flows(
     alarm: Callable[..., None] = lambda _name, *_places: None,
     retiring: Mapping[str, tuple[Signer, ...]] | None = None,
     heard: Callable[[str, str, bool], None] = lambda _witness, _code, _is_new: None,
-    make_package: MakePackage | None = None,
 ) -> Flows:
     """Hand each flow the doors it needs and no others.
 
     `alarm` hears of what a person must look at, and where; `heard` what witnesses answer (`Publish`).
-    Without `make_package` no request for access or portability is taken.
     """
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
@@ -247,6 +248,8 @@ def flows(
     safe = Safe(custody, objects, clock)
     holdings = in_order(ledger)
     board = BackendBoard(outside.backends)
+    gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known)
+    packages = Packages(gatherer, safe, clock)
     bell = Bell()
     jobs = settings.jobs
     poll_s = jobs.poll_ms / 1000
@@ -325,8 +328,8 @@ def flows(
             idempotency,
             clock,
             two_person=settings.access.two_person,
-            makes_packages=make_package is not None,
         ),
+        packages=packages,
         erasure=Erasure(
             records,
             holdings,
@@ -351,7 +354,7 @@ def flows(
             clock,
             lease=timedelta(seconds=jobs.lease_s),
             judge=judge,
-            make_package=make_package,
+            make_package=packages.make,
         ),
         register=Register(records, packs, controllers, clock),
         audit=Audit(records, ledger, signers, policies, custody),
@@ -443,7 +446,7 @@ def services(wired: Flows) -> Services:
             "lethe.v1.ConsentService": rpc.ConsentService(
                 wired.consents, wired.receipts, wired.audit, wired.upload.people
             ),
-            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.register, wired.audit),
+            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.register, wired.packages, wired.audit),
             "lethe.v1.RetentionService": rpc.RetentionService(
                 wired.retention, wired.sweep, wired.upload.people
             ),

@@ -45,6 +45,12 @@ class Debts:
         )
         return {debt.item: debt.retry_at is None or debt.retry_at > now for debt in owed}
 
+    async def items(self, kind: str) -> set[str]:
+        """Return all that is owed of a kind."""
+        return {
+            debt.item for debt in await self.records.transact(lambda tx: tx.find(Debt, equal={"kind": kind}))
+        }
+
     async def failed(
         self,
         kind: str,

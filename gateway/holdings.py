@@ -66,6 +66,18 @@ def _of(tenant: str, handle: str) -> dict[str, str]:
     return {"tenant": tenant, "handle": handle}
 
 
+def doomed_keys(tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> list[SubjectKey]:
+    """Return the subject keys that an erasure destroys: of erased classes, and those that objects rest under.
+
+    No object survives an erasure, whatever its class: a package of the class `dsr` opened with a kept
+    key, by the wrapped key that an old backup still has, would be one that does.
+    """
+    erased = {cls.value for cls in plan.erase}
+    under = {stored.key_id for stored in tx.find(StoredObject, equal=_of(tenant, handle))}
+    keys = tx.find(SubjectKey, equal=_of(tenant, handle))
+    return [key for key in keys if key.cls in erased or key.key_id in under]
+
+
 @dataclass(frozen=True, slots=True)
 class JobHolding:
     """Jobs: none survives, so no new copy can be made."""
@@ -104,34 +116,35 @@ class VaultHolding:
             among={"state": STANDING},
             order_by=("created_at",),
         )
-        holds = standing(tx, tenant, handle, self.ledger.clock.now(), KeyClass.CONTENT)
-        rule = holds[0].rule if holds else _TERM
-        until = [hold.until for hold in holds]
-        return [
-            Held(
-                f"objects/{o.object_id}",
-                "content",
-                o.kind,
-                o.basis,
-                o.size_bytes,
-                None if None in kept else max([o.expires_at, *(end for end in kept if end)]),
-                rule if kept else _TERM,
-            )
-            for o in rows
-            # A hold keeps nothing that is in memory only.
-            for kept in [until if o.state != "transient" else []]
-        ]
+        holds = standing(tx, tenant, handle, self.ledger.clock.now())
+        return [self._held(stored, [hold for hold in holds if stored.cls in hold.classes]) for stored in rows]
+
+    @staticmethod
+    def _held(stored: StoredObject, holds: list[Hold]) -> Held:
+        # A hold keeps nothing that is in memory only.
+        keeping = [] if stored.state == "transient" else holds
+        until = [hold.until for hold in keeping]
+        rule = "GDPR Art. 15(3)" if stored.cls is KeyClass.DSR else _TERM
+        return Held(
+            f"objects/{stored.object_id}",
+            stored.cls.value,
+            stored.kind,
+            stored.basis,
+            stored.size_bytes,
+            None if None in until else max([stored.expires_at, *(end for end in until if end)]),
+            keeping[0].rule if keeping else rule,
+        )
 
     def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:
-        """Destroy the objects' keys and the subject keys of the erased classes; unlink the kept keys."""
+        """Destroy the objects' keys and the subject keys that go with them; unlink the kept keys."""
         objects = tx.find(StoredObject, equal=_of(tenant, handle))
+        doomed = doomed_keys(tx, tenant, handle, plan)
         for stored in objects:
             # The row waits for its bytes to go; whose they were is not said any more.
             tx.put(replace(stored, handle="", wrapped_dek=b"", state="destroyed"))
-        erased = {cls.value for cls in plan.erase}
         destroyed = 0
         for key in tx.find(SubjectKey, equal=_of(tenant, handle)):
-            if key.cls in erased:
+            if key in doomed:
                 tx.remove(key)
                 destroyed += 1
             else:
@@ -147,6 +160,10 @@ class VaultHolding:
         return {"nobj": len(live), "nkey": destroyed}
 
 
+SIGNAL_RULE = "Cal. Civ. Code 1798.135(c)(4)"
+"""Why a signal is kept: who has opted out is not to be asked again."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConsentHolding:
     """Consents and signals.  Proof of consent may outlive the subject's handle, by the rule in the plan."""
@@ -154,8 +171,9 @@ class ConsentHolding:
     kinds: tuple[type[Record], ...] = (Consent, Signal)
 
     def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
-        """List the consents."""
-        return [
+        """List the consents and the signals."""
+        signals = tx.find(Signal, equal=_of(tenant, handle))
+        return [Held("signals", "profile", "signal", "", 0, None, SIGNAL_RULE) for _ in signals] + [
             Held(
                 f"consents/{c.consent_id}",
                 "evidence",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -117,13 +117,13 @@ class Judge:
             return retention.expires_at("consent_proof", end, packs).expires_at
 
     def lacks(
-        self, tenant: str, profile: Profile, consent: Consent, *, has_guardian: bool
+        self, tenant: str, profile: Profile, consent: Consent, held: Collection[str]
     ) -> tuple[Lack, ...]:
         """Return what the record of a consent does not prove that the packs ask for (GDPR Art. 7(1))."""
         case = Case(profile, consent.purpose, self.ledger.clock.now())
         with _asking():
             facts = parse_facts(self._facts(self.controllers[tenant], case, (consent,), (), None))
-            return lacks(facts, facts.consents[0], self.packs, has_guardian=has_guardian)
+            return lacks(facts, facts.consents[0], self.packs, held)
 
     def calls_for_renewal(self, consent: Consent, shown: Notice, newest: Notice) -> bool:
         """Return whether what the newest version states calls for this consent to be asked for anew."""

@@ -19,7 +19,6 @@ from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import STANDING, Debt, Hold, Job, Records, StoredObject, Transaction
 from gateway.vault.safe import Draft
-from policy.terms import KeyClass
 
 
 def destroy_object(
@@ -38,7 +37,7 @@ def destroy_object(
     if stored.state == "transient":
         tx.remove(stored)
         return ledger.record(tx, stored.tenant, "object.destroyed", by, **said, why=why)
-    holds = standing(tx, stored.tenant, stored.handle, ledger.clock.now(), KeyClass.CONTENT)
+    holds = standing(tx, stored.tenant, stored.handle, ledger.clock.now(), stored.cls)
     if holds:
         if stored.state == "live":
             tx.put(replace(stored, state="held"))

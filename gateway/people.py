@@ -11,7 +11,7 @@ from typing import Any
 from gateway.caller import Caller, staff_id
 from gateway.errors import KeyServiceUnavailable, SubjectBlocked, SubjectUnknown
 from gateway.ports.keys import KeyService
-from gateway.ports.records import Records, Subject, SubjectKey, Transaction
+from gateway.ports.records import Consent, Records, Subject, SubjectKey, Transaction
 from gateway.vault.custody import Custody
 from gateway.vault.errors import SealBroken
 from gateway.vault.keys import Binding, open_column, seal_column
@@ -78,6 +78,17 @@ class Person:
 def profile_binding(tenant: str, handle: str) -> Binding:
     """Return the associated data of a sealed profile."""
     return Binding(tenant=tenant, handle=handle, cls=KeyClass.PROFILE.value, item="profile", purpose="")
+
+
+def evidence_binding(consent: Consent) -> Binding:
+    """Return the associated data of sealed evidence; it names the key, since evidence outlives the handle."""
+    return Binding(
+        tenant=consent.tenant,
+        handle=consent.key_id,
+        cls=KeyClass.EVIDENCE.value,
+        item=consent.consent_id,
+        purpose=consent.purpose,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -385,6 +385,12 @@ class Seat(Strict):
     calendar: Name
 
 
+class AutoHold(Rule):
+    """What an open request keeps from being destroyed, by class of key."""
+
+    classes: Annotated[tuple[KeyClass, ...], Field(min_length=1)]
+
+
 Degree = Literal["none", "account", "reasonable", "reasonably_high"]
 
 
@@ -419,7 +425,6 @@ class Answering(Rule):
     fee_if: tuple[Name, ...] = ()
     refusal_states: tuple[Name, ...] = ()
     complaint_to: Line | None = None
-    keep_until_recourse_exhausted: bool = False
 
 
 class BreachDuty(Rule):
@@ -486,6 +491,7 @@ class Right(Rule):
     identity: Degree | None = None
     exemptions: tuple[Line, ...] = ()
     propagate_to: tuple[Line, ...] = ()
+    hold: AutoHold | None = None
     notes: tuple[Line, ...] = ()
 
     @model_validator(mode="after")

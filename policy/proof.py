@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from policy.applicability import applicable
@@ -28,7 +28,7 @@ class Lack(NamedTuple):
 
 
 def lacks(
-    facts: Facts, consent: Consent, packs: Mapping[str, Pack], *, has_guardian: bool
+    facts: Facts, consent: Consent, packs: Mapping[str, Pack], held: Collection[str]
 ) -> tuple[Lack, ...]:
     """Return what the record lacks; nothing where every pack that applies has what it asks for.
 
@@ -37,7 +37,8 @@ def lacks(
 
     Args:
         facts: Of the person and the purpose; `facts.consents` is not looked at.
-        has_guardian: The record says who consented for a young person, and how that was verified.
+        held: The fields of a record (`policy.pack.ProofField`) that this one has; `guardian` only
+            where it says how that was verified.
 
     Rule:
         GDPR Art. 7(1), 7(2), 8(2), 9(2)(a): proof, presentation, parents, an explicit statement.
@@ -50,7 +51,8 @@ def lacks(
         rule = pack.rules.purposes[facts.purpose]
         found += _of_grounds(pack, rule, facts, consent)
         found += _of_house(pack, rule, facts, consent)
-        found += _of_minors(pack, facts, consent, has_guardian=has_guardian)
+        found += _of_minors(pack, facts, consent, held)
+        found += _of_record(pack, rule, facts, held)
     return tuple(found)
 
 
@@ -83,18 +85,28 @@ def _of_house(pack: Pack, rule: PurposeRule, facts: Facts, consent: Consent) -> 
         yield Lack("form", "DENY_NO_EXPLICIT_CONSENT", HOUSE, pack.cited(rule.cite))
 
 
-def _of_minors(pack: Pack, facts: Facts, consent: Consent, *, has_guardian: bool) -> Iterable[Lack]:
+def _of_record(pack: Pack, rule: PurposeRule, facts: Facts, held: Collection[str]) -> Iterable[Lack]:
+    """Yield the fields that the pack wants in every record, and this one has not."""
+    record = pack.rules.consent_record
+    if record is None or not record.in_force(facts.at):
+        return
+    weak = [ground.consent.weak for ground in rule.grounds if ground.consent is not None]
+    for field in sorted(record.fields(facts.purpose).difference(held)):
+        yield Lack(field, (weak or [rule.otherwise])[0], pack.id, pack.cited(record.cite))
+
+
+def _of_minors(pack: Pack, facts: Facts, consent: Consent, held: Collection[str]) -> Iterable[Lack]:
     day = utc_day(facts.at)
     for minor in ready(pack).minors:
         rule = minor.rule
         if facts.purpose not in rule.purposes or not minor.window.holds(day) or not minor.binds(facts):
             continue
-        for field in _young(rule, consent, has_guardian=has_guardian):
+        for field in _young(rule, consent, held):
             yield Lack(field, rule.deny, pack.id, pack.cited(rule.cite))
 
 
-def _young(rule: MinorRule, consent: Consent, *, has_guardian: bool) -> Iterable[str]:
-    if rule.requires in _GUARDED and not has_guardian:
+def _young(rule: MinorRule, consent: Consent, held: Collection[str]) -> Iterable[str]:
+    if rule.requires in _GUARDED and "guardian" not in held:
         yield "guardian"
     if rule.requires == "guardian_opt_in" and not is_by_guardian(consent):
         yield "by"

@@ -17,6 +17,7 @@ _HOUSE_TERMS: Mapping[str, str] = {
     "prompt": "PT24H",
     "consent_proof": "P5Y",
     "dsr_file": "P3Y",
+    "package": "P30D",
     "audit": "P2Y",
 }
 """What the house keeps where no pack that applies says anything."""

@@ -74,6 +74,10 @@ class KeyClass(StrEnum):
     AUDIT = "audit"
 
 
+PACKAGE = "package"
+"""The kind of the sealed object that answers a request for access or portability; nothing collects it."""
+
+
 class AgeBand(StrEnum):
     """An age as coarse as the rules need it; only this reaches the log."""
 

@@ -60,8 +60,14 @@ def _check_objects(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
     doomed = {row.object_id for row in rows[StoredObject] if row.state == "destroyed"}
     assert live == set(sealed) - set(destroyed)
     assert doomed <= set(destroyed) <= set(sealed)
-    assert set(sealed) == set(_ids(log["image.scrubbed"], "obj"))
+    assert _pictures(log) == set(_ids(log["image.scrubbed"], "obj"))
+    assert _ids(log["package.made"], "obj").keys() == set(sealed) - _pictures(log)
     assert all(bool(row.wrapped_dek) == (row.state == "live") for row in rows[StoredObject])
+
+
+def _pictures(log: dict[str, list[dict[str, Any]]]) -> set[str]:
+    """Return the objects that are no packages."""
+    return {event["obj"] for event in _taken(log) if event["cat"] != "package"}
 
 
 def _check_jobs(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
@@ -77,8 +83,7 @@ def _check_jobs(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
         else:
             assert job_id in all_ends
             assert job_id not in standing or job_id in ended[ENDS[standing[job_id].state]]
-    sealed = set(_ids(_taken(log), "obj"))
-    assert {event["obj"] for event in (*log["job.created"], *log["job.succeeded"])} == sealed
+    assert {event["obj"] for event in (*log["job.created"], *log["job.succeeded"])} == _pictures(log)
 
 
 def _check_dsrs(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:

@@ -23,7 +23,7 @@ from gateway.flows.upload import Accepted, JobOrder
 from gateway.people import Profile
 from gateway.ports.records import Consent, Dsr, Job, Record, StoredObject, kinds
 from gateway.settings import Settings
-from policy.pack import load_packs
+from policy.pack import Pack, load_packs
 from tests import invariants
 from tests.doors import When, around
 from tests.fakes.clock import FrozenClock
@@ -35,6 +35,11 @@ from tests.fakes.records import MemoryRecords
 
 TENANT, OTHER_TENANT = "acme", "other"
 ORIGIN = "lethe.test/0a"
+SHOWN = {
+    "withdrawal_method": "one tap in the app",
+    "recipients": ["studio"],
+    "transfer_countries": ["DE"],
+}
 SECRET = b"home at 52.5200 north, 13.4050 east"
 PORTRAIT = paint(b"a portrait", "studio_grey", SECRET)
 APP = Caller(TENANT, "app", Role.SERVICE, is_person=False)
@@ -45,8 +50,12 @@ LEASE = timedelta(seconds=30)
 
 
 # Packs are values; reading them takes a second, and hundreds of worlds are made.
-_PACKS = functools.cache(load_packs)
-compose.load_packs = lambda _own: _PACKS()
+@functools.cache
+def _packs(own: tuple[tuple[str, bytes], ...]) -> dict[str, Pack]:
+    return load_packs(dict(own))
+
+
+compose.load_packs = lambda own: _packs(tuple(sorted(own.items())))
 
 
 def settings() -> Settings:
@@ -151,8 +160,6 @@ class World:
             for number, tenant in enumerate(self.settings.tenants.values())
         }
         self.retiring: dict[str, tuple[Signer, ...]] = {}
-        self.packages: dict[str, str] = {}
-        """The packages that were made, by request."""
         self.flows = self.process()
 
     def rekey(self, number: int) -> None:
@@ -171,19 +178,20 @@ class World:
             around(self.outside, self.trip),
             self.signers,
             retiring=self.retiring,
-            make_package=self.package,
         )
         wired.backends.known["studio"] = self.backend.facts
         return wired
 
-    async def package(self, dsr: Dsr) -> str:
-        """Make a package, once for a request."""
-        return self.packages.setdefault(dsr.dsr_id, f"{len(self.packages) + 1:032x}")
+    @property
+    def packages(self) -> dict[str, str]:
+        """The packages that there are, by request."""
+        rows = self.records.all(StoredObject)
+        return {row.dsr_id: row.object_id for row in rows if row.kind == "package" and row.wrapped_dek}
 
     # what people do
 
     async def publish(self, *purposes: str) -> None:
-        draft = NoticeDraft("portraits", "en", "Your portrait", "We make a portrait.", purposes, {})
+        draft = NoticeDraft("portraits", "en", "Your portrait", "We make a portrait.", purposes, SHOWN)
         await self.flows.notices.publish(OFFICER, draft)
 
     async def ready(self, *subjects: str) -> None:

@@ -41,6 +41,7 @@ _DSR = (
     "dsr.refused",
     "dsr.cancelled",
 )
+_PACKAGES = ("package.made", "package.released")
 _JOBS = ("job.created", "job.dispatched", "job.succeeded", "job.failed", "job.stopping", "job.cancelled")
 
 CONTROLS = (
@@ -112,7 +113,7 @@ CONTROLS = (
         "Access by the data subject",
         "Answer requests without undue delay, within one month of receipt (12(3)); extend or refuse only "
         "with reasons.",
-        _DSR,
+        (*_DSR, *_PACKAGES),
         ("clocks", "requests"),
     ),
     Control(
@@ -165,7 +166,7 @@ CONTROLS = (
         "Records of consumer requests",
         "Keep for at least 24 months the date and nature of each request and of its answer, and the basis of "
         "a denial.",
-        (*_DSR, "signal.recorded"),
+        (*_DSR, *_PACKAGES, "signal.recorded"),
         see=("gdpr-15",),
     ),
     Control(
@@ -218,7 +219,14 @@ CONTROLS = (
         "ISO/IEC 27701 7.3.4, 7.3.6, 7.3.9",
         "Obligations to people",
         "Provide ways to modify or withdraw consent, to access, correct and erase; handle requests.",
-        ("consent.withdrawn", "subject.restricted", "subject.unrestricted", "subject.erased", *_DSR),
+        (
+            "consent.withdrawn",
+            "subject.restricted",
+            "subject.unrestricted",
+            "subject.erased",
+            *_DSR,
+            *_PACKAGES,
+        ),
         see=("gdpr-7", "gdpr-15", "gdpr-17"),
     ),
     Control(
@@ -283,6 +291,8 @@ SAID: Mapping[str, str] = MappingProxyType(
         "object.sealed": "An object was encrypted and stored until a stated instant",
         "object.stuck": "The bytes of a destroyed object could not be removed; nothing opens them",
         "object.transient": "A picture was in memory only, until a stated instant at the latest",
+        "package.made": "The package that answers a request for access or portability was made",
+        "package.released": "A package was handed out",
         "payload.erased": "Sealed payloads of this log were destroyed by an erasure",
         "payload.expired": "Sealed payloads of this log were destroyed at the end of their term",
         "record.expired": "The record of a consent or request reached its term",

@@ -92,6 +92,8 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "object.sealed": Mapped(DATASTORE, _ENCRYPT, "objects", "obj"),
         "object.transient": Mapped(DATASTORE, OTHER, "memory", "obj", label="Hold in memory"),
         "object.stuck": Mapped(DATASTORE, _REMOVE, "objects", "obj", MEDIUM, FAILURE),
+        "package.made": Mapped(DATASTORE, _WRITE, "objects", "obj"),
+        "package.released": Mapped(DATASTORE, _READ, "objects", "obj"),
         "payload.erased": Mapped(DATASTORE, _REMOVE, "sealed audit payloads"),
         "payload.expired": Mapped(DATASTORE, _REMOVE, "sealed audit payloads"),
         "record.expired": Mapped(ENTITY, _DELETE, "Consent Record or Data Subject Request"),

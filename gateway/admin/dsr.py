@@ -11,7 +11,7 @@ import typer
 
 from gateway.admin import approval, options
 from gateway.admin.exits import FAILED, PARTLY
-from gateway.admin.files import refuse_existing, write_whole
+from gateway.admin.files import refuse_existing, write_whole, writing
 from gateway.admin.output import Form, fail, say, show
 from gateway.admin.person import subject_name
 from gateway.admin.session import pages, talk
@@ -316,19 +316,14 @@ def package(
     force: options.Force = False,
     profile: options.As = None,
 ) -> None:
-    """Download the package of an access request.
+    """Download the package of a request for access or portability: a ZIP file with a page to open.
 
     Example: lethe dsr package dsrs/ID --out package.zip --as clients/officer.yaml
     """
-    from lethe.v1 import dsr_pb2 as pb
-
     refuse_existing(out, force)
-    request = pb.DownloadPackageRequest(name=resource("dsrs", name))
-
-    async def fetch(client: Client) -> bytes:
-        return b"".join([part.chunk async for part in client.stream(client.dsrs.DownloadPackage, request)])
-
-    write_whole(out, talk(profile, fetch))
+    name = resource("dsrs", name)
+    with writing(out) as file:
+        talk(profile, lambda client: client.package(name, file.write))
 
 
 @app.command()

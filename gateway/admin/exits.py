@@ -25,6 +25,9 @@ REFUSALS = frozenset(
 )
 """Reasons by which a policy or a role says no, beside every `DENY_*`; all others mean that it failed."""
 
+PACKAGE_DIFFERS = "PACKAGE_DIFFERS"
+"""What the client says of a file that is not the one the gateway announced."""
+
 VERDICTS = {"valid": DONE, "invalid": UNVERIFIED, "untrusted": PARTLY}
 """What an offline verification ends with: consistent in itself without trust is never `valid`."""
 
@@ -35,6 +38,8 @@ def exit_code(reason: str, metadata: Mapping[str, str] | None = None) -> int:
     A job that ended without a result answers STATE_CONFLICT; why it ended
     stands in the metadata (`job_reason`) and counts as well.
     """
+    if reason == PACKAGE_DIFFERS:
+        return UNVERIFIED
     reasons = (reason, (metadata or {}).get("job_reason", ""))
     return REFUSED if any(_is_refusal(one) for one in reasons) else FAILED
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import typer
 
@@ -49,11 +52,18 @@ def refuse_existing(path: Path, force: bool) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that only its owner can read, in one step: a failure leaves nothing of it."""
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that gets its name at the end of the block; see `write_whole`."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from lethe.v1 import (
     audit_pb2_grpc,
     backend_pb2_grpc,
     consent_pb2_grpc,
+    dsr_pb2,
     dsr_pb2_grpc,
     generation_pb2,
     generation_pb2_grpc,
@@ -187,6 +189,34 @@ class Client:
             except grpc.aio.AioRpcError as error:
                 await _pause_or_refuse(error, attempt)
         return header, bytes(image)
+
+    async def package(self, dsr: str, write: Callable[[bytes], object]) -> dsr_pb2.PackageHeader:
+        """Write the package of a request piece by piece, and return what it is.
+
+        A broken download is resumed where it stopped.
+
+        Raises:
+            Refused: The gateway refused, could not be reached after some attempts, or gave another file
+                than it said (`PACKAGE_DIFFERS`).
+        """
+        header, digest, size = dsr_pb2.PackageHeader(), hashlib.sha256(), 0
+        for attempt in range(ATTEMPTS):
+            request = dsr_pb2.DownloadPackageRequest(name=dsr, offset=size)
+            try:
+                async for answer in self.dsrs.DownloadPackage(request, timeout=GENERATE_TIMEOUT_S):
+                    if answer.HasField("package"):
+                        header = answer.package
+                    write(answer.chunk)
+                    digest.update(answer.chunk)
+                    size += len(answer.chunk)
+                break
+            except grpc.aio.AioRpcError as error:
+                await _pause_or_refuse(error, attempt)
+        if (size, digest.hexdigest()) != (header.size_bytes, header.sha256):
+            raise Refused(
+                "DATA_LOSS", "PACKAGE_DIFFERS", "", "the file is not the one that was announced", {}
+            )
+        return header
 
     async def stream(
         self, call: Callable[..., Any], request: object, timeout_s: float | None = None

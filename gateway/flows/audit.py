@@ -39,6 +39,8 @@ from gateway.vault.errors import SealBroken
 from gateway.vault.payload import PayloadKey
 
 EXPORT_BATCH = 2000
+TILE_BATCH = 256
+"""How many tiles are read at a time: 2 MiB."""
 _TICK = timedelta(microseconds=1)
 
 
@@ -256,6 +258,9 @@ class Audit:
                 )
             except ExportInvalid as error:
                 raise MessageInvalid("terms", violations=(("terms", f"export.{error.code}"),)) from error
+            kind: export.Kind = "hashes" if wish.complete else "events"
+            if asked == export.Filter():
+                kind = "range"
             entries: list[tuple[int, bytes]] = []
             found: list[payloads.Payload] = []
             erasers: dict[int, bytes] = {}
@@ -265,26 +270,30 @@ class Audit:
                 )
                 chosen = [leaf for leaf in rows if asked.admits(leaf_codec.decode(leaf.line))]
                 entries += [(leaf.seq or 0, leaf.line) for leaf in chosen]
+                if kind == "events" and len(entries) > export.MAX_PROOFS:
+                    # `build` says so, too; here nothing more is read.
+                    violation = ("export", "export.selection_too_large")
+                    raise MessageInvalid("export", violations=(violation,))
                 found += await self._payloads(origin, chosen, wish.disclosed, erasers)
             packs = await self.records.transact(lambda tx: {p.digest: p.body for p in tx.find(PackText)})
             beyond = max(erasers, default=-1)
-            is_whole = (wish.start, end, wish.previous) == (0, head.size, 0) and beyond < head.size
-            kind: export.Kind = "hashes" if wish.complete else "events"
-            if asked == export.Filter():
-                kind = "range"
-            nodes, later = await self.records.transact(
-                partial(
-                    _nodes,
-                    origin=origin,
-                    size=head.size,
-                    beyond=beyond,
-                    is_needed=kind != "range" or not is_whole,
-                )
+            later = await self.records.transact(partial(_later, origin=origin, size=head.size, beyond=beyond))
+            places = {index for index, _ in entries}
+            needed = export.tiles_needed(
+                size=head.size,
+                start=wish.start,
+                end=end,
+                kind=kind,
+                places=places,
+                previous=wish.previous,
+                erasures=erasers.keys() - places,
+                later=later.size if later else 0,
             )
+            nodes = await self._nodes(origin, sorted(needed))
             # Read last: no note above can be by a key that is newer than this.
             book = await self.records.transact(partial(key_book, origin=origin))
             is_rekeyed(book, self.signers[origin])  # raises unless our keys are those that stand
-            sizes = [parse(note.parse(text)[0]).size for text in (head.note, later) if text]
+            sizes = [parse(note.parse(text)[0]).size for text in (head.note, later and later.note) if text]
             try:
                 files = await asyncio.to_thread(
                     export.build,
@@ -304,7 +313,7 @@ class Audit:
                     previous=wish.previous or None,
                     found=found,
                     erasures=erasers,
-                    later=later,
+                    later=later.note if later else None,
                     timestamp=head.timestamp,
                     derive=derive,
                 )
@@ -316,6 +325,14 @@ class Audit:
                 partial(self._log_export, caller=caller, head=head, wish=wish, end=end, files=files)
             )
             return files
+
+    async def _nodes(self, origin: str, places: Sequence[tuple[int, int]]) -> tree.NodeReader:
+        """Return what reads the tree from those tiles without the database, since tiles only grow."""
+        held: dict[tuple[int, int], bytes] = {}
+        for at in range(0, len(places), TILE_BATCH):
+            some = places[at : at + TILE_BATCH]
+            held |= await self.records.transact(partial(_tiles, origin=origin, places=some))
+        return tiles.reader(lambda level, index: held.get((level, index), b""))
 
     async def _payloads(
         self, origin: str, shown: Sequence[Leaf], disclosed: Sequence[str], erasers: dict[int, bytes]
@@ -391,18 +408,20 @@ def _keep_head(tx: Transaction, origin: str, size: int) -> tuple[Checkpoint, int
     return found, log.min_index if log is not None else 0
 
 
-def _nodes(
-    tx: Transaction, origin: str, size: int, beyond: int, is_needed: bool
-) -> tuple[tree.NodeReader, str | None]:
-    """Return what reads the tree without the database, and the newest note where a leaf lies beyond `size`.
-
-    Nothing lies outside a whole log, so nothing of its tree needs to be read.
-    """
-    rows = tx.find(Tile, equal={"log": origin}) if is_needed else []
-    held = {(tile.level, tile.index): tile.hashes for tile in rows}
+def _later(tx: Transaction, origin: str, size: int, beyond: int) -> Checkpoint | None:
+    """Return the newest checkpoint where a leaf lies beyond `size`."""
     newest = _checkpoint(tx, origin)
-    later = newest.note if size <= beyond < newest.size else None
-    return tiles.reader(lambda level, index: held.get((level, index), b"")), later
+    return newest if size <= beyond < newest.size else None
+
+
+def _tiles(tx: Transaction, origin: str, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+    """Return the hashes of those tiles that there are, by (level, index)."""
+    held: dict[tuple[int, int], bytes] = {}
+    for level in {level for level, _ in places}:
+        among = {"index": [index for at, index in places if at == level]}
+        for tile in tx.find(Tile, equal={"log": origin, "level": level}, among=among):
+            held[level, tile.index] = tile.hashes
+    return held
 
 
 def _sealed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,12 +24,12 @@ from gateway.judge import SIGNATURE, Case, Judge
 from gateway.ledger import Ledger, Receipt
 from gateway.objects import reap
 from gateway.paging import Page, page
-from gateway.people import People, Profile
+from gateway.people import People, Profile, evidence_binding
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Consent, Job, Notice, Records, Signal, Subject, Transaction
 from gateway.vault.custody import HeldKey
-from gateway.vault.keys import Binding, open_column, seal_column
+from gateway.vault.keys import open_column, seal_column
 from gateway.vault.payload import PayloadKey
 from gateway.withdrawal import Ended, end_consents, of_purpose
 from policy.codes import TIER
@@ -97,17 +97,6 @@ class _Which:
     purpose: str = ""
 
 
-def evidence_binding(consent: Consent) -> Binding:
-    """Return the associated data of sealed evidence; it names the key, since evidence outlives the handle."""
-    return Binding(
-        tenant=consent.tenant,
-        handle=consent.key_id,
-        cls=KeyClass.EVIDENCE.value,
-        item=consent.consent_id,
-        purpose=consent.purpose,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Consents:
     """Consent per subject and purpose; a withdrawal acts at once, also on what runs."""
@@ -156,7 +145,7 @@ class Consents:
                 raise SubjectBlocked
             notice = self._notice(tx, caller.tenant, draft)
             bare = self._consent(caller.tenant, consent_id, person.subject.handle, draft, notice, held)
-            self._need_proof(bare, person.profile, draft)
+            self._need_proof(bare, person.profile, _held(bare, notice, draft.evidence))
             ends = self.judge.proof_term(regimes, bare.expires_at) if bare.expires_at else None
             consent = self._in_its_place(tx, replace(bare, regimes=regimes, keep_until=ends))
             receipt = self._log(tx, caller, consent, notice, draft, key)
@@ -176,10 +165,8 @@ class Consents:
         if draft.expires_at is not None and draft.expires_at > now + LONGEST:
             raise MessageInvalid("ends too late", violations=(("consent.expire_time", "time.too_far"),))
 
-    def _need_proof(self, consent: Consent, profile: Profile, draft: ConsentDraft) -> None:
-        guardian = draft.evidence.get("guardian") or {}
-        has_guardian = bool(guardian.get("verified_method"))
-        found = self.judge.lacks(consent.tenant, profile, consent, has_guardian=has_guardian)
+    def _need_proof(self, consent: Consent, profile: Profile, held: Collection[str]) -> None:
+        found = self.judge.lacks(consent.tenant, profile, consent, held)
         if not found:
             return
         first = min(found, key=lambda lack: TIER[lack.reason_code])
@@ -473,8 +460,38 @@ def _shown(consent: Consent) -> dict[str, Any]:
     }
 
 
-_PATHS = {"guardian": "guardian.verified_method"}
+_PATHS = {
+    "guardian": "guardian.verified_method",
+    "recipients": "recipients_shown",
+    "transfer_countries": "transfer_countries_shown",
+    "expires_at": "expire_time",
+}
 """Where a field of the record lies on the wire, if not under its own name."""
+_ALWAYS = frozenset(
+    {"consent_id", "subject_ref", "purpose", "form", "text_id", "text_version", "language", "text_sha256"}
+) | frozenset({"controller", "given_at"})
+"""Fields that every record here has: we make them, or refuse what lacks them before."""
+
+
+def _held(consent: Consent, notice: Notice, evidence: Mapping[str, Any]) -> frozenset[str]:
+    """Return which fields of a record (`policy.pack.ProofField`) a consent has.
+
+    What the published version of its notice states was shown with it.
+    """
+    shown = notice.shown
+    told = {
+        "channel": evidence.get("channel"),
+        "act": evidence.get("act") not in {None, "", "unspecified"},
+        "term_shown": consent.term_shown or shown.get("retention_term"),
+        "withdrawal_method_shown": evidence.get("withdrawal_method_shown") or shown.get("withdrawal_method"),
+        "recipients": evidence.get("recipients_shown") or shown.get("recipients"),
+        "transfer_countries": evidence.get("transfer_countries_shown") or shown.get("transfer_countries"),
+        "data_categories": evidence.get("data_categories"),
+        "age_evidence": evidence.get("age_evidence"),
+        "guardian": (evidence.get("guardian") or {}).get("verified_method"),
+        "expires_at": consent.expires_at,
+    }
+    return _ALWAYS | frozenset(consent.flags) | {name for name, is_there in told.items() if is_there}
 
 
 def _chosen(tx: Transaction, tenant: str, which: _Which, handle: str, verb: ConsentVerb) -> list[Consent]:

@@ -17,7 +17,6 @@ from gateway.errors import (
     IdentityRequired,
     MandateRequired,
     MessageInvalid,
-    MethodNotBuilt,
     NotFound,
     PreviewStale,
     SecondPersonRequired,
@@ -26,7 +25,7 @@ from gateway.errors import (
     SubjectUnknown,
 )
 from gateway.holdings import Held, Holdings
-from gateway.holds import refuse_held, standing
+from gateway.holds import end_for_request, place_for_request, refuse_held, standing
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import ControllerFacts, Judge
 from gateway.ledger import Ledger, Receipt
@@ -119,7 +118,6 @@ class Dsrs:
     idempotency: Idempotency
     clock: Clock
     two_person: bool
-    makes_packages: bool = False
     random: Callable[[int], bytes] = os.urandom
 
     async def create(
@@ -134,7 +132,6 @@ class Dsrs:
         Raises:
             SubjectUnknown: Nobody to open it for; whether there once was, is not told.
             MandateRequired: An agent showed no mandate that suffices.
-            MethodNotBuilt: A package is asked for, and nothing here makes one.
             MessageInvalid: Unknown regime, no right of that regime, received in the future, or
                 not what the kind needs.
         """
@@ -191,6 +188,7 @@ class Dsrs:
             )
             if kind in DIRECT:
                 self.ledger.record(tx, caller.tenant, "dsr.approved", None, dsr=dsr.dsr_id)
+            place_for_request(tx, self.ledger, linked, pack, self.random)
             return linked, receipt
 
         return await self.records.transact(commit)
@@ -213,8 +211,6 @@ class Dsrs:
     def _check(self, draft: DsrDraft, kind: DsrKind, pack: Pack) -> None:
         if not is_a_right(pack, kind):
             raise MessageInvalid(f"{pack.id} has no such right", violations=(("kind", "kind.no_right"),))
-        if Effect.PACKAGE in EFFECTS[kind] and not self.makes_packages:
-            raise MethodNotBuilt("nothing here makes a package", detail="dsr_kind")
         if draft.is_by_agent and draft.mandate not in mandates(pack):
             raise MandateRequired(mandates=" ".join(mandates(pack)))
         fits = {
@@ -541,6 +537,8 @@ class Dsrs:
             changed = closed(moved, moved.state, self.clock.now(), self.packs[dsr.regime])
             tx.put(changed)
             receipt = self.ledger.record(tx, caller.tenant, ty, caller, dsr=dsr_id, rc=reason_code or None)
+            if verb == "cancel":
+                end_for_request(tx, self.ledger, changed)
             return changed, receipt
 
         return await self.records.transact(commit)

@@ -15,7 +15,7 @@ from audit.seal import commit_opening
 from gateway.absence import Absence, Looked, Sought
 from gateway.debts import FORGET, go_on_asking
 from gateway.dsrs import claim, leased, tick, with_heartbeat
-from gateway.holdings import Holdings
+from gateway.holdings import Holdings, doomed_keys
 from gateway.holds import refuse_held
 from gateway.judge import Judge
 from gateway.ledger import Ledger
@@ -221,7 +221,7 @@ class Erasure:
             sought = earlier | Sought(
                 handle,
                 tuple(
-                    (held.key_id, held.cls, held.month) for held in keys if KeyClass(held.cls) in plan.erase
+                    (held.key_id, held.cls, held.month) for held in doomed_keys(tx, dsr.tenant, handle, plan)
                 ),
                 tuple(job.job_id for job in jobs),
             )

@@ -10,6 +10,7 @@ from functools import partial
 
 from gateway.dsrs import claim, closed, leased, with_heartbeat
 from gateway.errors import StateConflict
+from gateway.holds import end_for_request
 from gateway.judge import Judge
 from gateway.ledger import Ledger
 from gateway.objects import reap
@@ -48,7 +49,7 @@ class Fulfilment:
     clock: Clock
     lease: timedelta
     judge: Judge
-    make_package: MakePackage | None = None
+    make_package: MakePackage
     random: Callable[[int], bytes] = os.urandom
 
     async def run_one(self) -> bool:
@@ -70,7 +71,7 @@ class Fulfilment:
     async def _package(self, dsr: Dsr) -> str:
         if Effect.PACKAGE not in EFFECTS[DsrKind(dsr.kind)]:
             return ""
-        if await self.records.transact(lambda tx: _living(tx, dsr)) is None or self.make_package is None:
+        if await self.records.transact(lambda tx: _living(tx, dsr)) is None:
             return ""
         return await self.make_package(dsr)
 
@@ -89,6 +90,7 @@ class Fulfilment:
         done = closed(standing, state, self.clock.now(), self.packs[dsr.regime])
         tx.put(replace(done, outcome=outcome, package_id=package_id))
         self.ledger.record(tx, dsr.tenant, "dsr.fulfilled", None, dsr=dsr.dsr_id, out=outcome)
+        end_for_request(tx, self.ledger, standing)
         return doomed
 
     def _take(self, tx: Transaction, effect: Effect, dsr: Dsr, subject: Subject) -> list[str]:

@@ -21,7 +21,6 @@ from gateway.ports.clock import Clock
 from gateway.ports.records import STANDING, Debt, Hold, Records, StoredObject, Subject, Transaction
 from policy.pack import Pack
 from policy.retention import Line, schedule
-from policy.terms import KeyClass
 
 _TICK = timedelta(microseconds=1)
 
@@ -79,7 +78,7 @@ class Retention:
         return Page(tuple(found[:limit]), following)
 
     def _holding(self, tx: Transaction, stored: StoredObject) -> str:
-        holds = standing(tx, stored.tenant, stored.handle, self.clock.now(), KeyClass.CONTENT)
+        holds = standing(tx, stored.tenant, stored.handle, self.clock.now(), stored.cls)
         return holds[0].hold_id if holds else ""
 
     async def place(self, caller: Caller, draft: HoldDraft) -> tuple[Hold, Receipt | None]:

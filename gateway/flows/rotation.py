@@ -63,7 +63,10 @@ class Rotation:
         Raises:
             KeyServiceUnavailable: The key service does not answer.
         """
-        standing = [epoch for epoch in await self.keys.epochs() if epoch.tenant in self.ledger.origins]
+        epochs = await self.keys.epochs()
+        for item in await self.debts.items(EPOCH) - set(map(str, epochs)):
+            await self.debts.paid(EPOCH, item)  # an erasure has seen to it
+        standing = [epoch for epoch in epochs if epoch.tenant in self.ledger.origins]
         rolled: dict[str, list[int]] = {}
         for at in range(0, len(standing), BATCH):
             for epoch in await self._due(standing[at : at + BATCH]):

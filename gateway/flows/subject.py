@@ -16,7 +16,7 @@ from gateway.people import People, Person, Profile
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Records, StoredObject, Subject, SubjectKey, Transaction
-from policy.terms import KeyClass, age_band
+from policy.terms import age_band
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Subjects:
             stored = tx.get(StoredObject, object_id)
             if stored is None or stored.tenant != caller.tenant or stored.state == "destroyed":
                 raise NotFound
-            refuse_held(tx, caller.tenant, stored.handle, self.clock.now(), KeyClass.CONTENT)
+            refuse_held(tx, caller.tenant, stored.handle, self.clock.now(), stored.cls)
             destroyed = destroy_object(tx, self.ledger, stored, "deleted", caller)
             if destroyed is None:
                 raise NotFound

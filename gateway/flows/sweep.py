@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -26,6 +27,7 @@ from gateway.ports.records import (
     Hold,
     Job,
     Notice,
+    Record,
     Records,
     Remembered,
     SealedPayload,
@@ -39,6 +41,11 @@ from policy import consent_state
 from policy.terms import KeyClass
 
 BATCH = 100
+_CLASSES: Mapping[type[Record], KeyClass] = {
+    Consent: KeyClass.EVIDENCE,
+    Dsr: KeyClass.DSR,
+    Job: KeyClass.CONTENT,
+}
 STRAYS = 500
 """So many keys a sweep are looked at for strays."""
 EXPIRE_BATCH = 250
@@ -277,12 +284,17 @@ class Sweep:
         """Remove bytes that no record claims: a crash or a refusal came between put and commit."""
         edge = self.clock.now() - self.orphan_grace
         orphans, batch = 0, list[str]()
+        owed, there = await self.debts.items(UNCLAIMED), set[str]()
         async for found in self.objects.list():
+            if found.object_id in owed:
+                there.add(found.object_id)
             if found.stored_at <= edge:
                 batch.append(found.object_id)
             if len(batch) == BATCH:
                 orphans += await self._remove_unclaimed(batch)
                 batch = []
+        for item in owed - there:
+            await self.debts.paid(UNCLAIMED, item)  # another has seen to it
         return orphans + await self._remove_unclaimed(batch)
 
     async def _remove_unclaimed(self, object_ids: list[str]) -> int:
@@ -323,6 +335,7 @@ class Sweep:
             for job in tx.find(
                 Job, equal={"state": state, "is_forget_owed": False}, below={"expires_at": now}, limit=BATCH
             )
+            if not self._is_held(tx, job)
         ]
         certificates = tx.find(Certificate, below={"keep_until": now}, limit=BATCH)
         requests = [
@@ -340,12 +353,12 @@ class Sweep:
             self._end_proof(tx, consent)
         return max(len(answers), len(over), len(certificates), len(requests), len(consents))
 
-    def _is_held(self, tx: Transaction, row: Consent | Dsr) -> bool:
+    def _is_held(self, tx: Transaction, row: Consent | Dsr | Job) -> bool:
         """Put off the end of what a hold keeps, and look again a day later."""
-        cls = KeyClass.EVIDENCE if isinstance(row, Consent) else KeyClass.DSR
-        if not standing(tx, row.tenant, row.handle, self.clock.now(), cls):
+        if not standing(tx, row.tenant, row.handle, self.clock.now(), _CLASSES[type(row)]):
             return False
-        tx.put(replace(row, keep_until=self.clock.now() + timedelta(days=1)))
+        later = self.clock.now() + timedelta(days=1)
+        tx.put(replace(row, expires_at=later) if isinstance(row, Job) else replace(row, keep_until=later))
         return True
 
     def _end_proof(self, tx: Transaction, consent: Consent) -> None:

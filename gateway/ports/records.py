@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from policy.terms import PACKAGE, KeyClass
+
 R = TypeVar("R", bound="Record")
 T = TypeVar("T")
 
@@ -158,6 +160,8 @@ class StoredObject(Record):
     stops that: it is kept and not used), `destroyed` (key gone, bytes still to be reaped)
     or `transient` (never sealed: its bytes are in memory only, see `gateway.transient`).
     `purpose` is what it was sealed for; `kept_for` the one it is kept for since that ended.
+    A package (`kind`) answers the request `dsr_id`, and `sha256` is the digest of its file, which the
+    log names, too; of pictures neither is kept.
     """
 
     object_id: str
@@ -176,11 +180,18 @@ class StoredObject(Record):
     created_at: datetime
     expires_at: datetime
     kept_for: str = ""
+    dsr_id: str = ""
+    sha256: str = ""
 
     @property
     def basis(self) -> str:
         """The purpose by which it may be used now."""
         return self.kept_for or self.purpose
+
+    @property
+    def cls(self) -> KeyClass:
+        """Return the class of the subject key that wraps the object's own key."""
+        return KeyClass.DSR if self.kind == PACKAGE else KeyClass.CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +294,8 @@ class Dsr(Record):
 class Hold(Record):
     """A duty to keep what is held of a subject; it stands while its row is there, up to `until`.
 
-    `rule` is the citation that demands it, `classes` the key classes it covers.
+    `rule` is the citation that demands it, `classes` the key classes it covers, `dsr_id`
+    the request that placed it, or empty where a person did.
     """
 
     hold_id: str
@@ -293,6 +305,7 @@ class Hold(Record):
     classes: tuple[str, ...]
     until: datetime | None
     placed_at: datetime
+    dsr_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,16 @@ def result_header(stored: StoredObject) -> generation_pb2.ResultHeader:
     )
 
 
+def package_header(stored: StoredObject) -> dsr_pb2.PackageHeader:
+    """Return what is said of a package before its bytes."""
+    return dsr_pb2.PackageHeader(
+        object=f"objects/{stored.object_id}",
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        expire_time=stamp(stored.expires_at),
+    )
+
+
 def profile(message: subject_pb2.Subject) -> Profile:
     """Return what a message tells of a subject."""
     guardian = None
@@ -200,19 +210,23 @@ def term(line: Line) -> retention_pb2.RetentionRule:
         item=line.kind,
         at_least=line.at_least,
     )
-    kind = common_pb2.DataKind.DESCRIPTOR.values_by_name.get(f"DATA_KIND_{line.kind.upper()}")
-    if kind is not None:
-        made.kind = kind.number  # type: ignore[assignment]  # a value of the enum, by its name
+    made.kind = _data_kind(line.kind)
     if line.purpose is not None:
         made.purpose = purpose_value(line.purpose.value)
     return made
+
+
+def _data_kind(kind: str) -> common_pb2.DataKind.ValueType:
+    """Return the value of a kind of data that is collected; a package is none."""
+    known = common_pb2.DataKind.DESCRIPTOR.values_by_name.get(f"DATA_KIND_{kind.upper()}")
+    return common_pb2.DATA_KIND_UNSPECIFIED if known is None else common_pb2.DataKind.Value(known.name)
 
 
 def due(found: Due) -> retention_pb2.DueItem:
     """Return something that is due."""
     return retention_pb2.DueItem(
         object=f"objects/{found.stored.object_id}",
-        kind=common_pb2.DataKind.Value(f"DATA_KIND_{found.stored.kind.upper()}"),
+        kind=_data_kind(found.stored.kind),
         expire_time=stamp(found.stored.expires_at),
         hold=f"holds/{found.hold_id}" if found.hold_id else "",
     )
@@ -227,6 +241,7 @@ def hold(record: Hold, subject_id: str) -> retention_pb2.Hold:
         create_time=stamp(record.placed_at),
         retain_until_time=stamp(record.until) if record.until else None,
         key_classes=record.classes,
+        dsr=f"dsrs/{record.dsr_id}" if record.dsr_id else "",
     )
 
 

@@ -31,6 +31,7 @@ from gateway.flows.rotation import Rotation
 from gateway.flows.subject import Subjects
 from gateway.flows.sweep import Sweep
 from gateway.judge import ControllerFacts
+from gateway.package import Packages
 from gateway.paging import Page
 from gateway.people import People, Profile
 from gateway.ports.inference import BackendFacts
@@ -260,6 +261,7 @@ class DsrService:
 
     dsrs: Dsrs
     register: Register
+    packages: Packages
     audit: Audit
 
     async def CreateDsr(
@@ -390,6 +392,15 @@ class DsrService:
         """Take a request back."""
         record, receipt = await self.dsrs.cancel(caller(), convert.bare(request.name))
         return dsr_pb2.CancelDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def DownloadPackage(
+        self, request: dsr_pb2.DownloadPackageRequest, _context: object
+    ) -> AsyncIterator[dsr_pb2.DownloadPackageResponse]:
+        """Stream a package."""
+        handed = await self.packages.hand_out(caller(), convert.bare(request.name), request.offset)
+        yield dsr_pb2.DownloadPackageResponse(package=convert.package_header(handed.stored))
+        async for chunk in handed.chunks:
+            yield dsr_pb2.DownloadPackageResponse(chunk=chunk)
 
     async def GetCertificate(
         self, request: dsr_pb2.GetCertificateRequest, _context: object

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from gateway.errors import LetheError, StoreUnavailable
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectMissing, ObjectStore
 from gateway.ports.records import StoredObject
 from gateway.vault import stream
-from gateway.vault.custody import Custody
+from gateway.vault.custody import Custody, HeldKey
 from gateway.vault.keys import Binding, unwrap_dek, wrap_dek
 from policy.retention import retention_month
-from policy.terms import KeyClass
 
 
 def object_binding(stored: StoredObject) -> Binding:
@@ -24,7 +25,7 @@ def object_binding(stored: StoredObject) -> Binding:
     return Binding(
         tenant=stored.tenant,
         handle=stored.handle,
-        cls=KeyClass.CONTENT.value,
+        cls=stored.cls.value,
         item=stored.object_id,
         purpose=stored.purpose,
     )
@@ -61,15 +62,35 @@ class Safe:
         Ciphertext first: until the caller commits the record, the bytes in the
         store are garbage that nothing opens and the sweeper removes.
         """
-        held = await self.custody.obtain(
-            draft.tenant, draft.handle, KeyClass.CONTENT.value, retention_month(draft.expires_at)
+        bare = self._bare(draft)
+        held, dek = await self._keys(bare)
+        binding = object_binding(bare)
+        await self._put(bare.object_id, _as_async(stream.seal(dek, binding.aad(), [draft.image])))
+        return replace(bare, key_id=held.record.key_id, wrapped_dek=wrap_dek(held.key, dek, binding))
+
+    async def seal_stream(self, draft: Draft, chunks: AsyncIterable[bytes]) -> StoredObject:
+        """Store what comes in `chunks` sealed, a segment at a time, and return its record; see `seal`.
+
+        The record has the size and the SHA-256 of what came; `draft.image` is not read.
+        """
+        bare = self._bare(draft)
+        held, dek = await self._keys(bare)
+        binding, seen = object_binding(bare), _Seen()
+        await self._put(bare.object_id, stream.seal_stream(dek, binding.aad(), seen.passing(chunks)))
+        return replace(
+            bare,
+            key_id=held.record.key_id,
+            wrapped_dek=wrap_dek(held.key, dek, binding),
+            size_bytes=seen.size,
+            sha256=seen.digest.hexdigest(),
         )
-        dek = self.random(32)
-        bare = StoredObject(
+
+    def _bare(self, draft: Draft) -> StoredObject:
+        return StoredObject(
             object_id=self.random(16).hex(),
             tenant=draft.tenant,
             handle=draft.handle,
-            key_id=held.record.key_id,
+            key_id="",
             job_id=draft.job_id,
             kind=draft.kind,
             purpose=draft.purpose,
@@ -82,16 +103,19 @@ class Safe:
             created_at=self.clock.now(),
             expires_at=draft.expires_at,
         )
-        binding = object_binding(bare)
-        sealed = stream.seal(dek, binding.aad(), [draft.image])
+
+    async def _keys(self, bare: StoredObject) -> tuple[HeldKey, bytes]:
+        month = retention_month(bare.expires_at)
+        return await self.custody.obtain(bare.tenant, bare.handle, bare.cls.value, month), self.random(32)
+
+    async def _put(self, object_id: str, sealed: AsyncIterator[bytes]) -> None:
         try:
-            await self.objects.put(bare.object_id, _as_async(sealed))
+            await self.objects.put(object_id, sealed)
         except LetheError:
             # It may have persisted all the same; we give up, so it must not stay.
             with contextlib.suppress(LetheError):
-                await self.objects.delete(bare.object_id)
+                await self.objects.delete(object_id)
             raise
-        return replace(bare, wrapped_dek=wrap_dek(held.key, dek, binding))
 
     async def open(self, stored: StoredObject) -> bytes:
         """Return the plaintext of a live object.
@@ -108,6 +132,34 @@ class Safe:
             return b"".join(stream.open_(dek, binding.aad(), sealed))
         except (ObjectMissing, stream.SealBroken) as error:
             raise StoreUnavailable("a sealed object is lost or broken", detail="object_lost") from error
+
+    async def open_stream(self, stored: StoredObject) -> AsyncIterator[bytes]:
+        """Yield the plaintext of a live object in pieces of at most 1 MiB; see `open`.
+
+        Only the end says that nothing is missing: whoever passes pieces on says how many bytes there will be.
+        """
+        key = await self.custody.open_by_id(stored.key_id)
+        binding = object_binding(stored)
+        try:
+            dek = unwrap_dek(key, stored.wrapped_dek, binding)
+            async for piece in stream.open_stream(dek, binding.aad(), self.objects.get(stored.object_id)):
+                yield piece
+        except (ObjectMissing, stream.SealBroken) as error:
+            raise StoreUnavailable("a sealed object is lost or broken", detail="object_lost") from error
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Size and digest of what has passed."""
+
+    size: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    async def passing(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            self.size += len(chunk)
+            self.digest.update(chunk)
+            yield chunk
 
 
 async def _as_async(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:

@@ -19,7 +19,7 @@ Rule:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TypeAlias
 
 from cryptography.exceptions import InvalidTag
@@ -30,7 +30,16 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from gateway.vault.box import KEY_BYTES, TAG_BYTES, need_key
 from gateway.vault.errors import SealBroken
 
-__all__ = ["HEADER_BYTES", "SEGMENT_BYTES", "SealBroken", "open_", "seal", "sealed_size"]
+__all__ = [
+    "HEADER_BYTES",
+    "SEGMENT_BYTES",
+    "SealBroken",
+    "open_",
+    "open_stream",
+    "seal",
+    "seal_stream",
+    "sealed_size",
+]
 
 SEGMENT_BYTES = 1 << 20
 SALT_BYTES = 32
@@ -84,6 +93,50 @@ def open_(dek: bytes | bytearray, aad: bytes, chunks: Iterable[Piece]) -> Iterat
     """
     need_key(dek)
     return _open(dek, aad, chunks)
+
+
+async def seal_stream(
+    dek: bytes | bytearray, aad: bytes, chunks: AsyncIterable[bytes]
+) -> AsyncIterator[bytes]:
+    """Yield the sealed object that holds `chunks`, which come one after another; see `seal`."""
+    need_key(dek)
+    salt, prefix = os.urandom(SALT_BYTES), os.urandom(PREFIX_BYTES)
+    cipher, head, number = _cipher(dek, aad, salt), bytes([HEADER_BYTES]) + salt + prefix, 0
+    async for plain, is_last in _cut(chunks, _FIRST_PLAIN, _PLAIN):
+        yield head + cipher.encrypt(_nonce(prefix, number, is_last=is_last), plain, None)
+        head, number = b"", number + 1
+
+
+async def open_stream(
+    dek: bytes | bytearray, aad: bytes, chunks: AsyncIterable[bytes]
+) -> AsyncIterator[bytes]:
+    """Yield the plaintext of a sealed object that comes in `chunks`; see `open_`."""
+    need_key(dek)
+    cipher, prefix, number = None, b"", 0
+    async for segment, is_last in _cut(chunks, SEGMENT_BYTES, SEGMENT_BYTES):
+        sealed = segment
+        if cipher is None:
+            salt, prefix = _read_header(memoryview(segment))
+            cipher, sealed = _cipher(dek, aad, salt), segment[HEADER_BYTES:]
+        try:
+            plain = cipher.decrypt(_nonce(prefix, number, is_last=is_last), sealed, None)
+        except InvalidTag as error:
+            raise SealBroken("a segment does not open") from error
+        number += 1
+        if plain:
+            yield plain
+
+
+async def _cut(chunks: AsyncIterable[bytes], first: int, rest: int) -> AsyncIterator[tuple[bytes, bool]]:
+    """Yield (segment, is last) as `_segments` does."""
+    held, size = bytearray(), first
+    async for chunk in chunks:
+        held += chunk
+        while len(held) > size:
+            yield bytes(held[:size]), False
+            del held[:size]
+            size = rest
+    yield bytes(held), True
 
 
 def _seal(

@@ -46,6 +46,8 @@ class Chromium:
         self._in, self._out = ours_in, ours_out
         self._rest = b""
         self._calls = 0
+        self.said: list[dict[str, Any]] = []
+        """What the browser told unasked, oldest first."""
         self._session = ""
         self._profile = profile
 
@@ -78,6 +80,8 @@ class Chromium:
         deadline = time.monotonic() + 30
         while True:
             answer = self._read(deadline)
+            if "method" in answer:
+                self.said.append(answer)
             if answer.get("id") == self._calls:
                 assert "error" not in answer, answer
                 return dict(answer["result"])

@@ -969,6 +969,38 @@ async def test_another_writer_is_waited_for_and_then_reported(sqlite_url: str) -
         await records.close()
 
 
+async def test_of_a_truncated_journal_whole_commits_are_left_and_in_their_order(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    """The last ones are gone, as after a restore: what was signed of them the checkpoint lock knows."""
+    path, commits = sqlite_path(sqlite_url), 12
+    records = open_records(sqlite_url)
+    try:
+        for number in range(commits):
+            await add(records, *[PackText(f"{number:02}/{part}", "p", "v", bytes(500)) for part in range(3)])
+        whole = path.read_bytes()
+        journal = path.with_name(f"{path.name}-wal").read_bytes()
+    finally:
+        await records.close()
+    left: list[int] = []
+    for at in range(0, len(journal) + 1, max(1, len(journal) // 25)):
+        cut = tmp_path / f"{at}.db"
+        cut.write_bytes(whole)
+        cut.with_name(f"{cut.name}-wal").write_bytes(journal[:at])
+        records = open_records(f"sqlite://{cut}")
+        try:
+            found = sorted(pack.digest for pack in await all_of(records, PackText))
+            await add(records, PackText("later", "p", "v", b"z"))
+        finally:
+            await records.close()
+        assert found == [f"{number:02}/{part}" for number in range(len(found) // 3) for part in range(3)]
+        with contextlib.closing(sqlite3.connect(cut)) as check:
+            assert check.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        left.append(len(found) // 3)
+    assert left == sorted(left)
+    assert (left[0], len(set(left)) > 2, left[-1] >= commits - 1) == (0, True, True)
+
+
 async def test_a_file_that_was_replaced_is_noticed(sqlite_url: str) -> None:
     """SQLite itself would go on writing into the file that nobody can open any more."""
     path = sqlite_path(sqlite_url)

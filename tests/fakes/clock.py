@@ -8,7 +8,7 @@ NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 
 
 class FrozenClock:
-    """Tells the instant it was given; only `advance` moves it, and never backwards."""
+    """Tells the instant it was given; `advance` moves it on, `set_back` does what a bad time server does."""
 
     def __init__(self, now: datetime = NOON) -> None:
         self._now = now
@@ -20,3 +20,6 @@ class FrozenClock:
         if span < timedelta(0):
             raise ValueError("time does not run backwards")
         self._now += span
+
+    def set_back(self, span: timedelta) -> None:
+        self._now -= span

@@ -20,3 +20,4 @@ class HoldRow(Table, table=True):
     classes: tuple[str, ...] = json_list()
     until: datetime | None = instant()
     placed_at: datetime = instant()
+    dsr_id: str = words()

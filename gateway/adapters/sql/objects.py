@@ -15,6 +15,7 @@ class StoredObjectRow(Table, table=True):
         Index(None, "tenant", "handle"),
         Index(None, "tenant", "job_id"),
         Index(None, "state", "expires_at"),
+        Index(None, "tenant", "dsr_id"),
     )
 
     object_id: str = words(key=True)
@@ -33,3 +34,5 @@ class StoredObjectRow(Table, table=True):
     created_at: datetime = instant()
     expires_at: datetime = instant()
     kept_for: str = words()
+    dsr_id: str = words()
+    sha256: str = words()

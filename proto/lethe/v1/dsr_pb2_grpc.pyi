@@ -35,7 +35,7 @@ class DsrServiceStub:
     CancelDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.CancelDsrRequest, _dsr_pb2.CancelDsrResponse]
     """Takes a request back, as its subject asked."""
     DownloadPackage: _aio.UnaryStreamMultiCallable[_dsr_pb2.DownloadPackageRequest, _dsr_pb2.DownloadPackageResponse]
-    """Streams an access package. Not built yet."""
+    """Streams the package that answers a request for access or portability; each call is an event in the log."""
     GetCertificate: _aio.UnaryUnaryMultiCallable[_dsr_pb2.GetCertificateRequest, _dsr_pb2.GetCertificateResponse]
     """Returns the certificate of a finished erasure."""
     GetLetter: _aio.UnaryUnaryMultiCallable[_dsr_pb2.GetLetterRequest, _dsr_pb2.GetLetterResponse]
@@ -124,7 +124,7 @@ class DsrServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dsr_pb2.DownloadPackageRequest,
         context: _aio.ServicerContext[_dsr_pb2.DownloadPackageRequest, _abc.AsyncIterator[_dsr_pb2.DownloadPackageResponse]],
     ) -> _abc.AsyncIterator[_dsr_pb2.DownloadPackageResponse]:
-        """Streams an access package. Not built yet."""
+        """Streams the package that answers a request for access or portability; each call is an event in the log."""
 
     @_abc_1.abstractmethod
     def GetCertificate(

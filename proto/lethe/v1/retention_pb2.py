@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lethe.v1 import common_pb2 as lethe_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lethe/v1/retention.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"\xa1\x01\n\rRetentionRule\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.lethe.v1.DataKind\x12\x0c\n\x04term\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x0e\n\x06regime\x18\x04 \x01(\t\x12\x0c\n\x04item\x18\x05 \x01(\t\x12\x10\n\x08\x61t_least\x18\x06 \x01(\t\x12\"\n\x07purpose\x18\x07 \x01(\x0e\x32\x11.lethe.v1.Purpose\"\xeb\x01\n\x04Hold\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x16\n\x04rule\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x90\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11retain_until_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x44\n\x0bkey_classes\x18\x06 \x03(\tB/\xbaH,\x92\x01)\x10\x04\x18\x01\"#r!R\x07\x63ontentR\x07profileR\x08\x65videnceR\x03\x64sr\"z\n\x07\x44ueItem\x12\x0e\n\x06object\x18\x01 \x01(\t\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.lethe.v1.DataKind\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04hold\x18\x04 \x01(\t\"\x14\n\x12GetScheduleRequest\"=\n\x13GetScheduleResponse\x12&\n\x05rules\x18\x01 \x03(\x0b\x32\x17.lethe.v1.RetentionRule\"~\n\x0eListDueRequest\x12/\n\x0b\x62\x65\x66ore_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"]\n\x0fListDueResponse\x12\x0f\n\x07objects\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12 \n\x05items\x18\x03 \x03(\x0b\x32\x11.lethe.v1.DueItem\"Y\n\x10PlaceHoldRequest\x12$\n\x04hold\x18\x01 \x01(\x0b\x32\x0e.lethe.v1.HoldB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Z\n\x11PlaceHoldResponse\x12\x1c\n\x04hold\x18\x01 \x01(\x0b\x32\x0e.lethe.v1.Hold\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"v\n\x12ReleaseHoldRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^holds/[0-9a-f]{32}$\x12\x35\n\x0breason_code\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^([A-Z][A-Z0-9_]{2,63})?$\">\n\x13ReleaseHoldResponse\x12\'\n\x07receipt\x18\x01 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"O\n\x10ListHoldsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"K\n\x11ListHoldsResponse\x12\x1d\n\x05holds\x18\x01 \x03(\x0b\x32\x0e.lethe.v1.Hold\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x0cSweepRequest\x12\x15\n\rvalidate_only\x18\x01 \x01(\x08\x12\x35\n\x0breason_code\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^([A-Z][A-Z0-9_]{2,63})?$\"r\n\rSweepResponse\x12\x13\n\x0b\x64ue_objects\x18\x01 \x01(\x05\x12\x14\n\x0cheld_objects\x18\x02 \x01(\x05\x12\r\n\x05\x64\x65\x62ts\x18\x03 \x01(\x05\x12\'\n\x07receipt\x18\x04 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"\xa8\x02\n\x04\x44\x65\x62t\x12!\n\x04kind\x18\x01 \x01(\x0e\x32\x13.lethe.v1.Debt.Kind\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\x0b\n\x03\x64sr\x18\x03 \x01(\t\x12\r\n\x05tries\x18\x04 \x01(\x05\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nretry_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_OBJECT\x10\x01\x12\x12\n\x0eKIND_UNCLAIMED\x10\x02\x12\x0e\n\nKIND_EPOCH\x10\x03\x12\x0f\n\x0bKIND_FORGET\x10\x04\"O\n\x10ListDebtsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"K\n\x11ListDebtsResponse\x12\x1d\n\x05\x64\x65\x62ts\x18\x01 \x03(\x0b\x32\x0e.lethe.v1.Debt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf6\x03\n\x10RetentionService\x12J\n\x0bGetSchedule\x12\x1c.lethe.v1.GetScheduleRequest\x1a\x1d.lethe.v1.GetScheduleResponse\x12>\n\x07ListDue\x12\x18.lethe.v1.ListDueRequest\x1a\x19.lethe.v1.ListDueResponse\x12\x44\n\tPlaceHold\x12\x1a.lethe.v1.PlaceHoldRequest\x1a\x1b.lethe.v1.PlaceHoldResponse\x12J\n\x0bReleaseHold\x12\x1c.lethe.v1.ReleaseHoldRequest\x1a\x1d.lethe.v1.ReleaseHoldResponse\x12\x44\n\tListHolds\x12\x1a.lethe.v1.ListHoldsRequest\x1a\x1b.lethe.v1.ListHoldsResponse\x12\x38\n\x05Sweep\x12\x16.lethe.v1.SweepRequest\x1a\x17.lethe.v1.SweepResponse\x12\x44\n\tListDebts\x12\x1a.lethe.v1.ListDebtsRequest\x1a\x1b.lethe.v1.ListDebtsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lethe/v1/retention.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"\xa1\x01\n\rRetentionRule\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.lethe.v1.DataKind\x12\x0c\n\x04term\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x0e\n\x06regime\x18\x04 \x01(\t\x12\x0c\n\x04item\x18\x05 \x01(\t\x12\x10\n\x08\x61t_least\x18\x06 \x01(\t\x12\"\n\x07purpose\x18\x07 \x01(\x0e\x32\x11.lethe.v1.Purpose\"\xf8\x01\n\x04Hold\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x16\n\x04rule\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x90\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11retain_until_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x44\n\x0bkey_classes\x18\x06 \x03(\tB/\xbaH,\x92\x01)\x10\x04\x18\x01\"#r!R\x07\x63ontentR\x07profileR\x08\x65videnceR\x03\x64sr\x12\x0b\n\x03\x64sr\x18\x07 \x01(\t\"z\n\x07\x44ueItem\x12\x0e\n\x06object\x18\x01 \x01(\t\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.lethe.v1.DataKind\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04hold\x18\x04 \x01(\t\"\x14\n\x12GetScheduleRequest\"=\n\x13GetScheduleResponse\x12&\n\x05rules\x18\x01 \x03(\x0b\x32\x17.lethe.v1.RetentionRule\"~\n\x0eListDueRequest\x12/\n\x0b\x62\x65\x66ore_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"]\n\x0fListDueResponse\x12\x0f\n\x07objects\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12 \n\x05items\x18\x03 \x03(\x0b\x32\x11.lethe.v1.DueItem\"Y\n\x10PlaceHoldRequest\x12$\n\x04hold\x18\x01 \x01(\x0b\x32\x0e.lethe.v1.HoldB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Z\n\x11PlaceHoldResponse\x12\x1c\n\x04hold\x18\x01 \x01(\x0b\x32\x0e.lethe.v1.Hold\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"v\n\x12ReleaseHoldRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^holds/[0-9a-f]{32}$\x12\x35\n\x0breason_code\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^([A-Z][A-Z0-9_]{2,63})?$\">\n\x13ReleaseHoldResponse\x12\'\n\x07receipt\x18\x01 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"O\n\x10ListHoldsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"K\n\x11ListHoldsResponse\x12\x1d\n\x05holds\x18\x01 \x03(\x0b\x32\x0e.lethe.v1.Hold\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x0cSweepRequest\x12\x15\n\rvalidate_only\x18\x01 \x01(\x08\x12\x35\n\x0breason_code\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^([A-Z][A-Z0-9_]{2,63})?$\"r\n\rSweepResponse\x12\x13\n\x0b\x64ue_objects\x18\x01 \x01(\x05\x12\x14\n\x0cheld_objects\x18\x02 \x01(\x05\x12\r\n\x05\x64\x65\x62ts\x18\x03 \x01(\x05\x12\'\n\x07receipt\x18\x04 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"\xa8\x02\n\x04\x44\x65\x62t\x12!\n\x04kind\x18\x01 \x01(\x0e\x32\x13.lethe.v1.Debt.Kind\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\x0b\n\x03\x64sr\x18\x03 \x01(\t\x12\r\n\x05tries\x18\x04 \x01(\x05\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nretry_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_OBJECT\x10\x01\x12\x12\n\x0eKIND_UNCLAIMED\x10\x02\x12\x0e\n\nKIND_EPOCH\x10\x03\x12\x0f\n\x0bKIND_FORGET\x10\x04\"O\n\x10ListDebtsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"K\n\x11ListDebtsResponse\x12\x1d\n\x05\x64\x65\x62ts\x18\x01 \x03(\x0b\x32\x0e.lethe.v1.Debt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf6\x03\n\x10RetentionService\x12J\n\x0bGetSchedule\x12\x1c.lethe.v1.GetScheduleRequest\x1a\x1d.lethe.v1.GetScheduleResponse\x12>\n\x07ListDue\x12\x18.lethe.v1.ListDueRequest\x1a\x19.lethe.v1.ListDueResponse\x12\x44\n\tPlaceHold\x12\x1a.lethe.v1.PlaceHoldRequest\x1a\x1b.lethe.v1.PlaceHoldResponse\x12J\n\x0bReleaseHold\x12\x1c.lethe.v1.ReleaseHoldRequest\x1a\x1d.lethe.v1.ReleaseHoldResponse\x12\x44\n\tListHolds\x12\x1a.lethe.v1.ListHoldsRequest\x1a\x1b.lethe.v1.ListHoldsResponse\x12\x38\n\x05Sweep\x12\x16.lethe.v1.SweepRequest\x1a\x17.lethe.v1.SweepResponse\x12\x44\n\tListDebts\x12\x1a.lethe.v1.ListDebtsRequest\x1a\x1b.lethe.v1.ListDebtsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,41 +63,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETENTIONRULE']._serialized_start=124
   _globals['_RETENTIONRULE']._serialized_end=285
   _globals['_HOLD']._serialized_start=288
-  _globals['_HOLD']._serialized_end=523
-  _globals['_DUEITEM']._serialized_start=525
-  _globals['_DUEITEM']._serialized_end=647
-  _globals['_GETSCHEDULEREQUEST']._serialized_start=649
-  _globals['_GETSCHEDULEREQUEST']._serialized_end=669
-  _globals['_GETSCHEDULERESPONSE']._serialized_start=671
-  _globals['_GETSCHEDULERESPONSE']._serialized_end=732
-  _globals['_LISTDUEREQUEST']._serialized_start=734
-  _globals['_LISTDUEREQUEST']._serialized_end=860
-  _globals['_LISTDUERESPONSE']._serialized_start=862
-  _globals['_LISTDUERESPONSE']._serialized_end=955
-  _globals['_PLACEHOLDREQUEST']._serialized_start=957
-  _globals['_PLACEHOLDREQUEST']._serialized_end=1046
-  _globals['_PLACEHOLDRESPONSE']._serialized_start=1048
-  _globals['_PLACEHOLDRESPONSE']._serialized_end=1138
-  _globals['_RELEASEHOLDREQUEST']._serialized_start=1140
-  _globals['_RELEASEHOLDREQUEST']._serialized_end=1258
-  _globals['_RELEASEHOLDRESPONSE']._serialized_start=1260
-  _globals['_RELEASEHOLDRESPONSE']._serialized_end=1322
-  _globals['_LISTHOLDSREQUEST']._serialized_start=1324
-  _globals['_LISTHOLDSREQUEST']._serialized_end=1403
-  _globals['_LISTHOLDSRESPONSE']._serialized_start=1405
-  _globals['_LISTHOLDSRESPONSE']._serialized_end=1480
-  _globals['_SWEEPREQUEST']._serialized_start=1482
-  _globals['_SWEEPREQUEST']._serialized_end=1574
-  _globals['_SWEEPRESPONSE']._serialized_start=1576
-  _globals['_SWEEPRESPONSE']._serialized_end=1690
-  _globals['_DEBT']._serialized_start=1693
-  _globals['_DEBT']._serialized_end=1989
-  _globals['_DEBT_KIND']._serialized_start=1891
-  _globals['_DEBT_KIND']._serialized_end=1989
-  _globals['_LISTDEBTSREQUEST']._serialized_start=1991
-  _globals['_LISTDEBTSREQUEST']._serialized_end=2070
-  _globals['_LISTDEBTSRESPONSE']._serialized_start=2072
-  _globals['_LISTDEBTSRESPONSE']._serialized_end=2147
-  _globals['_RETENTIONSERVICE']._serialized_start=2150
-  _globals['_RETENTIONSERVICE']._serialized_end=2652
+  _globals['_HOLD']._serialized_end=536
+  _globals['_DUEITEM']._serialized_start=538
+  _globals['_DUEITEM']._serialized_end=660
+  _globals['_GETSCHEDULEREQUEST']._serialized_start=662
+  _globals['_GETSCHEDULEREQUEST']._serialized_end=682
+  _globals['_GETSCHEDULERESPONSE']._serialized_start=684
+  _globals['_GETSCHEDULERESPONSE']._serialized_end=745
+  _globals['_LISTDUEREQUEST']._serialized_start=747
+  _globals['_LISTDUEREQUEST']._serialized_end=873
+  _globals['_LISTDUERESPONSE']._serialized_start=875
+  _globals['_LISTDUERESPONSE']._serialized_end=968
+  _globals['_PLACEHOLDREQUEST']._serialized_start=970
+  _globals['_PLACEHOLDREQUEST']._serialized_end=1059
+  _globals['_PLACEHOLDRESPONSE']._serialized_start=1061
+  _globals['_PLACEHOLDRESPONSE']._serialized_end=1151
+  _globals['_RELEASEHOLDREQUEST']._serialized_start=1153
+  _globals['_RELEASEHOLDREQUEST']._serialized_end=1271
+  _globals['_RELEASEHOLDRESPONSE']._serialized_start=1273
+  _globals['_RELEASEHOLDRESPONSE']._serialized_end=1335
+  _globals['_LISTHOLDSREQUEST']._serialized_start=1337
+  _globals['_LISTHOLDSREQUEST']._serialized_end=1416
+  _globals['_LISTHOLDSRESPONSE']._serialized_start=1418
+  _globals['_LISTHOLDSRESPONSE']._serialized_end=1493
+  _globals['_SWEEPREQUEST']._serialized_start=1495
+  _globals['_SWEEPREQUEST']._serialized_end=1587
+  _globals['_SWEEPRESPONSE']._serialized_start=1589
+  _globals['_SWEEPRESPONSE']._serialized_end=1703
+  _globals['_DEBT']._serialized_start=1706
+  _globals['_DEBT']._serialized_end=2002
+  _globals['_DEBT_KIND']._serialized_start=1904
+  _globals['_DEBT_KIND']._serialized_end=2002
+  _globals['_LISTDEBTSREQUEST']._serialized_start=2004
+  _globals['_LISTDEBTSREQUEST']._serialized_end=2083
+  _globals['_LISTDEBTSRESPONSE']._serialized_start=2085
+  _globals['_LISTDEBTSRESPONSE']._serialized_end=2160
+  _globals['_RETENTIONSERVICE']._serialized_start=2163
+  _globals['_RETENTIONSERVICE']._serialized_end=2665
 # @@protoc_insertion_point(module_scope)

@@ -79,12 +79,15 @@ class Hold(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     RETAIN_UNTIL_TIME_FIELD_NUMBER: _builtins.int
     KEY_CLASSES_FIELD_NUMBER: _builtins.int
+    DSR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: holds/{hold}."""
     subject: _builtins.str
     """Whose data: subjects/{subject}."""
     rule: _builtins.str
     """The provision that demands it, as a citation: "GDPR Art. 17(3)(e)"."""
+    dsr: _builtins.str
+    """The request that placed it while it is open: dsrs/{dsr}; empty where a person did. Output only."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was placed."""
@@ -106,10 +109,11 @@ class Hold(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         retain_until_time: _timestamp_pb2.Timestamp | None = ...,
         key_classes: _abc.Iterable[_builtins.str] | None = ...,
+        dsr: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retain_until_time", b"retain_until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "key_classes", b"key_classes", "name", b"name", "retain_until_time", b"retain_until_time", "rule", b"rule", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dsr", b"dsr", "key_classes", b"key_classes", "name", b"name", "retain_until_time", b"retain_until_time", "rule", b"rule", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 from pathlib import Path
@@ -66,7 +67,6 @@ def test_a_refusal_ends_with_its_code_and_its_reason_on_stderr(
         ("consent", "receipt", ID, "--out", "receipt.json"),
         ("dsr", "verify", ID, "--method", "account_login"),
         ("dsr", "extend", ID, "--reason", "complexity"),
-        ("dsr", "package", ID, "--out", "package.zip"),
     ],
 )
 def test_what_is_not_built_is_passed_on(gateway, lethe, as_officer, tmp_path, monkeypatch, arguments) -> None:
@@ -500,6 +500,34 @@ def test_a_result_is_downloaded(gateway, lethe, as_app, tmp_path: Path) -> None:
     ]
     assert lethe("job", "download", ID, "--out", tmp_path / "p.jpg", *as_app).exit_code == 0
     assert (tmp_path / "p.jpg").read_bytes() == b"abc"
+
+
+def test_a_package_that_breaks_off_is_resumed_and_checked(gateway, lethe, as_app, tmp_path: Path) -> None:
+    part, header = dsr_pb2.DownloadPackageResponse, dsr_pb2.PackageHeader
+
+    def stream(request: dsr_pb2.DownloadPackageRequest) -> list[object]:
+        announced = part(package=header(size_bytes=6, sha256=hashlib.sha256(b"abcdef").hexdigest()))
+        broken = Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+        rest = [part(chunk=b"def")] if request.offset else [part(chunk=b"abc"), broken]
+        return [announced, *rest]
+
+    gateway.script["DsrService/DownloadPackage"] = stream
+    out = tmp_path / "package.zip"
+    assert lethe("dsr", "package", ID, "--out", out, *as_app).exit_code == 0
+    assert out.read_bytes() == b"abcdef"
+    assert [request.offset for _, request in gateway.calls] == [0, 3]
+
+
+@pytest.mark.parametrize("chunk", [b"abc", b"abcdeg"])
+def test_a_package_that_is_not_what_was_announced_is_not_kept(
+    gateway, lethe, as_app, tmp_path: Path, chunk: bytes
+) -> None:
+    part, digest = dsr_pb2.DownloadPackageResponse, hashlib.sha256(b"abcdef").hexdigest()
+    announced = part(package=dsr_pb2.PackageHeader(size_bytes=6, sha256=digest))
+    gateway.script["DsrService/DownloadPackage"] = [announced, part(chunk=chunk)]
+    result = lethe("dsr", "package", ID, "--out", tmp_path / "package.zip", *as_app)
+    assert (result.exit_code, "PACKAGE_DIFFERS" in result.stderr) == (4, True)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- retention --------------------------------------------------------------------------------

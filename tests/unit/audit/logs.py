@@ -102,6 +102,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "forget.ended": {"dsr": ID, "bak": ID, "how": "confirmed", "ntry": 2},
     "retention.swept": {"rc": "COMPLAINT", "nobj": 3, "nowed": 1},
     "object.transient": {"obj": ID, "cat": "original", "exp": START_MS, "pur": "generate"},
+    "package.made": {"dsr": ID, "obj": ID, "dig": HASH, "size": 4711},
+    "package.released": {"dsr": ID, "obj": ID, "from": 262144},
     "record.expired": {"con": ID},
     "result.released": {"job": ID, "obj": ID},
     "signal.recorded": {"sig": ["gpc", "limit_spi"]},

@@ -24,7 +24,7 @@ from tests.unit.policy.asking import yes
 
 Event = dict[str, Any]
 SECOND = 1_000
-CON, JOB, OBJ, OUT, DSR, NTC, HLD = (f"{n:02x}" * 16 for n in range(1, 8))
+CON, JOB, OBJ, OUT, DSR, NTC, HLD, ZIP = (f"{n:02x}" * 16 for n in range(1, 9))
 EXP = START_MS + 3_600_000
 
 
@@ -145,6 +145,17 @@ def test_a_hold_that_is_kept_and_released_breaks_no_rule() -> None:
     assert broken(held(HELD[0], HELD[1], HELD[3], HELD[2])) == set()
 
 
+IN_MEMORY: list[Event] = [
+    {**event, "ty": "object.transient"} if event["ty"] == "object.sealed" else event for event in STORY
+]
+"""The same where nothing is kept."""
+
+
+def test_pictures_in_memory_only_are_counted_like_those_that_are_stored() -> None:
+    assert broken(IN_MEMORY) == set()
+    assert run(placed(IN_MEMORY)).promises == run(placed(STORY)).promises
+
+
 INVALID: Event = {"ty": "consent.invalidated", "con": CON, "pur": "generate"}
 RENEWAL: Event = {"ty": "consent.renewal", "con": CON, "ntc": NTC}
 KEPT: Event = {"ty": "object.kept", "obj": OUT, "cat": "output", "pur": "generate", "con": CON}
@@ -164,6 +175,23 @@ def test_a_result_that_another_consent_keeps_is_given_out_by_that_one() -> None:
 
 
 STUCK = {"ty": "object.stuck", "obj": STORY[4]["obj"], "rc": "STORE_UNAVAILABLE", "ntry": 12}
+PACKED: list[Event] = [
+    {"ty": "object.sealed", "obj": ZIP, "cat": "package", "exp": EXP},
+    {"ty": "package.made", "dsr": DSR, "obj": ZIP},
+    {"ty": "package.released", "dsr": DSR, "obj": ZIP},
+    {"ty": "object.destroyed", "obj": ZIP, "cat": "package"},
+]
+"""A package that answers the request; it was not scrubbed, being no picture."""
+
+
+def packed(*events: Event) -> list[Event]:
+    return after("dsr.received", *events)
+
+
+def test_a_package_that_is_made_and_given_out_breaks_no_rule() -> None:
+    assert broken(packed(*PACKED)) == set()
+
+
 LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (without("notice.published"), ("consent.recorded", "notice_unpublished")),
     (changed("notice.published", pur=["train"]), ("consent.recorded", "notice_purpose")),
@@ -285,6 +313,15 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
         after("notice.published", {"ty": "log.disputed", "why": "root", "wit": [], "size": 256}),
         ("log.disputed", "disputed_ahead"),
     ),
+    (after("notice.published", *PACKED[:2]), ("package.made", "request_unknown")),
+    (packed({"ty": "dsr.refused", "dsr": DSR}, *PACKED[:2]), ("package.made", "request_over")),
+    (packed(*PACKED[1:]), ("package.made", "package_unsealed")),
+    (packed(*PACKED[:2], PACKED[1]), ("package.made", "made_twice")),
+    (packed(PACKED[0], PACKED[3], PACKED[1]), ("package.made", "package_destroyed")),
+    (packed(PACKED[0], PACKED[2]), ("package.released", "package_unknown")),
+    (packed(*PACKED[:2], {**PACKED[2], "dsr": OBJ}), ("package.released", "package_unknown")),
+    (packed(*PACKED[:2], PACKED[3], PACKED[2]), ("package.released", "released_destroyed")),
+    (packed({**PACKED[0], "exp": START_MS}, *PACKED[1:]), ("package.released", "released_late")),
     (held(HELD[0], HELD[0]), ("hold.placed", "hold_twice")),
     (held({**HELD[0], "dsr": OBJ}), ("hold.placed", "request_unknown")),
     (held(HELD[1]), ("object.held", "hold_unknown")),
@@ -296,6 +333,15 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("object.destroyed", *HELD), ("object.held", "held_destroyed")),
     (after("object.destroyed", *HELD), ("object.freed", "freed_destroyed")),
     (held(HELD[0], HELD[1]), ("object.sealed", "destroyed_under_hold")),
+    ([*without("dsr.approved"), {"ty": "forget.ended", "dsr": DSR}], ("forget.ended", "not_approved")),
+    (
+        after("object.sealed", {"ty": "object.transient", "obj": OBJ, "exp": EXP}),
+        ("object.transient", "sealed_twice"),
+    ),
+    (
+        held({"ty": "object.transient", "obj": "e" * 32, "exp": EXP}),
+        ("object.transient", "not_scrubbed"),
+    ),
     (after("notice.published", {"ty": "backup.created", "size": 256}), ("backup.created", "backup_ahead")),
     ([*without("consent.recorded"), INVALID], ("consent.invalidated", "consent_unknown")),
     (after("result.released", INVALID, INVALID), ("consent.invalidated", "invalidated_twice")),

@@ -207,6 +207,26 @@ async def test_an_epoch_that_cannot_be_rolled_holds_up_no_other(w: Alarmed) -> N
     assert w.owed == []
 
 
+async def test_what_another_has_seen_to_is_owed_no_more(w: Alarmed) -> None:
+    gone = [
+        Debt(
+            EPOCH,
+            f"{TENANT}/content/2020-01/0",
+            TENANT,
+            "",
+            3,
+            "KEY_SERVICE_UNAVAILABLE",
+            w.clock.now(),
+            None,
+        ),
+        Debt(UNCLAIMED, "0" * 32, "", "", 3, "STORE_UNAVAILABLE", w.clock.now(), None),
+    ]
+    await w.records.transact(lambda tx: tx.add(*gone))
+    await w.flows.sweep.run()
+    await w.flows.rotation.retire()
+    assert w.owed == []
+
+
 async def test_a_key_service_that_is_out_is_no_debt_of_an_epoch(w: Alarmed) -> None:
     (epoch, *_) = [epoch for epoch in await w.keys.epochs() if epoch.tenant == TENANT]
     await w.records.transact(lambda tx: tx.add(ClosedEpoch(str(epoch), w.clock.now())))

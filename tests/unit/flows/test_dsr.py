@@ -15,7 +15,6 @@ from gateway.errors import (
     LetheError,
     MandateRequired,
     MessageInvalid,
-    MethodNotBuilt,
     NotFound,
     PreviewStale,
     StateConflict,
@@ -79,12 +78,6 @@ async def test_a_mandate_without_an_agent_is_refused(w: World) -> None:
 async def test_a_right_that_the_regime_has_not_is_refused(w: World, kind: str, regime: str) -> None:
     refused = await refusal(MessageInvalid, w, what=kind, regime=regime)
     assert refused.violations == (("kind", "kind.no_right"),)
-
-
-async def test_without_anything_that_makes_packages_none_is_asked_for(w: World) -> None:
-    dsrs = replace(w.flows.dsrs, makes_packages=False)
-    with pytest.raises(MethodNotBuilt):
-        await dsrs.create(OFFICER, DsrDraft("ann", "portability"))
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(w: World) -> None:
     async def wait(dsr: Dsr) -> str:
         begun.set()
         await slow.wait()
-        return await w.package(dsr)
+        return await w.flows.packages.make(dsr)
 
     late = asyncio.create_task(replace(w.flows.fulfilment, make_package=wait).run_one())
     await begun.wait()

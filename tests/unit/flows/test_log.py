@@ -15,14 +15,18 @@ import pytest
 from audit import fsck, note
 from audit.checkpoint import Checkpoint as Head
 from audit.checkpoint import open_checkpoint, parse
+from audit.errors import LeafInvalid
+from audit.leaf import decode
 from audit.proof import verify
 from audit.quorum import Policy
 from audit.tree import verify_consistency
+from gateway import compose
 from gateway.adapters.log_folder import LogFolder
 from gateway.errors import AuditUnavailable, MessageInvalid, StoreUnavailable, SubjectBlocked
 from gateway.flows.publish import Publish, alarm_of
-from gateway.ports.records import Checkpoint, Leaf, LogHead, SealedPayload, SubjectKey
+from gateway.ports.records import Checkpoint, Leaf, LogHead, SealedPayload, Subject, SubjectKey
 from gateway.ports.witness import WitnessConflict, WitnessRefused, WitnessUnavailable
+from gateway.settings import ConfigInvalid
 from tests.doors import around
 from tests.fakes.witness import FakeWitness
 from tests.world import APP, OFFICER, ORIGIN, TENANT, World
@@ -109,6 +113,45 @@ async def test_two_sequencers_make_one_log(w: World) -> None:
 def sorted_leaves(w: World) -> list[Leaf]:
     mine = [leaf for leaf in w.records.all(Leaf) if leaf.log == ORIGIN and leaf.seq is not None]
     return sorted(mine, key=lambda leaf: leaf.seq or 0)
+
+
+async def test_a_clock_behind_the_log_by_more_than_the_skew_starts_nothing(w: World) -> None:
+    """R9: a leaf written now would lie in the past of the log."""
+    await w.log()
+    w.clock.set_back(timedelta(seconds=5))
+    await compose.refuse_past(w.process())
+    w.clock.set_back(timedelta(seconds=1))
+    with pytest.raises(ConfigInvalid, match="the clock is behind"):
+        await compose.refuse_past(w.process())
+
+
+async def test_a_clock_that_is_set_back_while_we_run_does_not_set_back_the_log(w: World) -> None:
+    before = [event["t"] for event in map(decode, sorted_lines(w))][-1]
+    w.clock.set_back(timedelta(hours=1))
+    await w.know("carl")
+    await w.log()
+    times = [event["t"] for event in map(decode, sorted_lines(w))]
+    assert times == sorted(times)
+    assert times[-1] == before
+
+
+def sorted_lines(w: World) -> list[bytes]:
+    rows = [leaf for leaf in w.records.all(Leaf) if leaf.log == ORIGIN]
+    return [leaf.line for leaf in sorted(rows, key=lambda row: row.queued_at)]
+
+
+async def test_an_event_that_is_too_large_takes_its_change_with_it(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of today's types can be: the bound is for those to come."""
+    before = w.count(Leaf), w.count(Subject)
+    monkeypatch.setattr("audit.leaf.MAX_BYTES", 100)
+    with pytest.raises(LeafInvalid, match="leaf_too_large"):
+        await w.know("carl")
+    monkeypatch.undo()
+    assert before == (w.count(Leaf), w.count(Subject))
+    await w.know("carl")
+    await w.log()
 
 
 # --- witnesses ------------------------------------------------------------------------------

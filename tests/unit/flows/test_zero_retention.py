@@ -326,7 +326,15 @@ def test_a_picture_of_another_process_is_not_here() -> None:
 
 
 def service(w: World) -> generation.GenerationService:
-    return generation.GenerationService(w.flows.upload, w.flows.jobs, w.flows.release)
+    return generation.GenerationService(w.flows.upload, w.flows.jobs, w.flows.release, w.flows.consents)
+
+
+class Quiet:
+    """A call without metadata."""
+
+    @staticmethod
+    def invocation_metadata() -> tuple[tuple[str, str], ...]:
+        return ()
 
 
 async def requests(request_id: str = "") -> AsyncIterator[pb.GenerateRequest]:
@@ -363,7 +371,7 @@ async def test_a_call_gets_its_result_and_leaves_nothing(w: World) -> None:
 async def test_a_call_that_ends_early_ends_its_job_whether_or_not_it_could_come_back(
     w: World, request_id: str
 ) -> None:
-    answers = service(w).Generate(requests(request_id), None)
+    answers = service(w).Generate(requests(request_id), Quiet())
     await anext(answers)
     await answers.aclose()
     await w.work()
@@ -374,7 +382,7 @@ async def test_a_call_that_ends_early_ends_its_job_whether_or_not_it_could_come_
 
 @pytest.mark.usefixtures("called")
 async def test_a_call_whose_input_is_lost_says_so(w: World) -> None:
-    answers = service(w).Generate(requests(), None)
+    answers = service(w).Generate(requests(), Quiet())
     await anext(answers)
     w.clock.advance(LEASE + timedelta(seconds=1))
     await w.work(w.process())
@@ -386,7 +394,7 @@ async def test_a_call_whose_input_is_lost_says_so(w: World) -> None:
 @pytest.mark.usefixtures("called")
 async def test_a_denied_result_is_not_given_out_and_ends(w: World) -> None:
     """GDPR Art. 7(3)."""
-    answers = service(w).Generate(requests(), None)
+    answers = service(w).Generate(requests(), Quiet())
     await anext(answers)
     await w.work()
     await w.flows.consents.withdraw(APP, subject_id="ann", purpose="generate")
@@ -397,4 +405,4 @@ async def test_a_denied_result_is_not_given_out_and_ends(w: World) -> None:
 
 
 async def _answers(w: World) -> list[pb.GenerateResponse]:
-    return [answer async for answer in service(w).Generate(requests(), None)]
+    return [answer async for answer in service(w).Generate(requests(), Quiet())]

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from policy.facts import Consent, Facts
-from policy.pack import Pack, load_packs, parse_pack
+from policy.pack import ProofField, load_packs
 from policy.proof import lacks
 from tests.unit.policy.asking import facts, yes
 
 PACKS = load_packs()
 
 
-def found(residence: str, purpose: str = "generate", *, has_guardian: bool = False, **changes: Any) -> Any:
-    """Return the fields that a record lacks, each with its reason."""
+ALL = frozenset(get_args(ProofField))
+
+
+def found(residence: str, purpose: str = "generate", **changes: Any) -> set[tuple[str, str]]:
+    """Return what a record lacks by the pack of the place: each field with its reason."""
+    held = changes.pop("held", ALL)
+    pack = changes.pop("pack", "gdpr")
     age = changes.pop("age", 30)
     asked = facts(residence, purpose, subject={"age": age}, consents=[yes(purpose, **changes)])
-    said = lacks(asked, asked.consents[0], PACKS, has_guardian=has_guardian)
+    said = lacks(asked, asked.consents[0], PACKS, held)
     assert all(lack.citations for lack in said)
-    return {(lack.field, lack.reason_code) for lack in said if lack.pack == "gdpr"}
+    return {(lack.field, lack.reason_code) for lack in said if lack.pack == pack}
 
 
 def test_an_explicit_separate_consent_proves_all_that_the_gdpr_asks_for() -> None:
@@ -51,33 +55,32 @@ def test_for_training_the_service_may_not_hang_on_it() -> None:
 def test_a_young_person_s_record_names_the_guardian() -> None:
     """GDPR Art. 8(2)."""
     lack = ("guardian", "DENY_MINOR_GUARDIAN_REQUIRED")
-    assert lack in found("DE", age=14)
-    assert lack not in found("DE", age=14, has_guardian=True)
-    assert lack not in found("DE", age=30)
+    assert lack in found("DE", age=14, held=ALL - {"guardian"})
+    assert lack not in found("DE", age=14)
+    assert lack not in found("DE", age=30, held=ALL - {"guardian"})
 
 
 def test_where_no_pack_applies_nothing_is_asked() -> None:
     asked = facts("JP", consents=[yes(form="implied")])
-    assert lacks(asked, asked.consents[0], {}, has_guardian=False) == ()
+    assert lacks(asked, asked.consents[0], {}, ()) == ()
 
 
-def written(must_have: str) -> tuple[Facts, Pack]:
-    """Return facts and a pack whose consent needs a signature and the term: data alone says so."""
-    source = PACKS["gdpr"].source_bytes.decode()
-    changed = source.replace(
-        'form: "explicit"\n          separate: true\n          conditioning: "if_necessary"',
-        f'form: "written_release"\n          separate: true\n          must_have: [{must_have}]',
-        1,
-    )
-    assert changed != source
-    return facts("DE"), parse_pack(changed.encode())
+@pytest.mark.parametrize("field", ["act", "channel", "withdrawal_method_shown"])
+def test_what_every_record_must_hold_is_data_too(field: str) -> None:
+    """GDPR Art. 7(1)."""
+    assert found("DE", held=ALL - {field}) == {(field, "DENY_NO_EXPLICIT_CONSENT")}
 
 
-def test_a_signature_and_the_term_shown_are_asked_for_by_data_alone() -> None:
-    """740 ILCS 14/15(b), as a pack would say it."""
-    asked, pack = written('"signature", "term_shown"')
-    bare = Consent.model_validate(yes(form="written_release"))
-    said = lacks(asked, bare, {"gdpr": pack}, has_guardian=False)
-    assert {lack.field for lack in said} == {"signature", "term_shown"}
-    whole = bare.model_copy(update={"signature": "given", "term_shown": "until delivery"})
-    assert lacks(asked, whole, {"gdpr": pack}, has_guardian=False) == ()
+def test_a_signature_and_the_term_shown_are_asked_for_where_the_pack_says_so() -> None:
+    """740 ILCS 14/15(b)."""
+    weak = "DENY_NO_WRITTEN_RELEASE"
+    lacking = found("US-IL", pack="il_bipa", form="express", held=ALL - {"signature", "term_shown"})
+    assert lacking == {("form", weak), ("signature", weak), ("term_shown", weak)}
+    written = {"form": "written_release", "signature": "given", "term_shown": "until delivery"}
+    assert found("US-IL", pack="il_bipa", **written) == set()
+
+
+def test_recipients_are_asked_for_where_something_is_sent_abroad() -> None:
+    """GDPR Art. 7(1), 13(1)(e)-(f)."""
+    lacking = {field for field, _ in found("DE", "transfer", held=ALL - {"recipients", "transfer_countries"})}
+    assert {"recipients", "transfer_countries"} <= lacking

@@ -5,7 +5,7 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,16 @@ from tink import proto_keyset_format, secret_key_access, streaming_aead
 
 from gateway.vault import stream
 from gateway.vault.keys import Binding
-from gateway.vault.stream import HEADER_BYTES, SEGMENT_BYTES, SealBroken, open_, seal, sealed_size
+from gateway.vault.stream import (
+    HEADER_BYTES,
+    SEGMENT_BYTES,
+    SealBroken,
+    open_,
+    open_stream,
+    seal,
+    seal_stream,
+    sealed_size,
+)
 
 TAG = 16
 FIRST = SEGMENT_BYTES - HEADER_BYTES - TAG
@@ -300,3 +309,36 @@ def fixed() -> bytes:
     if not _FIXED:
         _FIXED.append(b"".join(stream._seal(DEK, AAD, [plain_of(PLAIN)], bytes(32), bytes(7))))
     return _FIXED[0]
+
+
+# --- what comes and goes one piece after another ---------------------------------------------
+
+
+async def arriving(data: bytes, cut: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), cut):
+        yield data[start : start + cut]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("cut", [65_537, 3 * SEGMENT_BYTES])
+async def test_a_stream_is_sealed_and_opened_as_a_whole_is(size: int, cut: int) -> None:
+    plain = plain_of(size)
+    pieces = [piece async for piece in seal_stream(DEK, AAD, arriving(plain, cut))]
+    assert max(map(len, pieces)) <= SEGMENT_BYTES
+    assert len(b"".join(pieces)) == sealed_size(size)
+    assert opened(b"".join(pieces)) == plain
+    back = [piece async for piece in open_stream(DEK, AAD, arriving(sealed_of(plain), cut))]
+    assert b"".join(back) == plain
+
+
+@pytest.mark.parametrize("cut_off", [1, TAG, SEGMENT_BYTES, 2 * SEGMENT_BYTES + 7])
+async def test_a_stream_that_is_cut_short_does_not_end_well(cut_off: int) -> None:
+    sealed = sealed_of(plain_of(2 * SEGMENT_BYTES + 9))
+    with pytest.raises(SealBroken):
+        _ = [piece async for piece in open_stream(DEK, AAD, arriving(sealed[:-cut_off], 65_537))]
+
+
+@pytest.mark.parametrize("sealed", [b"", b"(", bytes(HEADER_BYTES), b"(" + bytes(HEADER_BYTES + TAG)])
+async def test_a_stream_that_is_no_sealed_object_is_refused(sealed: bytes) -> None:
+    with pytest.raises(SealBroken):
+        _ = [piece async for piece in open_stream(DEK, AAD, arriving(sealed, 7))]
