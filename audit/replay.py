@@ -282,7 +282,7 @@ def _log(
     return log, placed
 
 
-_THINGS = frozenset({"con", "dsr", "hld", "job", "ntc", "obj"})
+_THINGS = frozenset({"con", "dsr", "dst", "hld", "inc", "itm", "job", "ntc", "obj"})
 _ALLOWED, _DENIED = "decision.made/allow", "decision.made/deny"
 
 
@@ -604,6 +604,12 @@ def _notice_names_purpose(log: Log, row: Row) -> Iterator[Finding]:
         yield Finding("broken", "notice_purpose", f"entry {notice.index} does not name the purpose")
 
 
+def _for_training(log: Log, row: Row) -> Iterator[Finding]:
+    recorded = log.first("con", row.event["con"], "consent.recorded")
+    if recorded is not None and recorded.event["pur"] != "train":
+        yield Finding("broken", "purpose_differs", f"entry {recorded.index} is a consent to something else")
+
+
 def _payloads_counted(log: Log, row: Row) -> Iterator[Finding]:
     """Compare how many payloads a leaf says it destroyed with how many are said to be."""
     said, found = row.event["nseal"], log.erased_by[row.index]
@@ -621,6 +627,16 @@ def _within_size(_log: Log, row: Row) -> Iterator[Finding]:
 def _backed_up(_log: Log, row: Row) -> Iterator[Finding]:
     if row.event["size"] > row.index:
         yield Finding("broken", "backup_ahead", "the backup holds more of the log than there was")
+
+
+def _versions_follow(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether the version before was recorded; a restore may take the count back."""
+    before = [r for r in log.things["inc", row.event["inc"]].get(row.ty, ()) if r.index < row.index]
+    last = max((r.event["ver"] for r in before), default=0)
+    if row.event["ver"] > last + 1:
+        yield log.absent("incident_version", f"version {last + 1}")
+    elif row.event["ver"] <= last and not log.is_restored:
+        yield Finding("broken", "incident_version", f"version {row.event['ver']} was recorded before")
 
 
 def _disputed(_log: Log, row: Row) -> Iterator[Finding]:
@@ -682,6 +698,53 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             (
                 needs("con", "consent.recorded", rule="consent_unknown", pur="pur"),
                 once("con", "consent.withdrawn", rule="withdrawn_twice"),
+            ),
+        ),
+        "dataset.added": Rule(
+            "a picture goes into a training set that is not ended, once, as the result of its job and by "
+            "virtue of a consent to train that stands, and its copy is sealed and not destroyed",
+            (
+                needs("dst", "dataset.created", rule="dataset_unknown"),
+                never("dst", "dataset.completed", "dataset.expired", rule="dataset_over"),
+                once("itm", "dataset.added", rule="added_twice"),
+                needs("con", "consent.recorded", rule="consent_unknown"),
+                never("con", "consent.withdrawn", rule="added_withdrawn"),
+                _for_training,
+                needs("job", "job.succeeded", rule="no_result"),
+                needs("obj", "object.sealed", rule="picture_unknown"),
+                never("obj", "object.destroyed", rule="picture_destroyed"),
+            ),
+        ),
+        "dataset.completed": Rule(
+            "a training set is completed once, after it was begun",
+            (
+                needs("dst", "dataset.created", rule="dataset_unknown"),
+                once("dst", "dataset.completed", "dataset.expired", rule="dataset_over"),
+            ),
+        ),
+        "dataset.created": Rule(
+            "a version of a training set is begun once",
+            (once("dst", "dataset.created", rule="dataset_twice"),),
+        ),
+        "dataset.expired": Rule(
+            "a training set ends once, after it was begun",
+            (
+                needs("dst", "dataset.created", rule="dataset_unknown"),
+                once("dst", "dataset.expired", rule="dataset_over"),
+            ),
+        ),
+        "dataset.reduced": Rule(
+            "an item is removed once, after it was added",
+            (
+                needs("itm", "dataset.added", rule="item_unknown", dst="dst"),
+                once("itm", "dataset.reduced", rule="reduced_twice"),
+            ),
+        ),
+        "dataset.released": Rule(
+            "a training set is given out after it was completed and before it ends",
+            (
+                needs("dst", "dataset.completed", rule="not_completed"),
+                never("dst", "dataset.expired", rule="dataset_over"),
             ),
         ),
         "decision.made": Rule(
@@ -771,6 +834,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("obj", "image.scrubbed", rule="scrubbed_twice"),
                 never("obj", "object.destroyed", rule="scrubbed_destroyed"),
             ),
+        ),
+        "incident.recorded": Rule(
+            "versions of a breach follow one another, and none once it has left the register",
+            (_versions_follow, never("inc", "record.expired", rule="incident_over")),
         ),
         "job.cancelled": Rule(
             "a job ends once, after it was accepted",
@@ -927,6 +994,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             (
                 needs("con", "consent.recorded", rule="consent_unknown"),
                 needs("dsr", "dsr.received", rule="request_unknown"),
+                needs("inc", "incident.recorded", rule="incident_unknown"),
             ),
         ),
         "result.released": Rule(
@@ -962,6 +1030,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "subject.restricted": Rule(_NAMES_NOBODY),
         "subject.unrestricted": Rule(_NAMES_NOBODY),
         "subject.upserted": Rule(_NAMES_NOBODY),
+        "tenant.updated": Rule(
+            "nothing to replay: each decision carries what of the facts decided; that they changed is said"
+        ),
         "upload.refused": Rule("nothing to replay: nothing was kept; where policy refused, its decision is"),
     }
 )

@@ -71,6 +71,8 @@ REASONS = frozenset(
         "SCRUBBER_UNAVAILABLE",
         "PROMPT_REJECTED",
         "STATE_CONFLICT",
+        "TRAINING_OFF",
+        "DEIDENTIFICATION_REQUIRED",
         "BACKEND_PROTOCOL",
         "ATTESTATION_REQUIRED",
         "DISK_RESERVE",
@@ -348,6 +350,14 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         # To be asked for anew, because of this version of its notice.
         "consent.renewal": Fields({"con": HEX16, "ntc": HEX16}),
         "consent.withdrawn": Fields({"con": HEX16, "pur": PURPOSE, "meth": one_of("api", "erasure")}),
+        # A version of a training set: begun, a copy of a job's picture taken into it by virtue of a consent,
+        # finished, an item removed (holders of a copy remove it, too), given out, ended.
+        "dataset.created": Fields({"dst": HEX16, "ver": COUNT, "exp": MS}),
+        "dataset.added": Fields({"dst": HEX16, "itm": HEX16, "job": HEX16, "obj": HEX16, "con": HEX16}),
+        "dataset.completed": Fields({"dst": HEX16, "nobj": COUNT}),
+        "dataset.reduced": Fields({"dst": HEX16, "itm": HEX16, "why": WHY}),
+        "dataset.released": Fields({"dst": HEX16, "nobj": COUNT}),
+        "dataset.expired": Fields({"dst": HEX16}),
         "decision.made": Fields(
             {
                 "pur": PURPOSE,
@@ -410,6 +420,22 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         # `rc`, here and below, is what an officer gave as the reason.
         "hold.released": Fields({"hld": HEX16, "why": one_of("released", "ended")}, {"rc": GIVEN_REASON}),
         "image.scrubbed": Fields({"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)}),
+        # A breach as it was known then: kind, when it was noticed, packs that apply, whether the authorities
+        # and the persons were told (`exempt`: need not be), the earliest end of a clock that runs.
+        "incident.recorded": Fields(
+            {
+                "inc": HEX16,
+                "ver": COUNT,
+                "ikind": one_of(
+                    "destruction", "loss", "alteration", "disclosure", "access", "unavailability"
+                ),
+                "at": MS,
+                "packs": listed(PACK),
+                "auth": one_of("open", "told", "exempt"),
+                "subj": one_of("open", "told", "exempt"),
+            },
+            {"due": MS},
+        ),
         "job.cancelled": Fields({"job": HEX16, "why": WHY}),
         "job.created": Fields({"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}),
         "job.deleted": Fields({"job": HEX16}),
@@ -452,7 +478,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         # The keys and bytes of `nseal` payloads were destroyed: by an erasure, or because their term ended.
         "payload.erased": Fields({"nseal": COUNT}),
         "payload.expired": Fields({"cls": CLASS, "month": MONTH, "nseal": COUNT}),
-        "record.expired": Fields({}, {"con": HEX16, "dsr": HEX16}),
+        "record.expired": Fields({}, {"con": HEX16, "dsr": HEX16, "inc": HEX16}),
         # An officer had the sweeper come at once: objects that were due then, and debts taken up again.
         "retention.swept": Fields({"rc": GIVEN_REASON, "nobj": COUNT, "nowed": COUNT}),
         "result.released": Fields({"job": HEX16, "obj": HEX16}),
@@ -479,6 +505,25 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "subject.restricted": Fields({}),
         "subject.unrestricted": Fields({}),
         "subject.upserted": Fields({"age": AGE}),
+        # Facts of the controller changed: which version, which facts; the codes of places that are new.
+        "tenant.updated": Fields(
+            {
+                "ver": COUNT,
+                "chg": listed(
+                    one_of(
+                        "name",
+                        "contact",
+                        "establishments",
+                        "targets",
+                        "time_zone",
+                        "calendar",
+                        "thresholds",
+                        "is_training_on",
+                    )
+                ),
+            },
+            {"est": listed(LAND), "tgt": listed(LAND)},
+        ),
         "upload.refused": Fields({"rc": REASON, "pur": PURPOSE}, {"det": DETAIL}),
     }
 )

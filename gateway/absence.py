@@ -49,9 +49,9 @@ NAMED_ON: Collection[tuple[type[Record], str]] = (
 )
 """Columns that name things which are gone, by design.  Only things: the handle is sought there, too."""
 
-_MADE = ("job.created", "job.succeeded")
 _PACKAGE = "package.made"
-_CATEGORY = {"job.created": "original", "job.succeeded": "output"}
+_CATEGORY = {"job.created": "original", "job.succeeded": "output", "dataset.added": "output"}
+_MADE = tuple(_CATEGORY)
 
 
 @dataclass(frozen=True, slots=True)

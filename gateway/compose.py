@@ -42,6 +42,7 @@ from gateway.adapters.timestamp import HttpTimestamps
 from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
 from gateway.caller import Caller
+from gateway.controllers import ControllerFacts, Controllers
 from gateway.debts import Debts
 from gateway.deidentify import Scrubber
 from gateway.deidentify.limits import Limits as ImageLimits
@@ -55,6 +56,7 @@ from gateway.flows.erasure import Erasure
 from gateway.flows.fsck import Fsck
 from gateway.flows.fulfil import Fulfilment
 from gateway.flows.generate import Generate, GenerateLimits
+from gateway.flows.incident import BANDS, Incidents
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
 from gateway.flows.prune import Prune
@@ -71,10 +73,12 @@ from gateway.flows.stamp import Stamp
 from gateway.flows.subject import Subjects
 from gateway.flows.suppress import Suppress
 from gateway.flows.sweep import Sweep, Swept
+from gateway.flows.tenant import Tenants
+from gateway.flows.training import Training
 from gateway.flows.upload import QUEUE, Upload, UploadLimits
 from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
-from gateway.judge import ControllerFacts, Judge
+from gateway.judge import Judge
 from gateway.ledger import Ledger
 from gateway.package import Packages
 from gateway.package.gather import Gatherer
@@ -95,10 +99,13 @@ from gateway.rpc.certificates import CertificateFiles, Reloader
 from gateway.rpc.doorstep import Doorstep
 from gateway.rpc.generation import GenerationService
 from gateway.rpc.identity import Directory
+from gateway.rpc.incident import IncidentService
 from gateway.rpc.interceptors import Guard
 from gateway.rpc.policy import PolicyService
 from gateway.rpc.server import Services, make_server
 from gateway.rpc.sight import Sight
+from gateway.rpc.tenant import TenantService
+from gateway.rpc.training import TrainingService
 from gateway.settings import (
     BackendSection,
     ConfigInvalid,
@@ -127,6 +134,7 @@ EXPIRE_S = 5.0
 """How often at least what is due is destroyed; the rest of a sweep lists whole stores."""
 STAMP_LOOK_S = 30.0
 """How often a checkpoint that is due is looked for, and an authority that failed is asked again."""
+INCIDENT_LOOK_S = 60.0
 SKEW = timedelta(seconds=5)
 """By how much a leaf's time may lag behind the log (the export verifier allows the same)."""
 
@@ -176,10 +184,12 @@ class Flows:
     prune: Prune
     sweep: Sweep
     suppress: Suppress
+    tenants: Tenants
+    training: Training
+    incidents: Incidents
     transients: Transients
     ledger: Ledger
     packs: Mapping[str, Pack]
-    controllers: Mapping[str, ControllerFacts]
     keys: KeyService
     records: Records
     backends: BackendBoard
@@ -218,17 +228,20 @@ def flows(
     """
     clock, records, objects, keys = outside.clock, outside.records, outside.objects, outside.keys
     origins = {name: tenant.log_origin for name, tenant in settings.tenants.items()}
-    controllers = {
-        name: ControllerFacts(
-            name=t.controller.name,
-            contact=t.controller.contact,
-            establishments=t.controller.establishments,
-            targets=t.controller.targets,
-            time_zone=t.time_zone,
-            calendar=t.calendar,
-        )
-        for name, t in settings.tenants.items()
-    }
+    controllers = Controllers(
+        {
+            name: ControllerFacts(
+                name=t.controller.name,
+                contact=t.controller.contact,
+                establishments=t.controller.establishments,
+                targets=t.controller.targets,
+                time_zone=t.time_zone,
+                calendar=t.calendar,
+                is_training_on=t.training,
+            )
+            for name, t in settings.tenants.items()
+        }
+    )
     packs = load_packs(own_packs(settings.policy.packs_dir))
     for pack in packs.values():
         ready(pack)
@@ -405,8 +418,23 @@ def flows(
         ),
         transients=transients,
         ledger=ledger,
+        incidents=Incidents(records, people, judge, packs, controllers, ledger, idempotency, clock),
+        training=Training(
+            records,
+            people,
+            judge,
+            controllers,
+            ledger,
+            idempotency,
+            safe,
+            objects,
+            outside.scrubber,
+            clock,
+            term=timedelta(hours=jobs.output_ttl_h),
+            lease=timedelta(seconds=jobs.lease_s),
+        ),
+        tenants=Tenants(records, controllers, ledger, idempotency, clock),
         packs=packs,
-        controllers=controllers,
         keys=keys,
         records=records,
         backends=board,
@@ -454,7 +482,9 @@ def services(wired: Flows) -> Services:
             "lethe.v1.PolicyService": PolicyService(wired.packs),
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
             "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records, wired.rotation),
-            "lethe.v1.TenantService": rpc.TenantService(wired.controllers, origins),
+            "lethe.v1.IncidentService": IncidentService(wired.incidents),
+            "lethe.v1.TrainingService": TrainingService(wired.training),
+            "lethe.v1.TenantService": TenantService(wired.tenants, origins),
         }
     )
 
@@ -714,6 +744,8 @@ class Watch:
     answers: Counter = field(init=False)
     failing: Gauge = field(init=False)
     queue: Gauge = field(init=False)
+    incidents: Gauge = field(init=False)
+    _pressing: dict[str, int] = field(default_factory=dict, init=False)
     due: Gauge = field(init=False)
     pressing: int = 0
     """How many requests were due today, or overdue, when they were last counted."""
@@ -736,6 +768,9 @@ class Watch:
             registry=self.registry,
         )
         self.queue = Gauge("lethe_swept_objects", "Objects the last sweep ended.", registry=self.registry)
+        self.incidents = Gauge(
+            "lethe_incidents_due", "Breaches by the time left.", ("left",), registry=self.registry
+        )
         self.due = Gauge(
             "lethe_requests_due",
             "Open requests of data subjects that are due within so many days, overdue ones included.",
@@ -756,6 +791,15 @@ class Watch:
         self.alarms.labels(name).inc()
         for where in [{"place": place} for place in places] or [{}]:
             structlog.get_logger().error("alarm_raised", alarm=name, **where)
+
+    def press(self, left: Mapping[str, int]) -> None:
+        """Show how many breaches wait to be told of; more than before in a band is an alarm."""
+        for band in BANDS:
+            number = left.get(band, 0)
+            self.incidents.labels(band).set(number)
+            if number > self._pressing.get(band, 0):
+                self.alarm(f"incident_{band}")
+            self._pressing[band] = number
 
     def heard(self, witness: str, code: str, is_new: bool) -> None:
         """Count what a witness answered; raise an alarm where it is new and neither consent nor an outage."""
@@ -863,6 +907,9 @@ def background(
                 "swept", expired=swept.expired, reaped=swept.reaped, orphans=swept.orphans
             )
 
+    async def press() -> None:
+        watch.press(await wired.incidents.pressing())
+
     async def watch_due() -> None:
         watch.count_due(await wired.register.left())
 
@@ -884,6 +931,7 @@ def background(
         ("expire_failing", min(EXPIRE_S, settings.sweep.interval_s), expire),
         ("sweep_failing", settings.sweep.interval_s, sweep),
         ("timestamp_failing", STAMP_LOOK_S, wired.stamp.run),
+        ("incident_watch_failing", INCIDENT_LOOK_S, press),
         ("prune_failing", settings.sweep.interval_s, wired.prune.run),
         ("door_watch_failing", settings.listen.reload_s, watch_door),
         ("backend_watch_failing", BACKEND_LOOK_S, wired.backends.look),
@@ -891,6 +939,7 @@ def background(
         ("key_cache_failing", KEY_CACHE_TTL.total_seconds() / 10, forget_keys),
         ("forget_failing", BACKEND_LOOK_S, wired.generate.settle),
         ("transient_failing", poll_s, wired.generate.tend),
+        ("training_failing", BACKEND_LOOK_S, lambda: until_idle(wired.training.run_one)),
         ("erasure_failing", poll_s, lambda: until_idle(wired.erasure.run_one)),
         ("fulfilment_failing", poll_s, lambda: until_idle(wired.fulfilment.run_one)),
         ("due_watch_failing", settings.sweep.interval_s, watch_due),

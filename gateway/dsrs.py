@@ -12,8 +12,8 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.caller import Caller
+from gateway.controllers import ControllerFacts
 from gateway.errors import NotFound, StateConflict, StoreUnavailable
-from gateway.judge import ControllerFacts
 from gateway.ports.clock import Clock
 from gateway.ports.records import Dsr, PackText, Records, Transaction
 from policy import clocks, retention

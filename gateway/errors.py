@@ -258,6 +258,18 @@ class PromptRejected(LetheError):
     reason = "PROMPT_REJECTED"
 
 
+class TrainingOff(LetheError):
+    """Training sets are not switched on for this controller."""
+
+    reason = "TRAINING_OFF"
+
+
+class DeidentificationRequired(LetheError):
+    """A regime asks for more than a picture without metadata, and nothing more is made yet."""
+
+    reason = "DEIDENTIFICATION_REQUIRED"
+
+
 class StateConflict(LetheError):
     """The resource is not in a state that allows this."""
 

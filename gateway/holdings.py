@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
+from gateway.datasets import remove_item
 from gateway.holds import end_hold, standing
 from gateway.ledger import Ledger
 from gateway.ports.records import (
     STANDING,
     Consent,
+    Dataset,
+    DatasetItem,
     Dsr,
     Hold,
     Job,
@@ -99,6 +102,42 @@ class JobHolding:
 
 
 _TERM = "GDPR Art. 5(1)(e)"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetHolding:
+    """Items of training sets: who has a copy is told which to remove.  Their bytes are objects."""
+
+    ledger: Ledger
+    kinds: tuple[type[Record], ...] = (DatasetItem,)
+
+    def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
+        """List the items, each by the set it is in."""
+        items = tx.find(DatasetItem, equal=_of(tenant, handle), order_by=("added_at", "item_id"))
+        sets = {dataset.dataset_id: dataset for dataset in _sets(tx, items)}
+        return [
+            Held(
+                f"datasets/{item.dataset_id}/items/{item.item_id}",
+                "content",
+                "dataset_item",
+                "train",
+                0,
+                sets[item.dataset_id].expires_at if item.dataset_id in sets else None,
+                "GDPR Art. 6(1)(a), 9(2)(a)",
+            )
+            for item in items
+        ]
+
+    def erase(self, tx: Transaction, tenant: str, handle: str, plan: ErasurePlan) -> Mapping[str, int]:  # noqa: ARG002 - no plan keeps content
+        """Remove the items from their sets, which are stale from then on."""
+        for item in tx.find(DatasetItem, equal=_of(tenant, handle)):
+            remove_item(tx, self.ledger, item, "erasure")
+        return {}
+
+
+def _sets(tx: Transaction, items: Sequence[DatasetItem]) -> list[Dataset]:
+    names = sorted({item.dataset_id for item in items})
+    return tx.find(Dataset, among={"dataset_id": names}) if names else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +354,7 @@ def in_order(ledger: Ledger) -> Holdings:
     return Holdings(
         (
             JobHolding(),
+            DatasetHolding(ledger),
             VaultHolding(ledger),
             ConsentHolding(),
             SubjectHolding(),

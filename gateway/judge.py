@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
+from gateway.controllers import ControllerFacts, Controllers
 from gateway.errors import PolicyDenied, PolicyUnavailable, SubjectBlocked, SubjectUnknown
 from gateway.ledger import Ledger, Receipt, without_nulls
 from gateway.people import Profile
@@ -27,18 +28,6 @@ from policy.renewal import Stated
 
 SIGNATURE = "signature"
 """The flag of a consent whose evidence holds a signature; the signature itself rests sealed."""
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerFacts:
-    """What policy needs to know of the tenant: markets and establishments, or None for not said."""
-
-    name: str
-    contact: str
-    establishments: tuple[str, ...] | None
-    targets: tuple[str, ...] | None
-    time_zone: str
-    calendar: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +69,7 @@ class Judge:
     """Asks `policy.consent.decide` with facts from the records."""
 
     packs: Mapping[str, Pack]
-    controllers: Mapping[str, ControllerFacts]
+    controllers: Controllers
     ledger: Ledger
 
     def decide(self, tx: Transaction, tenant: str, handle: str, case: Case) -> Verdict:
@@ -117,12 +106,12 @@ class Judge:
             return retention.expires_at("consent_proof", end, packs).expires_at
 
     def lacks(
-        self, tenant: str, profile: Profile, consent: Consent, held: Collection[str]
+        self, tx: Transaction, tenant: str, profile: Profile, consent: Consent, held: Collection[str]
     ) -> tuple[Lack, ...]:
         """Return what the record of a consent does not prove that the packs ask for (GDPR Art. 7(1))."""
         case = Case(profile, consent.purpose, self.ledger.clock.now())
         with _asking():
-            facts = parse_facts(self._facts(self.controllers[tenant], case, (consent,), (), None))
+            facts = parse_facts(self._facts(self.controllers.at(tx, tenant), case, (consent,), (), None))
             return lacks(facts, facts.consents[0], self.packs, held)
 
     def calls_for_renewal(self, consent: Consent, shown: Notice, newest: Notice) -> bool:
@@ -131,9 +120,11 @@ class Judge:
         packs = [self.packs[name] for name in consent.regimes if name in self.packs]
         return renewal.calls_for_renewal(changed, packs, self.ledger.clock.now())
 
-    def laws(self, tenant: str, profile: Profile | None, invoked: str, at: datetime) -> tuple[Pack, ...]:
+    def laws(
+        self, tx: Transaction, tenant: str, profile: Profile | None, invoked: str, at: datetime
+    ) -> tuple[Pack, ...]:
         """Return the packs an erasure is planned by: the one invoked, and those that apply to the person."""
-        applying = self.regimes(tenant, profile, at) if profile is not None else ()
+        applying = self.regimes(tx, tenant, profile, at) if profile is not None else ()
         return tuple(self.packs[name] for name in dict.fromkeys((invoked, *applying)))
 
     def _decide(
@@ -144,7 +135,7 @@ class Judge:
         shown = {(c.notice_id, c.notice_version, c.notice_language) for c in consents}
         notices = [n for key in sorted(shown) if (n := tx.get(Notice, tenant, *key)) is not None]
         with _asking():
-            told = self._facts(self.controllers[tenant], case, consents, notices, signal)
+            told = self._facts(self.controllers.at(tx, tenant), case, consents, notices, signal)
             facts = parse_facts(told)
             decision = consent_rules.decide(facts, self.packs)
             if is_restricted:
@@ -154,10 +145,10 @@ class Judge:
         rests_on = () if is_restricted else coded.rests(decision)
         return Verdict(decision, tuple(consents[index] for index in rests_on), told, codes)
 
-    def regimes(self, tenant: str, profile: Profile, at: datetime) -> tuple[str, ...]:
+    def regimes(self, tx: Transaction, tenant: str, profile: Profile, at: datetime) -> tuple[str, ...]:
         """Return the ids of the packs that apply to a person, the more specific territory first."""
         with _asking():
-            facts = self._facts(self.controllers[tenant], Case(profile, "generate", at), (), (), None)
+            facts = self._facts(self.controllers.at(tx, tenant), Case(profile, "generate", at), (), (), None)
             return tuple(pack.id for pack in applicable(parse_facts(facts), self.packs))
 
     def record(

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
+from gateway.datasets import remove_copy
 from gateway.debts import OBJECT, UNCLAIMED
 from gateway.errors import BackendRetentionTooLong, LetheError
 from gateway.holds import standing
@@ -19,6 +20,7 @@ from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import STANDING, Debt, Hold, Job, Records, StoredObject, Transaction
 from gateway.vault.safe import Draft
+from policy.terms import Purpose
 
 
 def destroy_object(
@@ -33,6 +35,8 @@ def destroy_object(
     """
     if stored.state not in STANDING:
         return None
+    if stored.purpose == Purpose.TRAIN.value:
+        remove_copy(tx, ledger, stored.object_id, why, by)
     said: dict[str, Any] = {"obj": stored.object_id, "cat": stored.kind}
     if stored.state == "transient":
         tx.remove(stored)

@@ -228,6 +228,10 @@ class BackupSection(Section):
 class TenantSection(Section):
     """One controller.  `log_origin` is opaque: it is public, the tenant's name is not.
 
+    `controller`, `time_zone`, `calendar` and `training` count until they are first changed
+    (`lethe tenant update`); from then on the records say what counts.  `training` lets
+    training sets be made of pictures of those who opted in.
+
     With `zero_retention` no picture of its subjects is ever stored, and no result: only `Generate`
     works (docs/how-to/keep-nothing.md).
     """
@@ -236,6 +240,7 @@ class TenantSection(Section):
     controller: ControllerSection
     time_zone: str = "UTC"
     calendar: str | None = None
+    training: bool = False
     zero_retention: bool = False
 
 

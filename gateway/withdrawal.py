@@ -121,8 +121,11 @@ def _stop(tx: Transaction, judge: Judge, consent: Consent, by: Caller | None, en
 def _is_kept(tx: Transaction, judge: Judge, stored: StoredObject, by: Caller | None) -> bool:
     """Keep an object for which another basis is recorded: a standing consent to keep such a thing.
 
-    From here on it rests on that one, is given out by it, and goes with it.
+    From here on it rests on that one, is given out by it, and goes with it.  A copy in a training
+    set is another thing than the result it was made of: to keep that is no reason to train on it.
     """
+    if stored.purpose == Purpose.TRAIN.value:
+        return False
     purpose = KEPT_FOR.get(stored.kind)
     if stored.state != "live" or purpose in {None, stored.basis}:
         return False

@@ -19,6 +19,7 @@ from policy.spans import add_months
 Moment = date | datetime
 _WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CODE = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
+_COUNTRIES = frozenset(tables.list_supported_countries(include_aliases=False))
 _OTHER_NAMES = {"UK": "GB", "UK-EAW": "GB-ENG", "UK-SCT": "GB-SCT", "UK-NIR": "GB-NIR", "UK-NI": "GB-NIR"}
 
 
@@ -47,6 +48,16 @@ def seat(pack: Pack, zone: tzinfo, calendar: str | None) -> tuple[tzinfo, str | 
     """
     fixed = pack.rules.seat.zone
     return (zone, calendar) if fixed is None else (ZoneInfo(fixed), None)
+
+
+def is_calendar(code: str) -> bool:
+    """Return whether holidays are tabled under the code (`DE`, `CA-QC`, `UK-EAW`)."""
+    return _CODE.fullmatch(code) is not None and _table(code, 2026) is not None
+
+
+def is_place(code: str) -> bool:
+    """Return whether the code is a country of ISO 3166-1 or has the form of one of its subdivisions."""
+    return _CODE.fullmatch(code) is not None and code.partition("-")[0] in _COUNTRIES
 
 
 def due(

@@ -85,6 +85,9 @@ class Canaries:
                 }
                 (target.add() if part.is_repeated else target).update(struct)
                 return
+            if part.message_type.GetOptions().map_entry:
+                target[self.new(part.full_name)] = True
+                return
             if part.message_type.full_name == "google.protobuf.Timestamp":
                 (target.add() if part.is_repeated else target).FromJsonString("2026-01-02T03:04:05Z")
                 return

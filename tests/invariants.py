@@ -83,7 +83,8 @@ def _check_jobs(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:
         else:
             assert job_id in all_ends
             assert job_id not in standing or job_id in ended[ENDS[standing[job_id].state]]
-    assert {event["obj"] for event in (*log["job.created"], *log["job.succeeded"])} == _pictures(log)
+    made = (*log["job.created"], *log["job.succeeded"], *log["dataset.added"])
+    assert {event["obj"] for event in made} == _pictures(log)
 
 
 def _check_dsrs(rows: Rows, log: dict[str, list[dict[str, Any]]]) -> None:

@@ -58,6 +58,12 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "consent.invalidated": Mapped(ENTITY, _DISABLE, "Consent Record", "con", LOW),
         "consent.renewal": Mapped(ENTITY, _UPDATE, "Consent Record", "con"),
         "consent.withdrawn": Mapped(ENTITY, _DEACTIVATE, "Consent Record", "con"),
+        "dataset.added": Mapped(DATASTORE, _WRITE, "training sets", "dst"),
+        "dataset.completed": Mapped(ENTITY, _ACTIVATE, "Training Set", "dst"),
+        "dataset.created": Mapped(ENTITY, _CREATE, "Training Set", "dst"),
+        "dataset.expired": Mapped(ENTITY, _DELETE, "Training Set", "dst"),
+        "dataset.reduced": Mapped(DATASTORE, _REMOVE, "training sets", "dst"),
+        "dataset.released": Mapped(DATASTORE, _READ, "training sets", "dst"),
         "decision.made": Mapped(API, OTHER, "PolicyService/Decide", label="Decide"),
         "dsr.approved": Mapped(ENTITY, _ACTIVATE, "Data Subject Request", "dsr"),
         "dsr.cancelled": Mapped(ENTITY, _DEACTIVATE, "Data Subject Request", "dsr"),
@@ -72,6 +78,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "hold.placed": Mapped(ENTITY, _CREATE, "Legal Hold", "hld"),
         "hold.released": Mapped(ENTITY, _DELETE, "Legal Hold", "hld"),
         "image.scrubbed": Mapped(DATASTORE, _ALTER, "objects", "obj"),
+        "incident.recorded": Mapped(ENTITY, _UPDATE, "Breach Register", "inc", MEDIUM),
         "job.cancelled": Mapped(ENTITY, _DEACTIVATE, "Generation Job", "job"),
         "job.created": Mapped(ENTITY, _CREATE, "Generation Job", "job"),
         "job.deleted": Mapped(ENTITY, _DELETE, "Generation Job", "job"),
@@ -96,7 +103,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "package.released": Mapped(DATASTORE, _READ, "objects", "obj"),
         "payload.erased": Mapped(DATASTORE, _REMOVE, "sealed audit payloads"),
         "payload.expired": Mapped(DATASTORE, _REMOVE, "sealed audit payloads"),
-        "record.expired": Mapped(ENTITY, _DELETE, "Consent Record or Data Subject Request"),
+        "record.expired": Mapped(ENTITY, _DELETE, "Consent Record, Data Subject Request or Breach"),
         "result.released": Mapped(DATASTORE, _READ, "objects", "obj"),
         "retention.swept": Mapped(DATASTORE, _REMOVE, "objects"),
         "signal.recorded": Mapped(ENTITY, _CREATE, "Privacy Signal"),
@@ -105,6 +112,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "subject.restricted": Mapped(ENTITY, _DISABLE, "Data Subject"),
         "subject.unrestricted": Mapped(ENTITY, _ENABLE, "Data Subject"),
         "subject.upserted": Mapped(ENTITY, _UPDATE, "Data Subject"),
+        "tenant.updated": Mapped(ENTITY, _UPDATE, "Controller"),
         "upload.refused": Mapped(DATASTORE, _WRITE, "objects", "", LOW, FAILURE),
     }
 )
@@ -172,7 +180,7 @@ def _user(actor: str) -> dict[str, Any]:
 
 def _entity(mapped: Mapped, leaf: Mapping[str, Any]) -> dict[str, Any]:
     thing = {"name": mapped.what, "type": mapped.what, "type_id": OTHER}
-    named = leaf.get(mapped.name) or leaf.get("con") or leaf.get("dsr")
+    named = leaf.get(mapped.name) or leaf.get("con") or leaf.get("dsr") or leaf.get("inc")
     return {"entity": {**thing, "uid": named} if named else thing}
 
 

@@ -10,6 +10,7 @@ REFUSALS = frozenset(
     {
         "ATTESTATION_REQUIRED",
         "BACKEND_RETENTION_TOO_LONG",
+        "DEIDENTIFICATION_REQUIRED",
         "EXTENSION_REFUSED",
         "HOLD_ACTIVE",
         "IDENTITY_REQUIRED",
@@ -20,6 +21,7 @@ REFUSALS = frozenset(
         "SECOND_FACTOR_REQUIRED",
         "SECOND_PERSON_REQUIRED",
         "SUBJECT_BLOCKED",
+        "TRAINING_OFF",
         "ZERO_RETENTION",
     }
 )

@@ -21,12 +21,14 @@ from lethe.v1 import (
     dsr_pb2_grpc,
     generation_pb2,
     generation_pb2_grpc,
+    incident_pb2_grpc,
     key_pb2_grpc,
     notice_pb2_grpc,
     policy_pb2_grpc,
     retention_pb2_grpc,
     subject_pb2_grpc,
     tenant_pb2_grpc,
+    training_pb2_grpc,
 )
 
 from gateway.client.profile import ClientFiles, ProfileInvalid, read_profile
@@ -82,6 +84,8 @@ class Client:
         self.policy = policy_pb2_grpc.PolicyServiceStub(self.channel)
         self.backends = backend_pb2_grpc.BackendServiceStub(self.channel)
         self.keys = key_pb2_grpc.KeyServiceStub(self.channel)
+        self.incidents = incident_pb2_grpc.IncidentServiceStub(self.channel)
+        self.training = training_pb2_grpc.TrainingServiceStub(self.channel)
         self.tenant = tenant_pb2_grpc.TenantServiceStub(self.channel)
 
     @classmethod

@@ -130,7 +130,6 @@ class Consents:
         content = json.dumps(_content(draft), sort_keys=True).encode()
         ticket = await self.idempotency.ticket(caller.tenant, "RecordConsent", draft.request_id, content)
         consent_id = self.random(16).hex()
-        regimes = self.judge.regimes(caller.tenant, person.profile, self.clock.now())
 
         def commit(tx: Transaction) -> tuple[Consent, Receipt | None]:
             known = self.idempotency.recall(tx, ticket)
@@ -144,8 +143,9 @@ class Consents:
             if subject.state == "blocked":
                 raise SubjectBlocked
             notice = self._notice(tx, caller.tenant, draft)
+            regimes = self.judge.regimes(tx, caller.tenant, person.profile, self.clock.now())
             bare = self._consent(caller.tenant, consent_id, person.subject.handle, draft, notice, held)
-            self._need_proof(bare, person.profile, _held(bare, notice, draft.evidence))
+            self._need_proof(tx, bare, person.profile, _held(bare, notice, draft.evidence))
             ends = self.judge.proof_term(regimes, bare.expires_at) if bare.expires_at else None
             consent = self._in_its_place(tx, replace(bare, regimes=regimes, keep_until=ends))
             receipt = self._log(tx, caller, consent, notice, draft, key)
@@ -165,8 +165,8 @@ class Consents:
         if draft.expires_at is not None and draft.expires_at > now + LONGEST:
             raise MessageInvalid("ends too late", violations=(("consent.expire_time", "time.too_far"),))
 
-    def _need_proof(self, consent: Consent, profile: Profile, held: Collection[str]) -> None:
-        found = self.judge.lacks(consent.tenant, profile, consent, held)
+    def _need_proof(self, tx: Transaction, consent: Consent, profile: Profile, held: Collection[str]) -> None:
+        found = self.judge.lacks(tx, consent.tenant, profile, consent, held)
         if not found:
             return
         first = min(found, key=lambda lack: TIER[lack.reason_code])

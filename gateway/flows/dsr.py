@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
+from gateway.controllers import ControllerFacts, Controllers
 from gateway.dsrs import closed, due_key, end_of, is_open, own, pinned, seat
 from gateway.errors import (
     ExtensionRefused,
@@ -27,7 +28,7 @@ from gateway.errors import (
 from gateway.holdings import Held, Holdings
 from gateway.holds import end_for_request, place_for_request, refuse_held, standing
 from gateway.idempotency import Idempotency, Ticket
-from gateway.judge import ControllerFacts, Judge
+from gateway.judge import Judge
 from gateway.ledger import Ledger, Receipt
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, page
 from gateway.people import People, Profile
@@ -113,7 +114,7 @@ class Dsrs:
     judge: Judge
     holdings: Holdings
     packs: Mapping[str, Pack]
-    controllers: Mapping[str, ControllerFacts]
+    controllers: Controllers
     ledger: Ledger
     idempotency: Idempotency
     clock: Clock
@@ -152,9 +153,12 @@ class Dsrs:
         except SubjectBlocked as error:
             raise SubjectUnknown from error
         profile = await self.people.profile(caller.tenant, handle)
-        laws = self.judge.laws(caller.tenant, profile, pack.id, self.clock.now())
+        controller = await self.controllers.now(self.records, caller.tenant)
+        laws = await self.records.transact(
+            lambda tx: self.judge.laws(tx, caller.tenant, profile, pack.id, self.clock.now())
+        )
         dsr = replace(
-            self._dsr(caller, draft, handle, pack, received_at),
+            self._dsr(caller, draft, handle, pack, received_at, controller),
             policy={law.id: law.digest for law in laws},
             **wish,
         )
@@ -183,7 +187,7 @@ class Dsrs:
                 dsr=dsr.dsr_id,
                 dkind=dsr.kind,
                 reg=pack.id,
-                due=self._last_moment(dsr, pack),
+                due=self._last_moment(tx, dsr, pack),
                 pol=[{"id": law.id, "sha256": law.digest} for law in laws],
             )
             if kind in DIRECT:
@@ -237,9 +241,17 @@ class Dsrs:
         known = self.idempotency.recall(tx, ticket)
         return own(tx, caller, known) if known is not None else None
 
-    def _dsr(self, caller: Caller, draft: DsrDraft, handle: str, pack: Pack, received_at: datetime) -> Dsr:
+    def _dsr(
+        self,
+        caller: Caller,
+        draft: DsrDraft,
+        handle: str,
+        pack: Pack,
+        received_at: datetime,
+        controller: ControllerFacts,
+    ) -> Dsr:
         # A law that counts its days in a place of its own (CCPA: California) does so wherever we are.
-        zone, calendar = seat(pack, self.controllers[caller.tenant])
+        zone, calendar = seat(pack, controller)
         due = clocks.due(pack, draft.kind, received_at, zone, calendar)
         now, dsr_id = self.clock.now(), self.random(16).hex()
         due_on = due.respond_by.isoformat()
@@ -271,8 +283,8 @@ class Dsrs:
             purposes=draft.purposes,
         )
 
-    def _last_moment(self, dsr: Dsr, pack: Pack) -> int:
-        zone, _ = seat(pack, self.controllers[dsr.tenant])
+    def _last_moment(self, tx: Transaction, dsr: Dsr, pack: Pack) -> int:
+        zone, _ = seat(pack, self.controllers.at(tx, dsr.tenant))
         return end_of(date.fromisoformat(dsr.due_on), zone)
 
     async def get(self, caller: Caller, dsr_id: str) -> Dsr:
@@ -339,7 +351,7 @@ class Dsrs:
             if is_shown:
                 changed = replace(changed, verified_by=method)
                 if dsr.state == "identity_pending":
-                    changed, due = self._counted_anew(changed, pack)
+                    changed, due = self._counted_anew(tx, changed, pack)
             else:
                 changed = replace(changed, verified_by="", failures=dsr.failures + 1)
             tx.put(changed)
@@ -356,9 +368,9 @@ class Dsrs:
 
         return await self.records.transact(commit)
 
-    def _counted_anew(self, dsr: Dsr, pack: Pack) -> tuple[Dsr, int | None]:
+    def _counted_anew(self, tx: Transaction, dsr: Dsr, pack: Pack) -> tuple[Dsr, int | None]:
         """Return the request with the days as they are once identity was shown today, where that counts."""
-        zone, calendar = seat(pack, self.controllers[dsr.tenant])
+        zone, calendar = seat(pack, self.controllers.at(tx, dsr.tenant))
         shown_on = {"identity": self.clock.now().astimezone(zone).date().isoformat()}
         due = clocks.due(pack, dsr.kind, dsr.received_at, zone, calendar, inputs=shown_on)
         due_on = due.respond_by.isoformat()
@@ -371,7 +383,7 @@ class Dsrs:
             extended_due_on=due.extended_respond_by.isoformat() if due.extended_respond_by else "",
             internal_target_on=due.internal_target.isoformat(),
         )
-        return changed, self._last_moment(changed, pack)
+        return changed, self._last_moment(tx, changed, pack)
 
     async def extend(self, caller: Caller, dsr_id: str, reason: str) -> tuple[Dsr, Receipt]:
         """Extend the time for an answer, once, while the first limit still runs (GDPR Art. 12(3)).
@@ -385,7 +397,7 @@ class Dsrs:
             dsr = own(tx, caller, dsr_id)
             pack = pinned(tx, dsr, self.packs)
             changed = self._moved(dsr, "extend")
-            zone, _ = seat(pack, self.controllers[dsr.tenant])
+            zone, _ = seat(pack, self.controllers.at(tx, dsr.tenant))
             later = date.fromisoformat(dsr.extended_due_on) if dsr.extended_due_on else None
             time = Time(date.fromisoformat(dsr.due_on), later, dsr.extended_at is not None)
             now = self.clock.now()
@@ -407,7 +419,7 @@ class Dsrs:
                 caller,
                 dsr=dsr_id,
                 rc=reason,
-                due=self._last_moment(longer, pack),
+                due=self._last_moment(tx, longer, pack),
             )
             return longer, receipt
 
@@ -439,7 +451,9 @@ class Dsrs:
     async def _laws(self, dsr: Dsr) -> tuple[Pack, ...]:
         """Return the packs that the erasure is planned by."""
         profile = await self.people.profile(dsr.tenant, dsr.handle)
-        return self.judge.laws(dsr.tenant, profile, dsr.regime, self.clock.now())
+        return await self.records.transact(
+            lambda tx: self.judge.laws(tx, dsr.tenant, profile, dsr.regime, self.clock.now())
+        )
 
     def _preview(self, tx: Transaction, dsr: Dsr, laws: tuple[Pack, ...]) -> Preview:
         now, kind = self.clock.now(), DsrKind(dsr.kind)

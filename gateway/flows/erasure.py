@@ -189,7 +189,9 @@ class Erasure:
     async def _destroy(self, dsr: Dsr) -> None:
         # Before the profile goes: where the person lived says which laws keep what.
         profile = await self.people.profile(dsr.tenant, dsr.handle)
-        laws = self.judge.laws(dsr.tenant, profile, dsr.regime, self.clock.now())
+        laws = await self.records.transact(
+            lambda tx: self.judge.laws(tx, dsr.tenant, profile, dsr.regime, self.clock.now())
+        )
         key = await self.absence.key(dsr.tenant, dsr.dsr_id)
         before = await self._progress(dsr)
         known = self.absence.unseal(key, dsr.dsr_id, before)

@@ -12,8 +12,8 @@ from typing import Any
 from audit import leaf, receipt
 from audit.note import Signer
 from gateway.caller import Caller
+from gateway.controllers import ControllerFacts, Controllers
 from gateway.errors import NotFound, StateConflict, SubjectBlocked
-from gateway.judge import ControllerFacts
 from gateway.ledger import Ledger
 from gateway.people import People, Person
 from gateway.ports.clock import Clock
@@ -67,7 +67,7 @@ class Receipts:
     records: Records
     people: People
     ledger: Ledger
-    controllers: Mapping[str, ControllerFacts]
+    controllers: Controllers
     signers: Mapping[str, tuple[Signer, ...]]
     clock: Clock
     random: Callable[[int], bytes] = os.urandom
@@ -100,7 +100,8 @@ class Receipts:
         consent = await self.records.transact(lambda tx: self._numbered(tx, caller, consent_id))
         found = await self._find(consent, evidence)
         signer = self.signers[self.ledger.origins[caller.tenant]][0]
-        content = _receipt(found, self.controllers[caller.tenant], signer.name, self.clock.now())
+        controller = await self.controllers.now(self.records, caller.tenant)
+        content = _receipt(found, controller, signer.name, self.clock.now())
         return consent.receipt_id, receipt.sign(content, signer, tlog_proof)
 
     def _numbered(self, tx: Transaction, caller: Caller, consent_id: str) -> Consent:

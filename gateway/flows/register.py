@@ -10,9 +10,9 @@ from statistics import median
 from zoneinfo import ZoneInfo
 
 from gateway.caller import Caller
+from gateway.controllers import Controllers
 from gateway.dsrs import own, seat
 from gateway.errors import MessageInvalid, StateConflict
-from gateway.judge import ControllerFacts
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, page
 from gateway.ports.clock import Clock
 from gateway.ports.records import Dsr, Records, Transaction
@@ -48,7 +48,7 @@ class Register:
 
     records: Records
     packs: Mapping[str, Pack]
-    controllers: Mapping[str, ControllerFacts]
+    controllers: Controllers
     clock: Clock
 
     async def due(self, caller: Caller, before: str, size: int, token: str) -> Page[Dsr]:
@@ -76,7 +76,8 @@ class Register:
     async def left(self) -> dict[int, int]:
         """Return how many open requests are due in so many days or fewer, at most a thousand a tenant."""
         counts: Counter[int] = Counter()
-        for tenant, facts in self.controllers.items():
+        for tenant in self.controllers.seeds:
+            facts = await self.controllers.now(self.records, tenant)
             today = self.clock.now().astimezone(ZoneInfo(facts.time_zone)).date()
             for days in STEPS:
                 bound = {"due_key": _through(today + timedelta(days=days))}
@@ -135,7 +136,7 @@ class Register:
         wanted = Kind(kind) if kind else _latest(dsr)
         if not _can_tell(dsr, wanted):
             raise StateConflict(detail=f"no_{wanted.value}")
-        facts, pack = self.controllers[dsr.tenant], self.packs[dsr.regime]
+        facts, pack = await self.controllers.now(self.records, dsr.tenant), self.packs[dsr.regime]
         zone, _ = seat(pack, facts)
         said = {
             "reference": f"dsrs/{dsr.dsr_id}",

@@ -12,6 +12,7 @@ from audit import checkpoint, leaf, tiles, tree
 from audit.errors import AuditError, LeafInvalid, TileInvalid
 from audit.leaf import leaf_hash
 from audit.note import Signer
+from gateway.datasets import bare, shrink
 from gateway.debts import go_on_asking
 from gateway.dsrs import closed, due_key, seat
 from gateway.errors import AuditUnavailable
@@ -30,8 +31,11 @@ from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
     STANDING,
     Consent,
+    Dataset,
+    DatasetItem,
     Dsr,
     Hold,
+    Incident,
     Job,
     Leaf,
     LogHead,
@@ -68,6 +72,8 @@ class _Ahead:
     destroyed: set[str] = field(default_factory=set)
     jobs: set[str] = field(default_factory=set)
     dsrs: set[str] = field(default_factory=set)
+    sets: set[str] = field(default_factory=set)
+    items: set[str] = field(default_factory=set)
     digest: str = ""
     restricted: bool = False
     signals: set[str] = field(default_factory=set)
@@ -249,6 +255,8 @@ class Suppress:
         if ty in {"object.sealed", "object.transient"}:
             is_lost = event["obj"] not in ahead.destroyed and tx.get(StoredObject, event["obj"]) is None
             return self._write_off(tx, tenant, event) if is_lost else ()
+        if ty.startswith("dataset."):
+            self._dataset(tx, tenant, event, at, ahead)
         if ty.startswith("job."):
             return self._job(tx, tenant, event, at, ahead)
         if "dsr" in event:
@@ -281,6 +289,31 @@ class Suppress:
         )
         return ("nobj",)
 
+    def _dataset(
+        self, tx: Transaction, tenant: str, event: Mapping[str, Any], at: datetime, ahead: _Ahead
+    ) -> None:
+        """Remove from a training set again what was, and what nobody could remove later; or end it again."""
+        ty, dataset = event["ty"], tx.get(Dataset, event["dst"])
+        item = tx.get(DatasetItem, event["itm"]) if "itm" in event else None
+        if dataset is None:
+            if ty == "dataset.created" and event["dst"] not in ahead.sets:
+                self.ledger.record(tx, tenant, "dataset.expired", None, dst=event["dst"])
+        elif ty == "dataset.added" and item is None:
+            # Whose it is is lost, so that no withdrawal would reach it: every copy must lose it now.
+            tx.add(_lost_item(tenant, event, at))
+            if event["itm"] not in ahead.items:
+                said = {"dst": event["dst"], "itm": event["itm"], "why": RESTORED}
+                self.ledger.record(tx, tenant, "dataset.reduced", None, **said)
+        elif ty == "dataset.reduced" and item is not None and item.state == "live":
+            tx.put(replace(bare(item), removed_at=at))
+            shrink(tx, item.dataset_id)
+        elif ty == "dataset.completed":
+            tx.put(replace(dataset, state="stale", cursor="", lease_owner="", lease_until=None))
+        elif ty == "dataset.expired":
+            # Its key goes with the next sweep.
+            tx.discard(DatasetItem, equal={"dataset_id": dataset.dataset_id})
+            tx.put(replace(dataset, state="ended", size=0, cursor="", lease_owner="", lease_until=None))
+
     def _withdraw(self, tx: Transaction, consent_id: str, at: datetime) -> Iterable[str]:
         consent = tx.get(Consent, consent_id)
         if consent is None or consent.withdrawn_at is not None:
@@ -302,6 +335,12 @@ class Suppress:
         dsr = tx.get(Dsr, event["dsr"]) if "dsr" in event else None
         if dsr is not None:
             tx.remove(dsr)
+        incident = tx.get(Incident, event["inc"]) if "inc" in event else None
+        if incident is not None:
+            tx.remove(incident)
+            key = tx.get(SubjectKey, incident.key_id)
+            if key is not None:
+                tx.remove(key)
         return ()
 
     def _job(
@@ -338,7 +377,7 @@ class Suppress:
             tx.put(replace(dsr, state="approved", preview={}, updated_at=at))
         elif ty == "dsr.extended":
             later = replace(dsr, extended_at=at, extension_reason=event["rc"])
-            tx.put(self._due_by(later, event["due"], pack))
+            tx.put(self._due_by(tx, later, event["due"], pack))
         elif ty == "dsr.verified":
             self._verify(tx, event, dsr, pack)
         elif ty in {"dsr.refused", "dsr.cancelled"}:
@@ -352,9 +391,9 @@ class Suppress:
             tx.put(replace(over, step=5, handle=None, counts={}, package_id=""))
         return ()
 
-    def _due_by(self, dsr: Dsr, due_ms: int, pack: Pack) -> Dsr:
+    def _due_by(self, tx: Transaction, dsr: Dsr, due_ms: int, pack: Pack) -> Dsr:
         """Return the request with the last day that the log says it has."""
-        zone, _ = seat(pack, self.judge.controllers[dsr.tenant])
+        zone, _ = seat(pack, self.judge.controllers.at(tx, dsr.tenant))
         due_on = datetime.fromtimestamp(due_ms / 1000, zone).date().isoformat()
         return replace(dsr, due_on=due_on, due_key=due_key(due_on, dsr.dsr_id))
 
@@ -364,7 +403,7 @@ class Suppress:
         else:
             failures = dsr.failures + 1
             changed = replace(dsr, state="identity_pending", verified_by="", failures=failures)
-        tx.put(self._due_by(changed, event["due"], pack) if "due" in event else changed)
+        tx.put(self._due_by(tx, changed, event["due"], pack) if "due" in event else changed)
 
     @staticmethod
     def _correct(tx: Transaction, dsr: Dsr, at: datetime) -> None:
@@ -434,7 +473,7 @@ class Suppress:
         same = {"tenant": tenant, "handle": handle}
         if tx.get(Subject, tenant, handle) is None and not tx.count(SubjectKey, equal=same):
             return
-        plan = erasure.plan(self.judge.laws(tenant, None, INVOKED, now), self.held_classes, now)
+        plan = erasure.plan(self.judge.laws(tx, tenant, None, INVOKED, now), self.held_classes, now)
         erased = {cls.value for cls in plan.erase}
         epochs = {key.epoch for key in tx.find(SubjectKey, equal=same) if key.cls in erased}
         for job in tx.find(Job, equal=same):
@@ -567,12 +606,35 @@ def _note(ahead: _Ahead, event: Mapping[str, Any], backup_id: str) -> None:
         ahead.jobs.add(event["job"])
     elif ty in _OVER:
         ahead.dsrs.add(event["dsr"])
+    elif ty == "dataset.expired":
+        ahead.sets.add(event["dst"])
+    elif ty == "dataset.reduced":
+        ahead.items.add(event["itm"])
     elif ty == "subject.restricted":
         ahead.restricted = True
     elif ty == "signal.recorded":
         ahead.signals |= set(event["sig"])
     elif ty == "backup.created" and event["bkp"] == backup_id:
         ahead.digest = event["dig"]
+
+
+def _lost_item(tenant: str, event: Mapping[str, Any], at: datetime) -> DatasetItem:
+    """Return what is known of an item that was added since: that every copy must lose it."""
+    return DatasetItem(
+        item_id=event["itm"],
+        dataset_id=event["dst"],
+        tenant=tenant,
+        handle=None,
+        state="removed",
+        job_id="",
+        source_object="",
+        object_id="",
+        consent_id="",
+        image_type="",
+        sha256="",
+        added_at=at,
+        removed_at=at,
+    )
 
 
 def _plus(counts: Mapping[str, Any], origin: str, done: Mapping[str, int]) -> dict[str, Any]:

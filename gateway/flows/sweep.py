@@ -22,9 +22,12 @@ from gateway.ports.records import (
     Certificate,
     ClosedEpoch,
     Consent,
+    Dataset,
+    DatasetItem,
     Debt,
     Dsr,
     Hold,
+    Incident,
     Job,
     Notice,
     Record,
@@ -107,6 +110,7 @@ class Sweep:
             self._end_payloads,
             self._drop_strays,
             self._mark_renewals,
+            self._retire_datasets,
         )
         for step in steps:
             try:
@@ -118,6 +122,34 @@ class Sweep:
             raise faults[0]
         expired, freed, reaped, orphans = counts[:4]
         return Swept(expired + freed, reaped, orphans)
+
+    async def _retire_datasets(self) -> int:
+        """Destroy the keys of ended training sets, once no copy that a hold keeps needs them."""
+        return await self.records.transact(self._end_dataset_keys)
+
+    def _end_datasets(self, tx: Transaction) -> int:
+        """End training sets whose term is over, before their copies are: nothing of them is missed then."""
+        due = tx.find(
+            Dataset,
+            among={"state": ["building", "ready", "stale"]},
+            below={"expires_at": self.clock.now()},
+            limit=BATCH,
+        )
+        for dataset in due:
+            tx.discard(DatasetItem, equal={"dataset_id": dataset.dataset_id})
+            tx.put(replace(dataset, state="ended", size=0, cursor="", lease_owner="", lease_until=None))
+            self.ledger.record(tx, dataset.tenant, "dataset.expired", None, dst=dataset.dataset_id)
+        return len(due)
+
+    def _end_dataset_keys(self, tx: Transaction) -> int:
+        number = 0
+        for dataset in tx.find(Dataset, equal={"state": "ended"}):
+            copies = {"tenant": dataset.tenant, "job_id": dataset.dataset_id}
+            if not any(tx.count(StoredObject, equal={**copies, "state": s}) for s in ("live", "held")):
+                self._end_key(tx, dataset.key_id)
+                tx.put(replace(dataset, state="gone", key_id=""))
+                number += 1
+        return number
 
     async def outlook(self, caller: Caller) -> Outlook:
         """Return what a sweep would find of the caller's tenant."""
@@ -176,6 +208,8 @@ class Sweep:
 
         The step that is promised to the moment, so it may be taken more often than all of them.
         """
+        while await self.records.transact(self._end_datasets) == BATCH:
+            pass
         total = 0
         while True:
             number = await self.records.transact(self._expire_some)
@@ -346,12 +380,17 @@ class Sweep:
             for row in tx.find(Consent, below={"keep_until": now}, limit=BATCH)
             if not self._is_held(tx, row)
         ]
+        breaches = tx.find(Incident, below={"keep_until": now}, limit=BATCH)
         tx.remove(*answers, *over, *certificates, *requests)
         for request in requests:
             self.ledger.record(tx, request.tenant, "record.expired", None, dsr=request.dsr_id)
         for consent in consents:
             self._end_proof(tx, consent)
-        return max(len(answers), len(over), len(certificates), len(requests), len(consents))
+        for one in breaches:
+            tx.remove(one)
+            self.ledger.record(tx, one.tenant, "record.expired", None, inc=one.incident_id)
+            self._end_key(tx, one.key_id)
+        return max(len(answers), len(over), len(certificates), len(requests), len(consents), len(breaches))
 
     def _is_held(self, tx: Transaction, row: Consent | Dsr | Job) -> bool:
         """Put off the end of what a hold keeps, and look again a day later."""
@@ -366,12 +405,15 @@ class Sweep:
         tx.remove(consent)
         self.ledger.record(tx, consent.tenant, "record.expired", None, con=consent.consent_id)
         if consent.handle is None and not tx.count(Consent, equal={"key_id": consent.key_id}):
-            key = tx.get(SubjectKey, consent.key_id)
-            if key is not None:
-                tx.remove(key)
-                if tx.get(ClosedEpoch, key.epoch) is None:
-                    # Its bytes linger: the epoch is rolled, and its key destroyed (`flows/rotation.py`).
-                    tx.add(ClosedEpoch(epoch=key.epoch, closed_at=self.clock.now()))
+            self._end_key(tx, consent.key_id)
+
+    def _end_key(self, tx: Transaction, key_id: str) -> None:
+        key = tx.get(SubjectKey, key_id)
+        if key is not None:
+            tx.remove(key)
+            if tx.get(ClosedEpoch, key.epoch) is None:
+                # Its bytes linger: the epoch is rolled, and its key destroyed (`flows/rotation.py`).
+                tx.add(ClosedEpoch(epoch=key.epoch, closed_at=self.clock.now()))
 
     async def _end_payloads(self) -> int:
         """End what audit events say of anyone, a month at a time: its epoch key dies with the month."""

@@ -12,9 +12,9 @@ from typing import Any
 from audit import leaf as leaf_codec
 from audit import proof, tree
 from audit.payloads import Payload
+from gateway.controllers import ControllerFacts, Controllers
 from gateway.errors import SubjectBlocked
 from gateway.holdings import Held, Holdings
-from gateway.judge import ControllerFacts
 from gateway.ledger import Ledger
 from gateway.logs import newest_checkpoint, tile_reader
 from gateway.objects import backend_id
@@ -110,7 +110,7 @@ class Gatherer:
     people: People
     holdings: Holdings
     packs: Mapping[str, Pack]
-    controllers: Mapping[str, ControllerFacts]
+    controllers: Controllers
     ledger: Ledger
     backends: Callable[[], Mapping[str, BackendFacts]]
 
@@ -131,7 +131,7 @@ class Gatherer:
         }
         said = [one async for one in self._said(dsr)] if is_access else []
         document = {
-            **self._frame(dsr, at),
+            **self._frame(dsr, await self.controllers.now(self.records, dsr.tenant), at),
             "subject": _subject(profile),
             "images": [_image(name, stored) for name, stored in pictures.items()],
             "consents": [{"file": name, **record} for name, record in consents.items()],
@@ -174,8 +174,8 @@ class Gatherer:
             tx.find(Hold, equal=mine, order_by=("placed_at", "hold_id")),
         )
 
-    def _frame(self, dsr: Dsr, at: datetime) -> dict[str, Any]:
-        pack, controller = self.packs[dsr.regime], self.controllers[dsr.tenant]
+    def _frame(self, dsr: Dsr, controller: ControllerFacts, at: datetime) -> dict[str, Any]:
+        pack = self.packs[dsr.regime]
         rights = [
             {"right": kind.value, "layer": right.available, "citations": list(pack.cited(right.cite))}
             for kind, right in pack.rules.rights.items()

@@ -328,6 +328,105 @@ class Debt(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class TenantVersion(Record):
+    """The facts of a controller from `changed_at` on; the highest version counts.
+
+    None in `establishments` or `targets` is a fact that was not said: then it counts as met.
+    `thresholds` maps codes to whether they are met; a code that is not there was not said.
+    """
+
+    tenant: str
+    version: int
+    name: str
+    contact: str
+    establishments: tuple[str, ...] | None
+    targets: tuple[str, ...] | None
+    time_zone: str
+    calendar: str | None
+    thresholds: Mapping[str, Any]
+    is_training_on: bool
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Incident(Record):
+    """A breach in the register (GDPR Art. 33(5)), as it was recorded last.
+
+    All free text is in `sealed_text`, under a key of the incident's own.  `regimes` are the
+    packs that apply.  `authority` and `subjects` say what was done about telling them: `told_at`
+    (ISO 8601), or `rule`, the citation by which they need not be told.  `due_at` is the last
+    instant of the earliest clock that nothing was done about.
+    """
+
+    incident_id: str
+    tenant: str
+    version: int
+    kind: str
+    data_categories: tuple[str, ...]
+    residences: tuple[str, ...]
+    about_subjects: int
+    about_records: int
+    aware_at: datetime
+    authority: Mapping[str, Any]
+    subjects: Mapping[str, Any]
+    regimes: tuple[str, ...]
+    due_at: datetime | None
+    key_id: str
+    sealed_text: bytes
+    recorded_at: datetime
+    updated_at: datetime
+    keep_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset(Record):
+    """One version of a training set.
+
+    `state` is `building` (a worker copies pictures; `cursor` is the consent it has come to),
+    `ready`, or `stale` (something that was in it has been removed).  `skipped` counts subjects
+    who were left out by reason.  `key_id` is the key without which no picture in it opens.
+    """
+
+    dataset_id: str
+    tenant: str
+    label: str
+    version: int
+    state: str
+    max_size: int
+    size: int
+    skipped: Mapping[str, Any]
+    key_id: str
+    cursor: str
+    lease_owner: str
+    lease_until: datetime | None
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetItem(Record):
+    """One picture of a training set: `live`, or `removed` and then nothing but its id and when.
+
+    The copy is the object `object_id`, made of the output `source_object` of `job_id` by
+    virtue of the consent `consent_id`.
+    """
+
+    item_id: str
+    dataset_id: str
+    tenant: str
+    handle: str | None
+    state: str
+    job_id: str
+    source_object: str
+    object_id: str
+    consent_id: str
+    image_type: str
+    sha256: str
+    added_at: datetime
+    removed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate(Record):
     """What a finished erasure hands out: its leaf's event id and the opening of its commitment."""
 
@@ -599,6 +698,7 @@ SUBJECT_TABLES: tuple[type[Record], ...] = (
     Dsr,
     Hold,
     SealedPayload,
+    DatasetItem,
 )
 """Every record kind with a `handle`; a test compares this with the fields themselves."""
 

@@ -16,7 +16,6 @@ from lethe.v1 import (
     notice_pb2,
     retention_pb2,
     subject_pb2,
-    tenant_pb2,
 )
 
 from gateway.errors import MessageInvalid, NotFound
@@ -30,7 +29,6 @@ from gateway.flows.retention import HoldDraft, Retention
 from gateway.flows.rotation import Rotation
 from gateway.flows.subject import Subjects
 from gateway.flows.sweep import Sweep
-from gateway.judge import ControllerFacts
 from gateway.package import Packages
 from gateway.paging import Page
 from gateway.people import People, Profile
@@ -626,30 +624,4 @@ class KeyService_:  # noqa: N801 - the port has the plain name
                 key_pb2.KeyEpoch(key_class=e.cls, month=e.month, roll=e.roll, wrapped_keys=counts[str(e)])
                 for e in epochs
             ],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TenantService:
-    """The tenant's facts on the wire."""
-
-    controllers: Mapping[str, ControllerFacts]
-    origins: Mapping[str, str]
-
-    async def GetTenant(
-        self, _request: tenant_pb2.GetTenantRequest, _context: object
-    ) -> tenant_pb2.GetTenantResponse:
-        """Return the caller's tenant."""
-        tenant = caller().tenant
-        facts = self.controllers[tenant]
-        return tenant_pb2.GetTenantResponse(
-            tenant=tenant_pb2.Tenant(
-                controller=facts.name,
-                contact=facts.contact,
-                establishments=facts.establishments or (),
-                targets=facts.targets or (),
-                time_zone=facts.time_zone,
-                calendar=facts.calendar or "",
-                log_origin=self.origins[tenant],
-            )
         )

@@ -44,6 +44,8 @@ CODES: dict[type[errors.LetheError], grpc.StatusCode] = {
     errors.FactUnknown: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ScrubberUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.PromptRejected: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.TrainingOff: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.DeidentificationRequired: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StateConflict: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InputLost: grpc.StatusCode.DATA_LOSS,
     errors.ZeroRetention: grpc.StatusCode.FAILED_PRECONDITION,

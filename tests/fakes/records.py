@@ -43,6 +43,10 @@ KEYS: Mapping[type[Record], tuple[str, ...]] = {
     port.Checkpoint: ("log", "size"),
     port.WitnessedSize: ("log", "witness"),
     port.Restore: ("backup_id",),
+    port.TenantVersion: ("tenant", "version"),
+    port.Incident: ("incident_id",),
+    port.Dataset: ("dataset_id",),
+    port.DatasetItem: ("item_id",),
 }
 UNIQUE: Mapping[type[Record], tuple[str, ...]] = {port.Leaf: ("log", "seq")}
 """Further values that are unique unless one of them is null."""

@@ -12,8 +12,9 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from audit import canonical, leaf, schema
+from gateway.controllers import ControllerFacts
 from gateway.errors import PolicyDenied, SubjectBlocked, SubjectUnknown
-from gateway.judge import Case, ControllerFacts, Judge
+from gateway.judge import Case, Judge
 from gateway.ledger import without_nulls
 from gateway.people import Guardian, Profile
 from gateway.ports.records import Consent, Notice, Signal, Subject

@@ -14,6 +14,7 @@ from gateway.adapters.sql.debts import DebtRow
 from gateway.adapters.sql.dsr import CertificateRow, DsrRow
 from gateway.adapters.sql.holds import HoldRow
 from gateway.adapters.sql.idempotency import RememberedRow
+from gateway.adapters.sql.incident import IncidentRow
 from gateway.adapters.sql.jobs import JobRow
 from gateway.adapters.sql.keys import ClosedEpochRow, SubjectKeyRow
 from gateway.adapters.sql.leaves import (
@@ -31,6 +32,8 @@ from gateway.adapters.sql.packs import PackTextRow
 from gateway.adapters.sql.restore import RestoreRow
 from gateway.adapters.sql.subject import SubjectRow
 from gateway.adapters.sql.table import Table
+from gateway.adapters.sql.tenant import TenantVersionRow
+from gateway.adapters.sql.training import DatasetItemRow, DatasetRow
 from gateway.ports import records
 from gateway.ports.records import Record
 
@@ -57,6 +60,10 @@ ROWS: Mapping[type[Record], type[Table]] = {
     records.Checkpoint: CheckpointRow,
     records.WitnessedSize: WitnessedSizeRow,
     records.Restore: RestoreRow,
+    records.TenantVersion: TenantVersionRow,
+    records.Incident: IncidentRow,
+    records.Dataset: DatasetRow,
+    records.DatasetItem: DatasetItemRow,
 }
 
 

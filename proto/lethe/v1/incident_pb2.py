@@ -27,15 +27,35 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lethe.v1 import common_pb2 as lethe_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lethe/v1/incident.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"u\n\x08Incident\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\naware_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x04kind\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,31}$\"f\n\x15RecordIncidentRequest\x12,\n\x08incident\x18\x01 \x01(\x0b\x32\x12.lethe.v1.IncidentB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"g\n\x16RecordIncidentResponse\x12$\n\x08incident\x18\x01 \x01(\x0b\x32\x12.lethe.v1.Incident\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"S\n\x14ListIncidentsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"W\n\x15ListIncidentsResponse\x12%\n\tincidents\x18\x01 \x03(\x0b\x32\x12.lethe.v1.Incident\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb8\x01\n\x0fIncidentService\x12S\n\x0eRecordIncident\x12\x1f.lethe.v1.RecordIncidentRequest\x1a .lethe.v1.RecordIncidentResponse\x12P\n\rListIncidents\x12\x1e.lethe.v1.ListIncidentsRequest\x1a\x1f.lethe.v1.ListIncidentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lethe/v1/incident.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"\xec\x05\n\x08Incident\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^(incidents/[0-9a-f]{32})?$\x12\x36\n\naware_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12+\n\x04kind\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,31}$\x12\x32\n\ndata_kinds\x18\x04 \x03(\x0e\x32\x12.lethe.v1.DataKindB\n\xbaH\x07\x92\x01\x04\x10\x08\x18\x01\x12$\n\nresidences\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\x18\x01\"\x04r\x02\x18\x06\x12\x1f\n\x0e\x61\x62out_subjects\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1e\n\rabout_records\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x18\n\x06nature\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xc0>\x12\x1e\n\x0c\x63onsequences\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\xc0>\x12\x1a\n\x08measures\x18\n \x01(\tB\x08\xbaH\x05r\x03\x18\xc0>\x12$\n\tauthority\x18\x0b \x01(\x0b\x32\x11.lethe.v1.Telling\x12#\n\x08subjects\x18\x0c \x01(\x0b\x32\x11.lethe.v1.Telling\x12\x0f\n\x07regimes\x18\r \x03(\t\x12$\n\x06\x64uties\x18\x0e \x03(\x0b\x32\x14.lethe.v1.BreachDuty\x12,\n\x08\x64ue_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x10 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11retain_until_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x07Telling\x12-\n\ttell_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x04rule\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x90\x03\"\xf2\x01\n\nBreachDuty\x12\x0e\n\x06regime\x18\x01 \x01(\t\x12\x0c\n\x04tell\x18\x02 \x01(\t\x12\x0c\n\x04whom\x18\x03 \x01(\t\x12,\n\x08\x64ue_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03\x64ue\x18\x05 \x01(\t\x12\x10\n\x08promptly\x18\x06 \x01(\t\x12\x11\n\tthreshold\x18\x07 \x01(\t\x12\x0e\n\x06unless\x18\x08 \x03(\t\x12\x11\n\tmore_than\x18\t \x01(\x03\x12\x11\n\tcitations\x18\n \x03(\t\x12\x11\n\tuncertain\x18\x0b \x03(\t\x12\x0f\n\x07settled\x18\x0c \x01(\x08\"f\n\x15RecordIncidentRequest\x12,\n\x08incident\x18\x01 \x01(\x0b\x32\x12.lethe.v1.IncidentB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"g\n\x16RecordIncidentResponse\x12$\n\x08incident\x18\x01 \x01(\x0b\x32\x12.lethe.v1.Incident\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"S\n\x14ListIncidentsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"W\n\x15ListIncidentsResponse\x12%\n\tincidents\x18\x01 \x03(\x0b\x32\x12.lethe.v1.Incident\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb8\x01\n\x0fIncidentService\x12S\n\x0eRecordIncident\x12\x1f.lethe.v1.RecordIncidentRequest\x1a .lethe.v1.RecordIncidentResponse\x12P\n\rListIncidents\x12\x1e.lethe.v1.ListIncidentsRequest\x1a\x1f.lethe.v1.ListIncidentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lethe.v1.incident_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['name']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['name']._serialized_options = b'\272H\037r\0352\033^(incidents/[0-9a-f]{32})?$'
+  _globals['_INCIDENT'].fields_by_name['aware_time']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['aware_time']._serialized_options = b'\272H\003\310\001\001'
   _globals['_INCIDENT'].fields_by_name['kind']._loaded_options = None
   _globals['_INCIDENT'].fields_by_name['kind']._serialized_options = b'\272H\032r\0302\026^[a-z][a-z0-9_]{0,31}$'
+  _globals['_INCIDENT'].fields_by_name['data_kinds']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['data_kinds']._serialized_options = b'\272H\007\222\001\004\020\010\030\001'
+  _globals['_INCIDENT'].fields_by_name['residences']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['residences']._serialized_options = b'\272H\r\222\001\n\020@\030\001\"\004r\002\030\006'
+  _globals['_INCIDENT'].fields_by_name['about_subjects']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['about_subjects']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_INCIDENT'].fields_by_name['about_records']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['about_records']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_INCIDENT'].fields_by_name['nature']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['nature']._serialized_options = b'\272H\005r\003\030\300>'
+  _globals['_INCIDENT'].fields_by_name['consequences']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['consequences']._serialized_options = b'\272H\005r\003\030\300>'
+  _globals['_INCIDENT'].fields_by_name['measures']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['measures']._serialized_options = b'\272H\005r\003\030\300>'
+  _globals['_TELLING'].fields_by_name['rule']._loaded_options = None
+  _globals['_TELLING'].fields_by_name['rule']._serialized_options = b'\272H\005r\003\030\220\003'
   _globals['_RECORDINCIDENTREQUEST'].fields_by_name['incident']._loaded_options = None
   _globals['_RECORDINCIDENTREQUEST'].fields_by_name['incident']._serialized_options = b'\272H\003\310\001\001'
   _globals['_RECORDINCIDENTREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -44,16 +64,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTINCIDENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTINCIDENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTINCIDENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
-  _globals['_INCIDENT']._serialized_start=122
-  _globals['_INCIDENT']._serialized_end=239
-  _globals['_RECORDINCIDENTREQUEST']._serialized_start=241
-  _globals['_RECORDINCIDENTREQUEST']._serialized_end=343
-  _globals['_RECORDINCIDENTRESPONSE']._serialized_start=345
-  _globals['_RECORDINCIDENTRESPONSE']._serialized_end=448
-  _globals['_LISTINCIDENTSREQUEST']._serialized_start=450
-  _globals['_LISTINCIDENTSREQUEST']._serialized_end=533
-  _globals['_LISTINCIDENTSRESPONSE']._serialized_start=535
-  _globals['_LISTINCIDENTSRESPONSE']._serialized_end=622
-  _globals['_INCIDENTSERVICE']._serialized_start=625
-  _globals['_INCIDENTSERVICE']._serialized_end=809
+  _globals['_INCIDENT']._serialized_start=123
+  _globals['_INCIDENT']._serialized_end=871
+  _globals['_TELLING']._serialized_start=873
+  _globals['_TELLING']._serialized_end=953
+  _globals['_BREACHDUTY']._serialized_start=956
+  _globals['_BREACHDUTY']._serialized_end=1198
+  _globals['_RECORDINCIDENTREQUEST']._serialized_start=1200
+  _globals['_RECORDINCIDENTREQUEST']._serialized_end=1302
+  _globals['_RECORDINCIDENTRESPONSE']._serialized_start=1304
+  _globals['_RECORDINCIDENTRESPONSE']._serialized_end=1407
+  _globals['_LISTINCIDENTSREQUEST']._serialized_start=1409
+  _globals['_LISTINCIDENTSREQUEST']._serialized_end=1492
+  _globals['_LISTINCIDENTSRESPONSE']._serialized_start=1494
+  _globals['_LISTINCIDENTSRESPONSE']._serialized_end=1581
+  _globals['_INCIDENTSERVICE']._serialized_start=1584
+  _globals['_INCIDENTSERVICE']._serialized_end=1768
 # @@protoc_insertion_point(module_scope)

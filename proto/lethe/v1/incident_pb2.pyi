@@ -22,20 +22,88 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Incident(_message.Message):
-    """An incident."""
+    """An incident: what the register of breaches must say of it (GDPR Art. 33(5))."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     AWARE_TIME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    DATA_KINDS_FIELD_NUMBER: _builtins.int
+    RESIDENCES_FIELD_NUMBER: _builtins.int
+    ABOUT_SUBJECTS_FIELD_NUMBER: _builtins.int
+    ABOUT_RECORDS_FIELD_NUMBER: _builtins.int
+    NATURE_FIELD_NUMBER: _builtins.int
+    CONSEQUENCES_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    REGIMES_FIELD_NUMBER: _builtins.int
+    DUTIES_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RETAIN_UNTIL_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: incidents/{incident}."""
     kind: _builtins.str
-    """Kind, as a code, for example "unauthorised_access"."""
+    """Kind, as a code: destruction, loss, alteration, disclosure, access or unavailability."""
+    about_subjects: _builtins.int
+    """About how many persons."""
+    about_records: _builtins.int
+    """About how many records."""
+    nature: _builtins.str
+    """What happened, in words. Rests sealed."""
+    consequences: _builtins.str
+    """Likely consequences, in words. Rests sealed."""
+    measures: _builtins.str
+    """Measures taken or proposed, in words. Rests sealed."""
+    version: _builtins.int
+    """How often it was recorded. Output only."""
     @_builtins.property
     def aware_time(self) -> _timestamp_pb2.Timestamp:
         """When the controller became aware (GDPR Art. 33(1))."""
+
+    @_builtins.property
+    def data_kinds(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.DataKind.ValueType]:
+        """Which kinds of data are concerned."""
+
+    @_builtins.property
+    def residences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the persons concerned live, ISO 3166 codes. Empty: not known, and then every law applies."""
+
+    @_builtins.property
+    def authority(self) -> Global___Telling:
+        """What was done about telling the authorities."""
+
+    @_builtins.property
+    def subjects(self) -> Global___Telling:
+        """What was done about telling the persons concerned."""
+
+    @_builtins.property
+    def regimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Packs that apply. Output only."""
+
+    @_builtins.property
+    def duties(self) -> _containers.RepeatedCompositeFieldContainer[Global___BreachDuty]:
+        """Whom to tell, and until when. Output only."""
+
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """Last instant of the earliest clock that nothing was done about; absent: there is none. Output only."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was recorded first. Output only."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was recorded last. Output only."""
+
+    @_builtins.property
+    def retain_until_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the register keeps it. Output only."""
 
     def __init__(
         self,
@@ -43,14 +111,132 @@ class Incident(_message.Message):
         name: _builtins.str = ...,
         aware_time: _timestamp_pb2.Timestamp | None = ...,
         kind: _builtins.str = ...,
+        data_kinds: _abc.Iterable[_common_pb2.DataKind.ValueType] | None = ...,
+        residences: _abc.Iterable[_builtins.str] | None = ...,
+        about_subjects: _builtins.int = ...,
+        about_records: _builtins.int = ...,
+        nature: _builtins.str = ...,
+        consequences: _builtins.str = ...,
+        measures: _builtins.str = ...,
+        authority: Global___Telling | None = ...,
+        subjects: Global___Telling | None = ...,
+        regimes: _abc.Iterable[_builtins.str] | None = ...,
+        duties: _abc.Iterable[Global___BreachDuty] | None = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        retain_until_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["aware_time", b"aware_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "aware_time", b"aware_time", "create_time", b"create_time", "due_time", b"due_time", "retain_until_time", b"retain_until_time", "subjects", b"subjects", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aware_time", b"aware_time", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about_records", b"about_records", "about_subjects", b"about_subjects", "authority", b"authority", "aware_time", b"aware_time", "consequences", b"consequences", "create_time", b"create_time", "data_kinds", b"data_kinds", "due_time", b"due_time", "duties", b"duties", "kind", b"kind", "measures", b"measures", "name", b"name", "nature", b"nature", "regimes", b"regimes", "residences", b"residences", "retain_until_time", b"retain_until_time", "subjects", b"subjects", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Incident: _TypeAlias = Incident  # noqa: Y015
+
+@_typing.final
+class Telling(_message.Message):
+    """What was done about telling somebody of a breach; nothing yet where both are empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TELL_TIME_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """Why they need not be told, as a citation: "GDPR Art. 34(3)(a)"."""
+    @_builtins.property
+    def tell_time(self) -> _timestamp_pb2.Timestamp:
+        """When they were told."""
+
+    def __init__(
+        self,
+        *,
+        tell_time: _timestamp_pb2.Timestamp | None = ...,
+        rule: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tell_time", b"tell_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule", "tell_time", b"tell_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Telling: _TypeAlias = Telling  # noqa: Y015
+
+@_typing.final
+class BreachDuty(_message.Message):
+    """A duty to tell of a breach, and its clock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGIME_FIELD_NUMBER: _builtins.int
+    TELL_FIELD_NUMBER: _builtins.int
+    WHOM_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
+    PROMPTLY_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    UNLESS_FIELD_NUMBER: _builtins.int
+    MORE_THAN_FIELD_NUMBER: _builtins.int
+    CITATIONS_FIELD_NUMBER: _builtins.int
+    UNCERTAIN_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    regime: _builtins.str
+    """The pack, for example "gdpr"."""
+    tell: _builtins.str
+    """authority, subjects, authority_and_subjects, controller or others."""
+    whom: _builtins.str
+    """Whom, in words."""
+    due: _builtins.str
+    """As the law counts it: an instant or a day, ISO 8601."""
+    promptly: _builtins.str
+    """The law's own words where it names no number, as a code: "without_undue_delay"."""
+    threshold: _builtins.str
+    """From which risk on, as a code: "any_risk", "high_risk"."""
+    more_than: _builtins.int
+    """Only where more persons than this are concerned; 0: in any case."""
+    settled: _builtins.bool
+    """Whether it is done, or taken away by a rule that was given."""
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """Last instant that is on time; absent where the law says so in words, or the clock has not begun."""
+
+    @_builtins.property
+    def unless(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What takes the duty away, as codes: "risk_unlikely"."""
+
+    @_builtins.property
+    def citations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The provisions."""
+
+    @_builtins.property
+    def uncertain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is uncertain about it: "U-13"."""
+
+    def __init__(
+        self,
+        *,
+        regime: _builtins.str = ...,
+        tell: _builtins.str = ...,
+        whom: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        due: _builtins.str = ...,
+        promptly: _builtins.str = ...,
+        threshold: _builtins.str = ...,
+        unless: _abc.Iterable[_builtins.str] | None = ...,
+        more_than: _builtins.int = ...,
+        citations: _abc.Iterable[_builtins.str] | None = ...,
+        uncertain: _abc.Iterable[_builtins.str] | None = ...,
+        settled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "due", b"due", "due_time", b"due_time", "more_than", b"more_than", "promptly", b"promptly", "regime", b"regime", "settled", b"settled", "tell", b"tell", "threshold", b"threshold", "uncertain", b"uncertain", "unless", b"unless", "whom", b"whom"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BreachDuty: _TypeAlias = BreachDuty  # noqa: Y015
 
 @_typing.final
 class RecordIncidentRequest(_message.Message):
@@ -64,7 +250,7 @@ class RecordIncidentRequest(_message.Message):
     """UUID4; the same id with the same content answers the same for 24 hours."""
     @_builtins.property
     def incident(self) -> Global___Incident:
-        """The incident."""
+        """The incident, whole: what it does not say any more is not recorded any more. With a name, a recorded one."""
 
     def __init__(
         self,

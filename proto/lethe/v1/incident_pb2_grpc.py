@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class IncidentServiceStub:
-    """Breaches and their clocks. Not built yet.
+    """The register of breaches and their clocks. Nothing is sent to anybody.
     """
 
     def __init__(self, channel):
@@ -48,18 +48,18 @@ class IncidentServiceStub:
 
 
 class IncidentServiceServicer:
-    """Breaches and their clocks. Not built yet.
+    """The register of breaches and their clocks. Nothing is sent to anybody.
     """
 
     def RecordIncident(self, request, context):
-        """Records an incident and starts the packs' breach clocks.
+        """Records an incident, or what is known of a recorded one by now, and reckons the packs' breach clocks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListIncidents(self, request, context):
-        """Lists incidents.
+        """Lists incidents, the one noticed first first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +87,7 @@ def add_IncidentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IncidentService:
-    """Breaches and their clocks. Not built yet.
+    """The register of breaches and their clocks. Nothing is sent to anybody.
     """
 
     @staticmethod

@@ -13,16 +13,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IncidentServiceStub:
-    """Breaches and their clocks. Not built yet."""
+    """The register of breaches and their clocks. Nothing is sent to anybody."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecordIncident: _aio.UnaryUnaryMultiCallable[_incident_pb2.RecordIncidentRequest, _incident_pb2.RecordIncidentResponse]
-    """Records an incident and starts the packs' breach clocks."""
+    """Records an incident, or what is known of a recorded one by now, and reckons the packs' breach clocks."""
     ListIncidents: _aio.UnaryUnaryMultiCallable[_incident_pb2.ListIncidentsRequest, _incident_pb2.ListIncidentsResponse]
-    """Lists incidents."""
+    """Lists incidents, the one noticed first first."""
 
 class IncidentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Breaches and their clocks. Not built yet."""
+    """The register of breaches and their clocks. Nothing is sent to anybody."""
 
     @_abc_1.abstractmethod
     def RecordIncident(
@@ -30,7 +30,7 @@ class IncidentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _incident_pb2.RecordIncidentRequest,
         context: _aio.ServicerContext[_incident_pb2.RecordIncidentRequest, _abc.Awaitable[_incident_pb2.RecordIncidentResponse]],
     ) -> _abc.Awaitable[_incident_pb2.RecordIncidentResponse]:
-        """Records an incident and starts the packs' breach clocks."""
+        """Records an incident, or what is known of a recorded one by now, and reckons the packs' breach clocks."""
 
     @_abc_1.abstractmethod
     def ListIncidents(
@@ -38,6 +38,6 @@ class IncidentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _incident_pb2.ListIncidentsRequest,
         context: _aio.ServicerContext[_incident_pb2.ListIncidentsRequest, _abc.Awaitable[_incident_pb2.ListIncidentsResponse]],
     ) -> _abc.Awaitable[_incident_pb2.ListIncidentsResponse]:
-        """Lists incidents."""
+        """Lists incidents, the one noticed first first."""
 
 def add_IncidentServiceServicer_to_server(servicer: IncidentServiceServicer, server: _aio.Server) -> None: ...

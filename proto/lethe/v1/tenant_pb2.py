@@ -23,28 +23,51 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from lethe.v1 import common_pb2 as lethe_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lethe/v1/tenant.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x15lethe/v1/common.proto\"\x8f\x01\n\x06Tenant\x12\x12\n\ncontroller\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12\x16\n\x0e\x65stablishments\x18\x03 \x03(\t\x12\x0f\n\x07targets\x18\x04 \x03(\t\x12\x11\n\ttime_zone\x18\x05 \x01(\t\x12\x10\n\x08\x63\x61lendar\x18\x06 \x01(\t\x12\x12\n\nlog_origin\x18\x07 \x01(\t\"\x12\n\x10GetTenantRequest\"5\n\x11GetTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Tenant\"?\n\x13UpdateTenantRequest\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.TenantB\x06\xbaH\x03\xc8\x01\x01\"a\n\x14UpdateTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Tenant\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt2\xa4\x01\n\rTenantService\x12\x44\n\tGetTenant\x12\x1a.lethe.v1.GetTenantRequest\x1a\x1b.lethe.v1.GetTenantResponse\x12M\n\x0cUpdateTenant\x12\x1d.lethe.v1.UpdateTenantRequest\x1a\x1e.lethe.v1.UpdateTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lethe/v1/tenant.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x15lethe/v1/common.proto\"\x9e\x03\n\x06Tenant\x12\x1c\n\ncontroller\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x07\x63ontact\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12(\n\x0e\x65stablishments\x18\x03 \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\x18\x01\"\x04r\x02\x18\x06\x12!\n\x07targets\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\x18\x01\"\x04r\x02\x18\x06\x12\x1a\n\ttime_zone\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x08\x63\x61lendar\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18\x06\x12\x12\n\nlog_origin\x18\x07 \x01(\t\x12>\n\nthresholds\x18\x08 \x03(\x0b\x32 .lethe.v1.Tenant.ThresholdsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10\x12\x18\n\x10training_enabled\x18\t \x01(\x08\x12\x0f\n\x07version\x18\n \x01(\x03\x12\x15\n\x04\x65tag\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0e\n\x06unsaid\x18\x0c \x03(\t\x1a\x31\n\x0fThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\"\x12\n\x10GetTenantRequest\"5\n\x11GetTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Tenant\"\xa8\x01\n\x13UpdateTenantRequest\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.TenantB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"a\n\x14UpdateTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Tenant\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt2\xa4\x01\n\rTenantService\x12\x44\n\tGetTenant\x12\x1a.lethe.v1.GetTenantRequest\x1a\x1b.lethe.v1.GetTenantResponse\x12M\n\x0cUpdateTenant\x12\x1d.lethe.v1.UpdateTenantRequest\x1a\x1e.lethe.v1.UpdateTenantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lethe.v1.tenant_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TENANT_THRESHOLDSENTRY']._loaded_options = None
+  _globals['_TENANT_THRESHOLDSENTRY']._serialized_options = b'8\001'
+  _globals['_TENANT'].fields_by_name['controller']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['controller']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_TENANT'].fields_by_name['contact']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['contact']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_TENANT'].fields_by_name['establishments']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['establishments']._serialized_options = b'\272H\r\222\001\n\020@\030\001\"\004r\002\030\006'
+  _globals['_TENANT'].fields_by_name['targets']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['targets']._serialized_options = b'\272H\r\222\001\n\020@\030\001\"\004r\002\030\006'
+  _globals['_TENANT'].fields_by_name['time_zone']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['time_zone']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_TENANT'].fields_by_name['calendar']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['calendar']._serialized_options = b'\272H\004r\002\030\006'
+  _globals['_TENANT'].fields_by_name['thresholds']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['thresholds']._serialized_options = b'\272H\005\232\001\002\020\020'
+  _globals['_TENANT'].fields_by_name['etag']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
   _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_TENANT']._serialized_start=88
-  _globals['_TENANT']._serialized_end=231
-  _globals['_GETTENANTREQUEST']._serialized_start=233
-  _globals['_GETTENANTREQUEST']._serialized_end=251
-  _globals['_GETTENANTRESPONSE']._serialized_start=253
-  _globals['_GETTENANTRESPONSE']._serialized_end=306
-  _globals['_UPDATETENANTREQUEST']._serialized_start=308
-  _globals['_UPDATETENANTREQUEST']._serialized_end=371
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=373
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=470
-  _globals['_TENANTSERVICE']._serialized_start=473
-  _globals['_TENANTSERVICE']._serialized_end=637
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_TENANT']._serialized_start=122
+  _globals['_TENANT']._serialized_end=536
+  _globals['_TENANT_THRESHOLDSENTRY']._serialized_start=487
+  _globals['_TENANT_THRESHOLDSENTRY']._serialized_end=536
+  _globals['_GETTENANTREQUEST']._serialized_start=538
+  _globals['_GETTENANTREQUEST']._serialized_end=556
+  _globals['_GETTENANTRESPONSE']._serialized_start=558
+  _globals['_GETTENANTRESPONSE']._serialized_end=611
+  _globals['_UPDATETENANTREQUEST']._serialized_start=614
+  _globals['_UPDATETENANTREQUEST']._serialized_end=782
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=784
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=881
+  _globals['_TENANTSERVICE']._serialized_start=884
+  _globals['_TENANTSERVICE']._serialized_end=1048
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from lethe.v1 import common_pb2 as _common_pb2
@@ -25,6 +26,26 @@ class Tenant(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ThresholdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bool
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONTROLLER_FIELD_NUMBER: _builtins.int
     CONTACT_FIELD_NUMBER: _builtins.int
     ESTABLISHMENTS_FIELD_NUMBER: _builtins.int
@@ -32,6 +53,11 @@ class Tenant(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     CALENDAR_FIELD_NUMBER: _builtins.int
     LOG_ORIGIN_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
+    TRAINING_ENABLED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    UNSAID_FIELD_NUMBER: _builtins.int
     controller: _builtins.str
     """Name of the controller (GDPR Art. 13(1)(a))."""
     contact: _builtins.str
@@ -39,16 +65,32 @@ class Tenant(_message.Message):
     time_zone: _builtins.str
     """IANA time zone in which days are counted."""
     calendar: _builtins.str
-    """Holiday calendar, may be empty."""
+    """Holiday calendar (DE, CA-QC, UK-EAW), may be empty."""
     log_origin: _builtins.str
-    """Name of the tenant's audit log."""
+    """Name of the tenant's audit log. Output only."""
+    training_enabled: _builtins.bool
+    """Whether training sets may be made and given out at all."""
+    version: _builtins.int
+    """How often the facts were changed; 0 while those of the configuration count. Output only."""
+    etag: _builtins.str
+    """What an update can give back so that it changes only what was seen."""
     @_builtins.property
     def establishments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Countries of establishment, ISO 3166-1."""
+        """Where it is established, ISO 3166 codes (DE, US-CA). Empty: not said, and then every law applies."""
 
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Markets it offers to, ISO 3166-1."""
+        """Markets it offers to, ISO 3166 codes. Empty: not said, and then every law applies."""
+
+    @_builtins.property
+    def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.bool]:
+        """Thresholds of laws, and whether the controller meets them ("ccpa_business"). One that is not
+        there was not said. They are kept on record; the house treats each of them as met.
+        """
+
+    @_builtins.property
+    def unsaid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Facts that were not said and therefore count as met: establishments, targets. Output only."""
 
     def __init__(
         self,
@@ -60,10 +102,15 @@ class Tenant(_message.Message):
         time_zone: _builtins.str = ...,
         calendar: _builtins.str = ...,
         log_origin: _builtins.str = ...,
+        thresholds: _abc.Mapping[_builtins.str, _builtins.bool] | None = ...,
+        training_enabled: _builtins.bool = ...,
+        version: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        unsaid: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calendar", b"calendar", "contact", b"contact", "controller", b"controller", "establishments", b"establishments", "log_origin", b"log_origin", "targets", b"targets", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calendar", b"calendar", "contact", b"contact", "controller", b"controller", "establishments", b"establishments", "etag", b"etag", "log_origin", b"log_origin", "targets", b"targets", "thresholds", b"thresholds", "time_zone", b"time_zone", "training_enabled", b"training_enabled", "unsaid", b"unsaid", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,18 +164,34 @@ class UpdateTenantRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID4; the same id with the same content answers the same for 24 hours."""
+    validate_only: _builtins.bool
+    """Rehearse: answer what would be, change nothing."""
     @_builtins.property
     def tenant(self) -> Global___Tenant:
-        """The tenant."""
+        """The tenant. Where it carries an etag, the facts must not have changed since."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which facts change: controller, contact, establishments, targets, time_zone, calendar, thresholds,
+        training_enabled. Where it is absent, those that are not empty.
+        """
 
     def __init__(
         self,
         *,
         tenant: Global___Tenant | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tenant", b"tenant", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,7 +19,7 @@ class TenantServiceStub:
     GetTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.GetTenantRequest, _tenant_pb2.GetTenantResponse]
     """Returns the caller's tenant."""
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantRequest, _tenant_pb2.UpdateTenantResponse]
-    """Changes the caller's tenant. Not built yet: change the configuration."""
+    """Changes facts of the caller's tenant; they count at once."""
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Facts of the controller that policy needs."""
@@ -38,6 +38,6 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.UpdateTenantRequest,
         context: _aio.ServicerContext[_tenant_pb2.UpdateTenantRequest, _abc.Awaitable[_tenant_pb2.UpdateTenantResponse]],
     ) -> _abc.Awaitable[_tenant_pb2.UpdateTenantResponse]:
-        """Changes the caller's tenant. Not built yet: change the configuration."""
+        """Changes facts of the caller's tenant; they count at once."""
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _aio.Server) -> None: ...

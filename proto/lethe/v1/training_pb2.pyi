@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lethe.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -22,20 +23,103 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Dataset(_message.Message):
-    """A training set."""
+    """One version of a training set."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Dataset._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Dataset._State.ValueType  # 0
+        """Not said."""
+        STATE_BUILDING: Dataset._State.ValueType  # 1
+        """Pictures are being copied into it."""
+        STATE_READY: Dataset._State.ValueType  # 2
+        """Complete."""
+        STATE_STALE: Dataset._State.ValueType  # 3
+        """Something that was in it was removed: what was given out before must lose it, too."""
+        STATE_ENDED: Dataset._State.ValueType  # 4
+        """Its term is over: nothing of it is given out any more."""
+        STATE_GONE: Dataset._State.ValueType  # 5
+        """Its key is destroyed as well."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where a version stands."""
+
+    STATE_UNSPECIFIED: Dataset.State.ValueType  # 0
+    """Not said."""
+    STATE_BUILDING: Dataset.State.ValueType  # 1
+    """Pictures are being copied into it."""
+    STATE_READY: Dataset.State.ValueType  # 2
+    """Complete."""
+    STATE_STALE: Dataset.State.ValueType  # 3
+    """Something that was in it was removed: what was given out before must lose it, too."""
+    STATE_ENDED: Dataset.State.ValueType  # 4
+    """Its term is over: nothing of it is given out any more."""
+    STATE_GONE: Dataset.State.ValueType  # 5
+    """Its key is destroyed as well."""
+
+    @_typing.final
+    class Skipped(_message.Message):
+        """Subjects who were left out for one reason."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        REASON_FIELD_NUMBER: _builtins.int
+        SUBJECTS_FIELD_NUMBER: _builtins.int
+        reason: _builtins.str
+        """The reason of the refusal."""
+        subjects: _builtins.int
+        """How many."""
+        def __init__(
+            self,
+            *,
+            reason: _builtins.str = ...,
+            subjects: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "subjects", b"subjects"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REMOVED_ITEMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: datasets/{dataset}."""
     size: _builtins.int
     """How many pictures it holds."""
+    label: _builtins.str
+    """What it is called."""
+    version: _builtins.int
+    """Which version of that label."""
+    state: Global___Dataset.State.ValueType
+    """Where it stands."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """When it was begun."""
+
+    @_builtins.property
+    def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dataset.Skipped]:
+        """Who was left out, and why."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends at the latest."""
+
+    @_builtins.property
+    def removed_items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Items that were removed: whoever has a copy removes items/{item} from it. Only in GetDataset."""
 
     def __init__(
         self,
@@ -43,10 +127,16 @@ class Dataset(_message.Message):
         name: _builtins.str = ...,
         size: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        label: _builtins.str = ...,
+        version: _builtins.int = ...,
+        state: Global___Dataset.State.ValueType = ...,
+        skipped: _abc.Iterable[Global___Dataset.Skipped] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        removed_items: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "label", b"label", "name", b"name", "removed_items", b"removed_items", "size", b"size", "skipped", b"skipped", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -60,19 +150,23 @@ class CreateDatasetRequest(_message.Message):
 
     MAX_SIZE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     max_size: _builtins.int
-    """At most this many pictures."""
+    """At most this many pictures; 5000 where 0, and never more."""
     request_id: _builtins.str
     """UUID4; the same id with the same content answers the same for 24 hours."""
+    label: _builtins.str
+    """What it is called: a code, for it is shown and logged."""
     def __init__(
         self,
         *,
         max_size: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_size", b"max_size", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "max_size", b"max_size", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

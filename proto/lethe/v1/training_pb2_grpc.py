@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TrainingServiceStub:
-    """De-identified training sets of subjects with a standing opt-in. Not built yet.
+    """Training sets: copies of results of subjects with a standing opt-in of its own. Off unless switched on.
     """
 
     def __init__(self, channel):
@@ -58,11 +58,11 @@ class TrainingServiceStub:
 
 
 class TrainingServiceServicer:
-    """De-identified training sets of subjects with a standing opt-in. Not built yet.
+    """Training sets: copies of results of subjects with a standing opt-in of its own. Off unless switched on.
     """
 
     def CreateDataset(self, request, context):
-        """Makes a dataset.
+        """Begins the next version of a dataset; it is filled in the background.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,7 +83,7 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadDataset(self, request, context):
-        """Streams a dataset.
+        """Streams a dataset as a tar file; each picture is asked for again before it goes out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainingService:
-    """De-identified training sets of subjects with a standing opt-in. Not built yet.
+    """Training sets: copies of results of subjects with a standing opt-in of its own. Off unless switched on.
     """
 
     @staticmethod

@@ -13,20 +13,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrainingServiceStub:
-    """De-identified training sets of subjects with a standing opt-in. Not built yet."""
+    """Training sets: copies of results of subjects with a standing opt-in of its own. Off unless switched on."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDataset: _aio.UnaryUnaryMultiCallable[_training_pb2.CreateDatasetRequest, _training_pb2.CreateDatasetResponse]
-    """Makes a dataset."""
+    """Begins the next version of a dataset; it is filled in the background."""
     GetDataset: _aio.UnaryUnaryMultiCallable[_training_pb2.GetDatasetRequest, _training_pb2.GetDatasetResponse]
     """Returns a dataset."""
     ListDatasets: _aio.UnaryUnaryMultiCallable[_training_pb2.ListDatasetsRequest, _training_pb2.ListDatasetsResponse]
     """Lists datasets."""
     DownloadDataset: _aio.UnaryStreamMultiCallable[_training_pb2.DownloadDatasetRequest, _training_pb2.DownloadDatasetResponse]
-    """Streams a dataset."""
+    """Streams a dataset as a tar file; each picture is asked for again before it goes out."""
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """De-identified training sets of subjects with a standing opt-in. Not built yet."""
+    """Training sets: copies of results of subjects with a standing opt-in of its own. Off unless switched on."""
 
     @_abc_1.abstractmethod
     def CreateDataset(
@@ -34,7 +34,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_pb2.CreateDatasetRequest,
         context: _aio.ServicerContext[_training_pb2.CreateDatasetRequest, _abc.Awaitable[_training_pb2.CreateDatasetResponse]],
     ) -> _abc.Awaitable[_training_pb2.CreateDatasetResponse]:
-        """Makes a dataset."""
+        """Begins the next version of a dataset; it is filled in the background."""
 
     @_abc_1.abstractmethod
     def GetDataset(
@@ -58,6 +58,6 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_pb2.DownloadDatasetRequest,
         context: _aio.ServicerContext[_training_pb2.DownloadDatasetRequest, _abc.AsyncIterator[_training_pb2.DownloadDatasetResponse]],
     ) -> _abc.AsyncIterator[_training_pb2.DownloadDatasetResponse]:
-        """Streams a dataset."""
+        """Streams a dataset as a tar file; each picture is asked for again before it goes out."""
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _aio.Server) -> None: ...

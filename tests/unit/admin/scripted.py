@@ -17,11 +17,13 @@ from lethe.v1 import (  # noqa: F401 - importing them makes their services known
     consent_pb2,
     dsr_pb2,
     generation_pb2,
+    incident_pb2,
     key_pb2,
     notice_pb2,
     retention_pb2,
     subject_pb2,
     tenant_pb2,
+    training_pb2,
 )
 
 

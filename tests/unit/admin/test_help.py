@@ -33,7 +33,9 @@ job list; job show; job watch; job cancel; job delete; job download
 dsr open; dsr list; dsr show; dsr verify; dsr preview; dsr approve; dsr refuse; dsr extend; dsr cancel
 dsr package; dsr certificate; audit head; audit list; audit export; audit verify; audit prove
 audit fsck; audit witness
-certificate show; certificate verify; key init; key status; tenant show; config check; config show
+certificate show; certificate verify; key init; key status; tenant show; tenant update
+dataset create; dataset list; dataset show; dataset download; incident add; incident list
+config check; config show
 """
 
 

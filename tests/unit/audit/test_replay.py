@@ -24,7 +24,7 @@ from tests.unit.policy.asking import yes
 
 Event = dict[str, Any]
 SECOND = 1_000
-CON, JOB, OBJ, OUT, DSR, NTC, HLD, ZIP = (f"{n:02x}" * 16 for n in range(1, 9))
+CON, JOB, OBJ, OUT, DSR, NTC, HLD, ZIP, DST, ITM, OPT, CPY, INC = (f"{n:02x}" * 16 for n in range(1, 14))
 EXP = START_MS + 3_600_000
 
 
@@ -192,6 +192,47 @@ def test_a_package_that_is_made_and_given_out_breaks_no_rule() -> None:
     assert broken(packed(*PACKED)) == set()
 
 
+OPTED_IN: Event = {"ty": "consent.recorded", "con": OPT, "ntc": NTC, "pur": "train"}
+ADDED: Event = {"ty": "dataset.added", "dst": DST, "itm": ITM, "job": JOB, "obj": CPY, "con": OPT}
+TRAINED: list[Event] = [
+    {"ty": "notice.published", "ntc": DSR, "pur": ["train"]},
+    {**OPTED_IN, "ntc": DSR},
+    {"ty": "dataset.created", "dst": DST, "exp": EXP},
+    *picture(CPY, "output"),
+    ADDED,
+    {"ty": "dataset.completed", "dst": DST},
+    {"ty": "dataset.released", "dst": DST},
+    {"ty": "consent.withdrawn", "con": OPT, "pur": "train"},
+    {"ty": "dataset.reduced", "dst": DST, "itm": ITM},
+    {"ty": "object.destroyed", "obj": CPY, "cat": "output"},
+    {"ty": "dataset.expired", "dst": DST},
+]
+"""A training set with a copy of the result, from its beginning to its end."""
+
+
+def trained(*order: int | Event) -> list[Event]:
+    """Return the story with these events of the training set, by their places or as they are."""
+    chosen = [TRAINED[one] if isinstance(one, int) else one for one in order]
+    return after("job.succeeded", *chosen)
+
+
+def test_a_training_set_of_those_who_opted_in_breaks_no_rule() -> None:
+    assert broken(trained(*TRAINED)) == set()
+
+
+BREACH: list[Event] = [{"ty": "incident.recorded", "inc": INC, "ver": number} for number in (1, 2)]
+LEFT: Event = {"ty": "record.expired", "inc": INC, "con": CON}
+
+
+def test_a_breach_in_versions_breaks_no_rule() -> None:
+    assert broken([*STORY, *BREACH, LEFT]) == set()
+
+
+def test_after_a_restore_a_breach_may_take_up_an_older_version() -> None:
+    restored = {"ty": "backup.restored", "size": 1}
+    assert broken([*STORY, *BREACH, restored, BREACH[1]]) == set()
+
+
 LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (without("notice.published"), ("consent.recorded", "notice_unpublished")),
     (changed("notice.published", pur=["train"]), ("consent.recorded", "notice_purpose")),
@@ -354,6 +395,25 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (after("job.succeeded", {**KEPT, "pur": "train"}), ("object.kept", "consent_unknown")),
     (after("consent.withdrawn", KEPT), ("object.kept", "consent_withdrawn")),
     ([*STORY, {**KEPT, "obj": OBJ, "cat": "original"}], ("object.kept", "kept_destroyed")),
+    (trained(0, 1, 3, 4, 5), ("dataset.added", "dataset_unknown")),
+    (trained(2, 2), ("dataset.created", "dataset_twice")),
+    (trained(0, 1, 2, 3, 4, 6, 5), ("dataset.added", "dataset_over")),
+    (trained(2, 11, 11), ("dataset.expired", "dataset_over")),
+    (trained(2, 6, 11, 7), ("dataset.released", "dataset_over")),
+    (trained(0, 1, 2, 3, 4, 5, 5), ("dataset.added", "added_twice")),
+    (trained(2, 3, 4, 5), ("dataset.added", "consent_unknown")),
+    (trained(0, 1, 8, 2, 3, 4, 5), ("dataset.added", "added_withdrawn")),
+    (trained(2, 3, 4, {**ADDED, "con": CON}), ("dataset.added", "purpose_differs")),
+    (trained(0, 1, 2, 3, 4, {**ADDED, "job": OBJ}), ("dataset.added", "no_result")),
+    (trained(0, 1, 2, 5), ("dataset.added", "picture_unknown")),
+    (trained(0, 1, 2, 3, 4, 10, 5), ("dataset.added", "picture_destroyed")),
+    (trained(2, 9), ("dataset.reduced", "item_unknown")),
+    (trained(0, 1, 2, 3, 4, 5, 9, 9), ("dataset.reduced", "reduced_twice")),
+    (trained(2, 7), ("dataset.released", "not_completed")),
+    ([*STORY, LEFT], ("record.expired", "incident_unknown")),
+    ([*STORY, BREACH[0], LEFT, BREACH[1]], ("incident.recorded", "incident_over")),
+    ([*STORY, BREACH[1]], ("incident.recorded", "incident_version")),
+    ([*STORY, BREACH[0], BREACH[0]], ("incident.recorded", "incident_version")),
     (after("notice.published", {"ty": "backup.restored", "size": 256}), ("backup.restored", "backup_ahead")),
 ]
 

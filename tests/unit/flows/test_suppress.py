@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from audit import leaf
+from audit import leaf, replay
 from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.survivors import FileSurvivors
 from gateway.errors import AuditUnavailable, LetheError
 from gateway.flows.dsr import DsrDraft
 from gateway.flows.revoke import Revoke
+from gateway.flows.tenant import TenantDraft
+from gateway.flows.training import DatasetDraft
 from gateway.people import Profile
 from gateway.ports.keys import Epoch
 from gateway.ports.records import (
@@ -165,6 +167,39 @@ async def test_cut_at_any_call_the_next_start_goes_on(tmp_path: Path, when: When
     assert done or when == "after"
     await w.log()
     check(w, known)
+
+
+async def test_what_left_a_training_set_since_leaves_it_again_and_what_nobody_knows_is_called_back(
+    w: Past,
+) -> None:
+    await w.publish("generate", "retain_output", "train")
+    await w.flows.tenants.update(OFFICER, TenantDraft({"is_training_on": True}))
+    for subject in (ANN, BOB):
+        await w.know(subject)
+        await w.consent(subject)
+        await w.portrait(subject)
+        await w.consent(subject, "train")
+    first, _ = await w.flows.training.create(OFFICER, DatasetDraft("first"))
+    await w.flows.training.run_one()
+    second, _ = await w.flows.training.create(OFFICER, DatasetDraft("second"))
+    await w.keep()
+    await w.flows.training.run_one()  # the second is filled, and the records of that will be lost
+    third, _ = await w.flows.training.create(OFFICER, DatasetDraft("third"))
+    await w.flows.training.run_one()
+    await w.flows.consents.withdraw(APP, subject_id=ANN, purpose="train")
+    gone = {event["itm"] for event in w.events("dataset.reduced")}
+    await w.fall_back()
+    await w.flows.suppress.run()
+    shown = [await w.flows.training.get(OFFICER, one.dataset_id) for one in (first, second)]
+    assert [(one.record.state, one.record.size) for one in shown] == [("stale", 1), ("stale", 0)]
+    assert set(shown[0].removed) < gone
+    added = w.events("dataset.added")
+    assert set(shown[1].removed) == {e["itm"] for e in added if e["dst"] == second.dataset_id}
+    assert [event["dst"] for event in w.events("dataset.expired")] == [third.dataset_id]
+    await w.log()
+    rows = [(row.seq or 0, leaf.decode(row.line)) for row in w.records.all(Leaf) if row.log == ORIGIN]
+    report = replay.replay(sorted(rows, key=lambda row: row[0]), (), {}, lambda *_: {})
+    assert not [broken for broken in report.violations if broken.type.startswith("dataset.")]
 
 
 async def test_what_became_of_requests_since_stands_again(w: Past) -> None:
