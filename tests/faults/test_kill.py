@@ -182,6 +182,7 @@ BACKGROUND = {
     "records.transact/Generate._keep_lease.<lambda>",
     "records.transact/Generate._watch.<lambda>",
     "records.transact/keep_packs.keep",
+    "records.transact/tick",
     "records.transact/Suppress._mark.<lambda>",
     "records.transact/refuse_past.newest",
 }
@@ -341,6 +342,9 @@ class TestKilledInARequest:
         await check_corpse(left)
         async with left.open(), asyncio.timeout(PATIENCE_S):
             await story.tell()
+            async with left.client("app") as app:
+                name = subject_pb2.GetSubjectRequest(name=f"subjects/{SURVIVOR}")
+                assert (await app.call(app.subjects.GetSubject, name)).subject.residence == "FR"
         rows = await left.rows()
         invariants.check(rows)
         log = invariants.events(rows)
@@ -349,9 +353,6 @@ class TestKilledInARequest:
         (dsr,) = rows[Dsr]
         assert (dsr.state, dsr.outcome, dsr.due_on) == ("fulfilled", "complied", dsr.extended_due_on)
         assert (dsr.due_key, dsr.sealed_wish) == (None, b"")
-        async with left.client("app") as app:
-            name = subject_pb2.GetSubjectRequest(name=f"subjects/{SURVIVOR}")
-            assert (await app.call(app.subjects.GetSubject, name)).subject.residence == "FR"
 
 
 class TestKilledInAnErasure:
