@@ -182,7 +182,6 @@ BACKGROUND = {
     "records.transact/Generate._keep_lease.<lambda>",
     "records.transact/Generate._watch.<lambda>",
     "records.transact/keep_packs.keep",
-    "records.transact/tick",
     "records.transact/Suppress._mark.<lambda>",
     "records.transact/refuse_past.newest",
 }
