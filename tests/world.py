@@ -13,6 +13,8 @@ from audit.note import Signer
 from gateway import compose
 from gateway.caller import Caller, Role
 from gateway.deidentify import Scrubbed, ScrubberUnavailable
+from gateway.deidentify.text import ScrubbedText
+from gateway.deidentify.text import scrub as scrub_text
 from gateway.deidentify.limits import Limits
 from gateway.deidentify.walker import scrub
 from gateway.errors import AuditUnavailable, BackendUnavailable, KeyServiceUnavailable, StoreUnavailable
@@ -90,6 +92,18 @@ class PlainScrubber:
         return scrub(bytes(data), Limits())
 
 
+class PlainPrompts:
+    """The prompt scrubber in process; `is_down` makes it unavailable."""
+
+    def __init__(self) -> None:
+        self.is_down = False
+
+    async def scrub(self, text: str) -> ScrubbedText:
+        if self.is_down:
+            raise ScrubberUnavailable
+        return scrub_text(text)
+
+
 FAULTS: dict[str, Callable[[], Exception]] = {
     "records": StoreUnavailable,
     "objects": StoreUnavailable,
@@ -141,6 +155,7 @@ class World:
         self.keys = FakeKeys()
         self.objects = FakeObjects(self.clock.now)
         self.scrubber = PlainScrubber()
+        self.prompts = PlainPrompts()
         self.lock = FakeLock()
         self.backend = FakeInference(replace(FACTS, name="studio"))
         self.trip = Trip()
@@ -150,6 +165,7 @@ class World:
             objects=self.objects,
             keys=self.keys,
             scrubber=self.scrubber,
+            prompts=self.prompts,
             confinement={},
             backends={"studio": self.backend},
             lock=self.lock,

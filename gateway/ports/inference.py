@@ -22,6 +22,7 @@ class BackendFacts:
     template_extracted: bool
     supports_cancel: bool
     supports_forget: bool
+    takes_prompts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ class Result:
 
 
 class Inference(Protocol):
-    """One backend.  It sees a scrubbed image, a per-backend job pseudonym and a style.
+    """One backend.  It sees a scrubbed image and prompt, a per-backend job pseudonym and a style.
+
+    Where the operator wants it, a pseudonym of the subject, too; else that is empty.
 
     Raises `BackendUnavailable` when it cannot be reached, `BackendProtocol` when
     it answers outside its contract, `ImageRejected` (`no_face`) when it cannot
@@ -56,7 +59,14 @@ class Inference(Protocol):
         """Return what the backend declares of itself."""
 
     def generate(
-        self, job_pseudonym: str, style: str, image: bytes, image_type: str
+        self,
+        job_pseudonym: str,
+        style: str,
+        image: bytes,
+        image_type: str,
+        *,
+        prompt: str = "",
+        subject_pseudonym: str = "",
     ) -> AsyncGenerator[Progress | Result]:
         """Yield progress, then exactly one `Result`, and end; closing it ends the call."""
 

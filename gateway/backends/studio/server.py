@@ -1,6 +1,6 @@
 """The studio behind the contract `lethe.backend.v1`.
 
-It learns a pseudonym, a style and a picture; it writes nothing to disk and logs
+It learns a pseudonym, a style, a prompt of which it reads the colour of the backdrop, and a picture; it writes nothing to disk and logs
 codes only.  A client certificate is demanded: whoever the given CA signs may
 send pictures, so the CA must be one for gateways alone.
 """
@@ -121,6 +121,7 @@ class Studio(backend_pb2_grpc.InferenceBackendServiceServicer):
             supports_forget=True,
             max_pixels=self.limits.max_pixels,
             max_image_bytes=self.limits.max_image_bytes,
+            takes_prompts=True,
         )
 
     async def Generate(  # type: ignore[override] # grpc.aio also takes a coroutine that writes, whose clean-up runs at once
@@ -197,7 +198,7 @@ class Studio(backend_pb2_grpc.InferenceBackendServiceServicer):
                 job,
                 image,
                 header.image_type,
-                header.style,
+                picture.wished(header.style, header.prompt),
                 report=lambda percent, stage: stages.put_nowait((percent, stage)),
                 max_pixels=self.limits.max_pixels,
             )

@@ -91,6 +91,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "hold.placed": {"hld": ID, "cls": ["content"], "rule": "GDPR Art. 17(3)(e)", "until": START_MS},
     "hold.released": {"hld": ID, "why": "released", "rc": "CASE_CLOSED"},
     "image.scrubbed": {"obj": ID, "kind": "metadata", "meas": {"exif": 4711, "trailer_image": 0}},
+    "prompt.scrubbed": {"obj": ID, "job": ID, "ents": {"person": 1, "email": 2}},
     "incident.recorded": {
         "inc": ID,
         "ver": 1,
