@@ -24,7 +24,6 @@ from gateway.ports.inference import BackendFacts
 from gateway.ports.records import (
     Checkpoint,
     Consent,
-    DatasetItem,
     Dsr,
     Hold,
     Job,
@@ -55,7 +54,6 @@ GATHERED: Mapping[type[Record], str] = {
     Consent: "consents",
     Signal: "signals",
     StoredObject: "images",
-    DatasetItem: "training",
     Job: "jobs",
     Dsr: "requests",
     Hold: "holds",
@@ -84,7 +82,6 @@ class Rows:
     jobs: Sequence[Job]
     consents: Sequence[Consent]
     signal: Signal | None
-    training: Sequence[DatasetItem]
     requests: Sequence[Dsr]
     holds: Sequence[Hold]
 
@@ -147,7 +144,6 @@ class Gatherer:
                 "subject": {**_subject(profile), **_standing(rows.subject)},
                 "held": [_held(held, since) for held in rows.held],
                 "jobs": [_job(job) for job in rows.jobs],
-                "training": [_training(item) for item in rows.training],
                 "requests": [_request(asked) for asked in rows.requests],
                 "holds": [_hold(hold) for hold in rows.holds],
                 "recipients": await self._recipients(dsr.tenant, rows, said),
@@ -174,7 +170,6 @@ class Gatherer:
             tx.find(Job, equal=mine, order_by=("created_at", "job_id")),
             tx.find(Consent, equal=mine, order_by=("given_at", "consent_id")),
             next(iter(tx.find(Signal, equal=mine)), None),
-            tx.find(DatasetItem, equal=mine, order_by=("added_at", "item_id")),
             tx.find(Dsr, equal=mine, order_by=("received_at", "dsr_id")),
             tx.find(Hold, equal=mine, order_by=("placed_at", "hold_id")),
         )
@@ -445,21 +440,6 @@ def _signal(signal: Signal | None) -> dict[str, Any] | None:
     return {"gpc": signal.gpc, "limit_spi": signal.limit_spi, "recorded_at": _iso(signal.recorded_at)}
 
 
-def _training(item: DatasetItem) -> dict[str, Any]:
-    return {
-        "item": _item_name(item),
-        "image": f"objects/{item.object_id}",
-        "made_of": f"objects/{item.source_object}",
-        "consent": f"consents/{item.consent_id}",
-        "added_at": _iso(item.added_at),
-        "removed_at": _iso(item.removed_at),
-    }
-
-
-def _item_name(item: DatasetItem) -> str:
-    return f"datasets/{item.dataset_id}/items/{item.item_id}"
-
-
 def _request(dsr: Dsr) -> dict[str, Any]:
     return {
         "request": f"dsrs/{dsr.dsr_id}",
@@ -491,7 +471,6 @@ def _since(rows: Rows) -> dict[str, datetime | None]:
         **{f"objects/{stored.object_id}": stored.created_at for stored in rows.objects},
         **{f"jobs/{job.job_id}": job.created_at for job in rows.jobs},
         **{f"consents/{consent.consent_id}": consent.given_at for consent in rows.consents},
-        **{_item_name(item): item.added_at for item in rows.training},
         **{f"dsrs/{asked.dsr_id}": asked.received_at for asked in rows.requests},
         **{f"holds/{hold.hold_id}": hold.placed_at for hold in rows.holds},
     }
