@@ -24,6 +24,7 @@ from gateway.ports.inference import BackendFacts
 from gateway.ports.records import (
     Checkpoint,
     Consent,
+    DatasetItem,
     Dsr,
     Hold,
     Job,
@@ -57,6 +58,7 @@ GATHERED: Mapping[type[Record], str] = {
     Job: "jobs",
     Dsr: "requests",
     Hold: "holds",
+    DatasetItem: "datasets",
     SealedPayload: "events",
 }
 """Record kind with a subject to the part of the document that shows it; a test demands all of them."""
@@ -84,6 +86,7 @@ class Rows:
     signal: Signal | None
     requests: Sequence[Dsr]
     holds: Sequence[Hold]
+    items: Sequence[DatasetItem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ class Gatherer:
                 "jobs": [_job(job) for job in rows.jobs],
                 "requests": [_request(asked) for asked in rows.requests],
                 "holds": [_hold(hold) for hold in rows.holds],
+                "datasets": [_item(item) for item in rows.items],
                 "recipients": await self._recipients(dsr.tenant, rows, said),
                 "events": [_event(one) for one in said],
             }
@@ -172,6 +176,7 @@ class Gatherer:
             next(iter(tx.find(Signal, equal=mine)), None),
             tx.find(Dsr, equal=mine, order_by=("received_at", "dsr_id")),
             tx.find(Hold, equal=mine, order_by=("placed_at", "hold_id")),
+            tx.find(DatasetItem, equal=mine, order_by=("added_at", "item_id")),
         )
 
     def _frame(self, dsr: Dsr, controller: ControllerFacts, at: datetime) -> dict[str, Any]:
@@ -463,6 +468,19 @@ def _hold(hold: Hold) -> dict[str, Any]:
     }
 
 
+def _item_name(item: DatasetItem) -> str:
+    return f"datasets/{item.dataset_id}/items/{item.item_id}"
+
+
+def _item(item: DatasetItem) -> dict[str, Any]:
+    return {
+        "item": _item_name(item),
+        "object": f"objects/{item.object_id}",
+        "consent": f"consents/{item.consent_id}",
+        "added_at": _iso(item.added_at),
+    }
+
+
 def _since(rows: Rows) -> dict[str, datetime | None]:
     """Return since when each thing is held, by its name."""
     return {
@@ -473,6 +491,7 @@ def _since(rows: Rows) -> dict[str, datetime | None]:
         **{f"consents/{consent.consent_id}": consent.given_at for consent in rows.consents},
         **{f"dsrs/{asked.dsr_id}": asked.received_at for asked in rows.requests},
         **{f"holds/{hold.hold_id}": hold.placed_at for hold in rows.holds},
+        **{_item_name(item): item.added_at for item in rows.items},
     }
 
 

@@ -143,6 +143,7 @@ DOCUMENT: dict[str, Any] = {
             "until": None,
         }
     ],
+    "datasets": [],
     "recipients": [
         {
             "id": "0b" * 16,
