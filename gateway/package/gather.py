@@ -282,15 +282,16 @@ class Gatherer:
         theirs = {job.job_id for job in rows.jobs} | {
             one.event["job"] for one in said if one.leaf.ty == "decision.made" and "job" in one.event
         }
-        first = min((one.leaf.seq for one in said if one.leaf.seq is not None), default=0) - 1
         sent: dict[str, list[int]] = {}
-        async for leaf in self._dispatched(origin, first):
+        async for leaf in self._dispatched(origin):
             event = leaf_codec.decode(leaf.line)
             if event["job"] in theirs:
                 sent.setdefault(event["bak"], []).append(event["t"])
         return [_recipient(bak, names.get(bak, ""), known, sent[bak]) for bak in sorted(sent)]
 
-    async def _dispatched(self, origin: str, above: int) -> AsyncIterator[Leaf]:
+    async def _dispatched(self, origin: str) -> AsyncIterator[Leaf]:
+        """Yield every dispatch: a place in the log does not say which of two events was first."""
+        above = -1
         for leaf in await self.records.transact(
             lambda tx: tx.find(Leaf, equal={"log": origin, "seq": None, "ty": "job.dispatched"})
         ):
