@@ -185,8 +185,9 @@ class World:
 
     # what people do
 
-    async def publish(self, *purposes: str) -> None:
-        draft = NoticeDraft("portraits", "en", "Your portrait", "We make a portrait.", purposes, SHOWN)
+    async def publish(self, *purposes: str, **more: Any) -> None:
+        shown = {**SHOWN, **more}
+        draft = NoticeDraft("portraits", "en", "Your portrait", "We make a portrait.", purposes, shown)
         await self.flows.notices.publish(OFFICER, draft)
 
     async def ready(self, *subjects: str) -> None:
