@@ -119,6 +119,11 @@ Rule:
     11 CCR 7026, 7027: no verification.
 """
 
+LOOKED_AT_FIRST = frozenset(
+    kind for kind, effects in EFFECTS.items() if {_E.ERASE, _E.PACKAGE, _E.END_CONSENTS} & {*effects}
+)
+"""Kinds that destroy or disclose: whoever approves one says which preview they saw."""
+
 _BESIDE_THE_SERVICE = (Purpose.TRAIN, Purpose.ANALYTICS, Purpose.SELL_SHARE)
 
 

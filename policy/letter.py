@@ -35,11 +35,10 @@ class Kind(StrEnum):
 
 
 class Section(Strict):
-    """A letter: its subject and its paragraphs, and by which articles it is owed."""
+    """A letter: its subject and its paragraphs."""
 
     subject: Text
     body: tuple[Text, ...]
-    cite: tuple[Text, ...]
 
 
 class Templates(Strict):
@@ -106,7 +105,8 @@ def write(
     """
     words = templates(nearest(language))
     right, answering = pack.rules.rights.get(DsrKind(asked)), pack.rules.answering
-    cites = pack.cited(right.cite) if right is not None else ()
+    articles = (*(right.cite if right else ()), *(answering.cite if answering else ()))
+    cites = pack.cited(tuple(dict.fromkeys(articles)))
     authority = words.authorities.get(pack.id) or (answering.complaint_to if answering else None)
     done = words.nothing_held if outcome == "nothing_held" else words.outcomes[DsrKind(asked)]
     values = {
@@ -132,7 +132,7 @@ def write(
         language=words.language,
         subject=_filled(section.subject, values),
         text="\n\n".join(_filled(part, values) for part in parts) + "\n",
-        cites=(*section.cite, *cites),
+        cites=cites,
     )
 
 

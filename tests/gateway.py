@@ -233,8 +233,15 @@ async def erase(gateway: Gateway, subject: str) -> dsr_pb2.Dsr:
             officer.dsrs.CreateDsr,
             dsr_pb2.CreateDsrRequest(subject=f"subjects/{subject}", kind=dsr_pb2.Dsr.KIND_ERASURE),
         )
-        await second.call(second.dsrs.ApproveDsr, dsr_pb2.ApproveDsrRequest(name=opened.dsr.name))
+        await approve(second, opened.dsr.name)
         return await fulfilled(second, opened.dsr.name)
+
+
+async def approve(second: Client, dsr: str) -> dsr_pb2.ApproveDsrResponse:
+    """Look at a request, and approve what was seen."""
+    seen = await second.call(second.dsrs.PreviewDsr, dsr_pb2.PreviewDsrRequest(name=dsr))
+    request = dsr_pb2.ApproveDsrRequest(name=dsr, preview_etag=seen.preview_etag)
+    return await second.call(second.dsrs.ApproveDsr, request)
 
 
 async def fulfilled(officer: Client, dsr: str) -> dsr_pb2.Dsr:

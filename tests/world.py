@@ -247,7 +247,12 @@ class World:
     async def request(self, subject: str, kind: str = "erasure", **more: Any) -> Dsr:
         """Return an approved request that nobody has begun yet."""
         opened = await self.open(subject, kind, **more)
-        approved, _ = await self.flows.dsrs.approve(SECOND, opened.dsr_id)
+        return await self.approve(opened.dsr_id)
+
+    async def approve(self, dsr_id: str) -> Dsr:
+        """Look at a request, and approve what was seen."""
+        seen = await self.flows.dsrs.preview(SECOND, dsr_id)
+        approved, _ = await self.flows.dsrs.approve(SECOND, dsr_id, seen.etag)
         return approved
 
     async def erase(self, subject: str) -> Dsr:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.caller import Caller
 from gateway.controllers import Controllers
-from gateway.dsrs import own, seat
+from gateway.dsrs import own, pinned, seat
 from gateway.errors import MessageInvalid, StateConflict
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, page
 from gateway.ports.clock import Clock
@@ -132,11 +132,13 @@ class Register:
             NotFound: There is no such request in the caller's tenant.
             StateConflict: There is nothing of that kind to tell.
         """
-        dsr = await self.records.transact(lambda tx: own(tx, caller, dsr_id))
+        dsr, pack = await self.records.transact(
+            lambda tx: (found := own(tx, caller, dsr_id), pinned(tx, found, self.packs))
+        )
         wanted = Kind(kind) if kind else _latest(dsr)
         if not _can_tell(dsr, wanted):
             raise StateConflict(detail=f"no_{wanted.value}")
-        facts, pack = await self.controllers.now(self.records, dsr.tenant), self.packs[dsr.regime]
+        facts = await self.controllers.now(self.records, dsr.tenant)
         zone, _ = seat(pack, facts)
         said = {
             "reference": f"dsrs/{dsr.dsr_id}",

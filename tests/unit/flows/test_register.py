@@ -11,7 +11,7 @@ from gateway.errors import MessageInvalid, NotFound, StateConflict
 from gateway.flows.register import Figures
 from gateway.ports.records import Dsr
 from policy.letter import Kind
-from tests.world import OFFICER, SECOND, STRANGER, World
+from tests.world import OFFICER, STRANGER, World
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ async def test_figures_count_what_was_received_complied_with_and_denied_and_the_
         if number == 2:
             await w.flows.dsrs.refuse(OFFICER, dsr.dsr_id, "GDPR_12_5_EXCESSIVE")
         else:
-            await w.flows.dsrs.approve(SECOND, dsr.dsr_id)
+            await w.approve(dsr.dsr_id)
             await w.carry_out()
     until = w.clock.now()
     await w.open("bob", "restriction", received_at=until)

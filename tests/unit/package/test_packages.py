@@ -39,7 +39,7 @@ from tests.unit.flows.test_replay import replayed
 from tests.unit.flows.test_training import made as training_set
 from tests.unit.flows.test_training import ready as with_training
 from tests.unit.package.example import DOCUMENT
-from tests.world import APP, OFFICER, ORIGIN, SECOND, STRANGER, World
+from tests.world import APP, OFFICER, ORIGIN, STRANGER, World
 
 SCRIPT = re.compile(rb"<script|javascript:|https?://", re.IGNORECASE)
 
@@ -55,8 +55,7 @@ async def asked(w: World, subject: str = "ann", kind: str = "access", regime: st
     opened = await w.open(subject, kind, regime=regime)
     if regime == "ccpa":
         await w.flows.dsrs.verify(OFFICER, opened.dsr_id, "reauthentication")
-    approved, _ = await w.flows.dsrs.approve(SECOND, opened.dsr_id)
-    return approved
+    return await w.approve(opened.dsr_id)
 
 
 async def downloaded(w: World, dsr: Dsr, offset: int = 0) -> bytes:

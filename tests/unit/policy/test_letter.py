@@ -43,7 +43,6 @@ def test_every_language_says_everything(language: str) -> None:
     assert set(words.kinds) == set(words.outcomes) == set(DsrKind)
     assert set(words.letters) == set(Kind)
     assert words.told.keys() == templates("en").told.keys()
-    assert all(section.cite for section in words.letters.values())
 
 
 def test_whatever_a_law_wants_said_has_its_words() -> None:
@@ -79,3 +78,13 @@ def test_a_refusal_under_gdpr_names_authority_and_court() -> None:
 def test_an_extension_under_pipeda_names_the_commissioner() -> None:
     """PIPEDA s. 8(4)."""
     assert "Privacy Commissioner" in write(Kind.EXTENSION, "en", PACKS["pipeda"], "access", SAID).text
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_letter_cites_the_law_that_was_invoked_and_no_other(kind: Kind) -> None:
+    for pack, asked in product(PACKS.values(), DsrKind):
+        shorts = tuple(source.short for source in pack.rules.sources)
+        cites = write(kind, "en", pack, asked.value, SAID).cites
+        assert all(cite.startswith(shorts) for cite in cites)
+        assert len(cites) == len(set(cites))
+        assert cites or not pack.rules.answering
