@@ -300,7 +300,8 @@ async def test_only_where_the_law_says_so_does_proof_start_the_clock_again(w: Wo
     restarting = parse_pack(gdpr.source_bytes.replace(target, target + again, 1))
     assert restarting.rules.events["request"].restart == ("identity",)
     for pack, moves in ((gdpr, False), (restarting, True)):
-        flows = replace(w.flows.dsrs, packs={**w.flows.packs, "gdpr": pack})
+        judge = replace(w.flows.dsrs.judge, packs={**w.flows.packs, "gdpr": pack})
+        flows = replace(w.flows.dsrs, judge=judge, packs=judge.packs)
         opened, _ = await flows.create(OFFICER, DsrDraft("ann", "erasure"))
         await flows.verify(OFFICER, opened.dsr_id, "account_session", is_shown=False)
         w.clock.advance(timedelta(days=5))

@@ -94,7 +94,7 @@ async def test_the_next_letter_follows_the_state(w: World) -> None:
     letter = await register.letter(OFFICER, dsr_id, "", "xx")
     assert (letter.kind, letter.language) == (Kind.REFUSAL, "en")
     assert "GDPR_12_5_EXCESSIVE" in letter.text
-    assert "GDPR Art. 12(4)" in letter.cites
+    assert "GDPR Art. 12(3)-(6)" in letter.cites
     with pytest.raises(StateConflict):
         await register.letter(OFFICER, dsr_id, "completion", "en")
     with pytest.raises(NotFound):
