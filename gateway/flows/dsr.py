@@ -225,6 +225,8 @@ class Dsrs:
             "about": not draft.about or kind in {DsrKind.COMPLAINT, DsrKind.APPEAL},
         }
         wrong = tuple((name, f"{name}.not_for_kind") for name, fit in fits.items() if not fit)
+        if kind is DsrKind.CORRECTION and draft.correction is None:
+            wrong = (("correction", "correction.required"),)
         if any(purpose not in set(Purpose) for purpose in draft.purposes):
             wrong = (*wrong, ("purposes", "purpose.unknown"))
         if wrong:
@@ -339,7 +341,9 @@ class Dsrs:
         def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
             dsr = own(tx, caller, dsr_id)
             if method not in METHODS:
-                raise MessageInvalid("no such method", violations=(("method", "method.unknown"),))
+                raise MessageInvalid(
+                    f"the methods are {', '.join(METHODS)}", violations=(("method", "method.unknown"),)
+                )
             pack, kind = pinned(tx, dsr, self.packs), DsrKind(dsr.kind)
             if asks_too_much(pack, kind, method):
                 raise MessageInvalid(

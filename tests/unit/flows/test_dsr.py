@@ -95,7 +95,7 @@ async def test_what_belongs_to_another_kind_is_refused(w: World, more: dict[str,
 
 async def test_a_correction_says_what_is_right(w: World) -> None:
     assert (await refusal(MessageInvalid, w, what="correction")).violations == (
-        ("correction", "correction.not_for_kind"),
+        ("correction", "correction.required"),
     )
 
 
