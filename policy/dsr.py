@@ -165,6 +165,18 @@ def grounds(pack: Pack, kind: DsrKind) -> tuple[str, ...]:
     return right.exemptions if right is not None else ()
 
 
+_NEVER_TOLD = frozenset({"PIPEDA_9_2_4_GOV_OBJECTION"})
+
+
+def told(ground: str) -> str:
+    """Return the ground of a refusal as the person may learn it: nothing where the law forbids to reveal it.
+
+    Rule:
+        PIPEDA s. 9(2.4): neither the objection of an institution nor that it was asked.
+    """
+    return "" if ground in _NEVER_TOLD else ground
+
+
 class Level(IntEnum):
     """How sure one must be of who asks."""
 

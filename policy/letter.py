@@ -100,7 +100,7 @@ def write(
     Args:
         language: As people write it (`de`, `pt-BR`); see `nearest`.
         said: `reference`, `controller`, `contact`, and the days `received`, `due`, `answered`;
-            `reason`, the code of a refusal or an extension.
+            `reason`, the code of a refusal or an extension; empty where it may not be told.
         outcome: Of a completion: `nothing_held` where there was nothing.
     """
     words = templates(nearest(language))
@@ -126,6 +126,8 @@ def write(
     always = {Kind.REFUSAL: ("reasons",), Kind.EXTENSION: ("reasons", "new_limit")}
     told = dict.fromkeys((*by_law.get(kind, ()), *always.get(kind, ())))
     sentences = [words.told.get(code) or templates(FALLBACK).told[code] for code in told]
+    if not said["reason"]:
+        sentences = [sentence for sentence in sentences if "$reason" not in sentence]
     parts = [words.greeting, *section.body, *sentences, words.law, words.closing]
     return Letter(
         kind=kind,

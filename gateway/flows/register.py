@@ -17,6 +17,7 @@ from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, page
 from gateway.ports.clock import Clock
 from gateway.ports.records import Dsr, Records, Transaction
 from policy import letter
+from policy.dsr import told
 from policy.letter import Kind, Letter
 from policy.pack import Pack
 
@@ -147,7 +148,7 @@ class Register:
             "received": dsr.received_at.astimezone(zone).date().isoformat(),
             "due": dsr.due_on,
             "answered": dsr.answered_at.astimezone(zone).date().isoformat() if dsr.answered_at else "",
-            "reason": dsr.extension_reason if wanted is Kind.EXTENSION else dsr.reason_code,
+            "reason": dsr.extension_reason if wanted is Kind.EXTENSION else told(dsr.reason_code),
         }
         return letter.write(wanted, language, pack, dsr.kind, said, outcome=dsr.outcome)
 

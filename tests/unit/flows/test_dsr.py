@@ -66,6 +66,13 @@ async def test_an_agent_without_a_mandate_of_the_regime_is_refused(w: World) -> 
     assert opened.mandate == "signed_permission"
 
 
+async def test_a_day_of_receipt_that_cannot_be_is_refused(w: World) -> None:
+    now = w.clock.now()
+    for received_at, why in ((now + timedelta(seconds=1), "future"), (now - timedelta(days=3651), "too_far")):
+        refused = await refusal(MessageInvalid, w, received_at=received_at)
+        assert refused.violations == (("receive_time", f"time.{why}"),)
+
+
 async def test_a_mandate_without_an_agent_is_refused(w: World) -> None:
     assert (await refusal(MessageInvalid, w, mandate="mandate")).violations == (
         ("mandate", "mandate.not_for_kind"),

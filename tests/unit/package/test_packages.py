@@ -460,6 +460,17 @@ async def test_no_hold_where_the_law_asks_for_none_and_none_ends_by_a_refusal(w:
     assert w.events("hold.released") == []
 
 
+async def test_a_ground_that_may_not_be_told_is_in_no_later_package(w: World) -> None:
+    """PIPEDA s. 9(2.4)."""
+    for ground in ("PIPEDA_9_2_4_GOV_OBJECTION", "PIPEDA_9_3_A_PRIVILEGE"):
+        opened = await w.open("ann", "access", regime="pipeda")
+        await w.flows.dsrs.refuse(OFFICER, opened.dsr_id, ground)
+    package = await made(w)
+    assert not any(b"9_2_4" in package.read(name) for name in package.namelist())
+    grounds = [request["reason_code"] for request in document(package)["requests"]]
+    assert sorted(grounds) == ["", "", "PIPEDA_9_3_A_PRIVILEGE"]
+
+
 async def test_a_right_that_the_regime_has_not_cannot_be_asked_for(w: World) -> None:
     with pytest.raises(MessageInvalid):
         await w.flows.dsrs.create(OFFICER, DsrDraft("ann", "portability", "pipeda"))

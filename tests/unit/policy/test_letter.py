@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 
 from policy import letter
+from policy.dsr import told
 from policy.letter import Kind, languages, nearest, templates, write
 from policy.pack import load_packs
 from policy.terms import DsrKind
@@ -73,6 +74,18 @@ def test_a_refusal_under_gdpr_names_authority_and_court() -> None:
     text = write(Kind.REFUSAL, "en", PACKS["gdpr"], "access", SAID).text
     assert "supervisory authority" in text
     assert "court" in text
+
+
+@pytest.mark.parametrize("language", languages())
+def test_a_ground_that_may_not_be_told_leaves_the_recourse_only(language: str) -> None:
+    """PIPEDA s. 9(2.4)."""
+    silent = {**SAID, "reason": told("PIPEDA_9_2_4_GOV_OBJECTION")}
+    text = write(Kind.REFUSAL, language, PACKS["pipeda"], "access", silent).text
+    assert "9(2.4)" not in text
+    assert "PIPEDA_" not in text
+    assert "()" not in text.replace("$", "")
+    spoken = write(Kind.REFUSAL, language, PACKS["pipeda"], "access", SAID).text
+    assert {*text.splitlines()} < {*spoken.splitlines()}
 
 
 def test_an_extension_under_pipeda_names_the_commissioner() -> None:
