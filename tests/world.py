@@ -15,7 +15,13 @@ from gateway.caller import Caller, Role
 from gateway.deidentify import Scrubbed, ScrubberUnavailable
 from gateway.deidentify.limits import Limits
 from gateway.deidentify.walker import scrub
-from gateway.errors import AuditUnavailable, BackendUnavailable, KeyServiceUnavailable, StoreUnavailable
+from gateway.errors import (
+    AuditUnavailable,
+    BackendUnavailable,
+    KeyServiceUnavailable,
+    PreviewStale,
+    StoreUnavailable,
+)
 from gateway.flows.consent import ConsentDraft
 from gateway.flows.dsr import DsrDraft
 from gateway.flows.notice import NoticeDraft
@@ -246,10 +252,14 @@ class World:
         return await self.approve(opened.dsr_id)
 
     async def approve(self, dsr_id: str) -> Dsr:
-        """Look at a request, and approve what was seen."""
-        seen = await self.flows.dsrs.preview(SECOND, dsr_id)
-        approved, _ = await self.flows.dsrs.approve(SECOND, dsr_id, seen.etag)
-        return approved
+        """Look at a request, and approve what was seen; look again where something came in between."""
+        while True:
+            seen = await self.flows.dsrs.preview(SECOND, dsr_id)
+            try:
+                approved, _ = await self.flows.dsrs.approve(SECOND, dsr_id, seen.etag)
+            except PreviewStale:
+                continue
+            return approved
 
     async def erase(self, subject: str) -> Dsr:
         """Erase a subject and return the request."""
