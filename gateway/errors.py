@@ -159,7 +159,7 @@ class PolicyUnavailable(LetheError):
 
 
 class PreviewStale(LetheError):
-    """What would be destroyed has changed since the preview."""
+    """What is held has changed since the preview, or the approval names none; `detail` says which."""
 
     reason = "PREVIEW_STALE"
 

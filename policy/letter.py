@@ -35,11 +35,10 @@ class Kind(StrEnum):
 
 
 class Section(Strict):
-    """A letter: its subject and its paragraphs, and by which articles it is owed."""
+    """A letter: its subject and its paragraphs."""
 
     subject: Text
     body: tuple[Text, ...]
-    cite: tuple[Text, ...]
 
 
 class Templates(Strict):
@@ -101,12 +100,13 @@ def write(
     Args:
         language: As people write it (`de`, `pt-BR`); see `nearest`.
         said: `reference`, `controller`, `contact`, and the days `received`, `due`, `answered`;
-            `reason`, the code of a refusal or an extension.
+            `reason`, the code of a refusal or an extension; empty where it may not be told.
         outcome: Of a completion: `nothing_held` where there was nothing.
     """
     words = templates(nearest(language))
     right, answering = pack.rules.rights.get(DsrKind(asked)), pack.rules.answering
-    cites = pack.cited(right.cite) if right is not None else ()
+    articles = (*(right.cite if right else ()), *(answering.cite if answering else ()))
+    cites = pack.cited(tuple(dict.fromkeys(articles)))
     authority = words.authorities.get(pack.id) or (answering.complaint_to if answering else None)
     done = words.nothing_held if outcome == "nothing_held" else words.outcomes[DsrKind(asked)]
     values = {
@@ -126,13 +126,15 @@ def write(
     always = {Kind.REFUSAL: ("reasons",), Kind.EXTENSION: ("reasons", "new_limit")}
     told = dict.fromkeys((*by_law.get(kind, ()), *always.get(kind, ())))
     sentences = [words.told.get(code) or templates(FALLBACK).told[code] for code in told]
+    if not said["reason"]:
+        sentences = [sentence for sentence in sentences if "$reason" not in sentence]
     parts = [words.greeting, *section.body, *sentences, words.law, words.closing]
     return Letter(
         kind=kind,
         language=words.language,
         subject=_filled(section.subject, values),
         text="\n\n".join(_filled(part, values) for part in parts) + "\n",
-        cites=(*section.cite, *cites),
+        cites=cites,
     )
 
 

@@ -53,6 +53,12 @@ def test_every_help_has_an_example_of_its_own_command(path: tuple[str, ...], let
 
 
 @pytest.mark.parametrize("path", sorted(ALL), ids=" ".join)
+def test_no_short_help_stops_at_an_abbreviation(path: tuple[str, ...]) -> None:
+    """A list of commands takes the first sentence, and `Art.` looks like its end."""
+    assert not ALL[path].get_short_help_str(200).endswith((" Art.", " s.", " no."))
+
+
+@pytest.mark.parametrize("path", sorted(ALL), ids=" ".join)
 def test_every_option_and_argument_is_explained(path: tuple[str, ...]) -> None:
     unexplained = [p.name for p in ALL[path].params if not getattr(p, "help", None)]
     assert unexplained == []

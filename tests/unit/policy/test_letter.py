@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 
 from policy import letter
+from policy.dsr import told
 from policy.letter import Kind, languages, nearest, templates, write
 from policy.pack import load_packs
 from policy.terms import DsrKind
@@ -43,7 +44,6 @@ def test_every_language_says_everything(language: str) -> None:
     assert set(words.kinds) == set(words.outcomes) == set(DsrKind)
     assert set(words.letters) == set(Kind)
     assert words.told.keys() == templates("en").told.keys()
-    assert all(section.cite for section in words.letters.values())
 
 
 def test_whatever_a_law_wants_said_has_its_words() -> None:
@@ -76,6 +76,28 @@ def test_a_refusal_under_gdpr_names_authority_and_court() -> None:
     assert "court" in text
 
 
+@pytest.mark.parametrize("language", languages())
+def test_a_ground_that_may_not_be_told_leaves_the_recourse_only(language: str) -> None:
+    """PIPEDA s. 9(2.4)."""
+    silent = {**SAID, "reason": told("PIPEDA_9_2_4_GOV_OBJECTION")}
+    text = write(Kind.REFUSAL, language, PACKS["pipeda"], "access", silent).text
+    assert "9(2.4)" not in text
+    assert "PIPEDA_" not in text
+    assert "()" not in text.replace("$", "")
+    spoken = write(Kind.REFUSAL, language, PACKS["pipeda"], "access", SAID).text
+    assert {*text.splitlines()} < {*spoken.splitlines()}
+
+
 def test_an_extension_under_pipeda_names_the_commissioner() -> None:
     """PIPEDA s. 8(4)."""
     assert "Privacy Commissioner" in write(Kind.EXTENSION, "en", PACKS["pipeda"], "access", SAID).text
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_letter_cites_the_law_that_was_invoked_and_no_other(kind: Kind) -> None:
+    for pack, asked in product(PACKS.values(), DsrKind):
+        shorts = tuple(source.short for source in pack.rules.sources)
+        cites = write(kind, "en", pack, asked.value, SAID).cites
+        assert all(cite.startswith(shorts) for cite in cites)
+        assert len(cites) == len(set(cites))
+        assert cites or not pack.rules.answering
