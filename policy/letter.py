@@ -105,8 +105,7 @@ def write(
     """
     words = templates(nearest(language))
     right, answering = pack.rules.rights.get(DsrKind(asked)), pack.rules.answering
-    articles = (*(right.cite if right else ()), *(answering.cite if answering else ()))
-    cites = pack.cited(tuple(dict.fromkeys(articles)))
+    cites = pack.cited(right.cite if right else answering.cite if answering else ())
     authority = words.authorities.get(pack.id) or (answering.complaint_to if answering else None)
     done = words.nothing_held if outcome == "nothing_held" else words.outcomes[DsrKind(asked)]
     values = {
