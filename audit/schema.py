@@ -419,7 +419,11 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         ),
         # `rc`, here and below, is what an officer gave as the reason.
         "hold.released": Fields({"hld": HEX16, "why": one_of("released", "ended")}, {"rc": GIVEN_REASON}),
-        "image.scrubbed": Fields({"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)}),
+        # `kind`: what was taken out; `mode`: whether pixels stayed coded as they were (not in older leaves).
+        "image.scrubbed": Fields(
+            {"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)},
+            {"mode": one_of("lossless", "canonical")},
+        ),
         # A breach as it was known then: kind, when it was noticed, packs that apply, whether the authorities
         # and the persons were told (`exempt`: need not be), the earliest end of a clock that runs.
         "incident.recorded": Fields(

@@ -22,6 +22,7 @@ from gateway.admin import (
     dsr,
     generate,
     hold,
+    image,
     incident,
     job,
     key,
@@ -65,6 +66,7 @@ for _noun, _app in (
     ("tenant", tenant.app),
     ("dataset", dataset.app),
     ("incident", incident.app),
+    ("image", image.app),
     ("policy", policy.app),
     ("config", config.app),
 ):

@@ -533,7 +533,7 @@ class Generate:
                     expires_at=stored.expires_at,
                 )
             )
-            log_object(tx, self.ledger, None, stored, clean.dropped)
+            log_object(tx, self.ledger, None, stored, clean)
             self.ledger.record(
                 tx,
                 job.tenant,

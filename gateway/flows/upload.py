@@ -383,7 +383,7 @@ class Upload:
             kept = replace(stored, expires_at=min(stored.expires_at, ends))
             tx.add(kept, job)
             self.judge.record(tx, caller, admitted.person.subject, verdict, admitted.key, job_id)
-            log_object(tx, self.ledger, caller, kept, clean.dropped)
+            log_object(tx, self.ledger, caller, kept, clean)
             receipt = self.ledger.record(
                 tx,
                 caller.tenant,
