@@ -46,7 +46,8 @@ class Templates(Strict):
 
     `told` holds a sentence for each code of a pack's `refusal_states` and
     `extension_states`, `authorities` whom to complain to by pack, where the pack's own
-    words are of another language; `outcomes` what was done, by kind of request.
+    words are of another language; `outcomes` what was done, by kind of request; `reasons`
+    grounds of refusals and extensions in plain words, by the end of their code.
     """
 
     language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
@@ -58,6 +59,7 @@ class Templates(Strict):
     nothing_held: Text
     letters: dict[Kind, Section]
     told: dict[str, Text]
+    reasons: dict[str, Text]
     authorities: dict[str, Text]
 
 
@@ -105,8 +107,7 @@ def write(
     """
     words = templates(nearest(language))
     right, answering = pack.rules.rights.get(DsrKind(asked)), pack.rules.answering
-    articles = (*(right.cite if right else ()), *(answering.cite if answering else ()))
-    cites = pack.cited(tuple(dict.fromkeys(articles)))
+    cites = pack.cited(right.cite if right else answering.cite if answering else ())
     authority = words.authorities.get(pack.id) or (answering.complaint_to if answering else None)
     done = words.nothing_held if outcome == "nothing_held" else words.outcomes[DsrKind(asked)]
     values = {
@@ -117,6 +118,7 @@ def write(
         "authority": authority or pack.rules.pack.regulator,
         "outcome": done,
     }
+    values["reason"] = _in_words(said["reason"], words)
     section = words.letters[kind]
     by_law = {
         Kind.REFUSAL: answering.refusal_states if answering else (),
@@ -136,6 +138,12 @@ def write(
         text="\n\n".join(_filled(part, values) for part in parts) + "\n",
         cites=cites,
     )
+
+
+def _in_words(code: str, words: Templates) -> str:
+    """Return a ground as a person understands it, with its code; the code alone where nobody worded it."""
+    ends = [end for end in words.reasons if f"_{code}".endswith(f"_{end}")]
+    return f"{words.reasons[max(ends, key=len)]} [{code}]" if ends else code
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
