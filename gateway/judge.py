@@ -236,7 +236,7 @@ class Judge:
                 "unique_identification_purpose": case.template_extracted,
             },
             "consents": [_consent_fact(consent) for consent in consents],
-            "notices": ["collection"] if any(case.purpose in n.purposes for n in notices) else [],
+            "notices": _shown_for(case.purpose, notices),
             "service_requested": True,
             "at": case.at.isoformat(),
         }
@@ -272,6 +272,13 @@ def _stated(notice: Notice) -> Stated:
         retention_term=shown.get("retention_term", ""),
         withdrawal_method=shown.get("withdrawal_method", ""),
     )
+
+
+def _shown_for(purpose: str, notices: Iterable[Notice]) -> list[str]:
+    """Return which of the notices that laws ask for were shown, by those that name the purpose."""
+    naming = [notice for notice in notices if purpose in notice.purposes]
+    served = {code for notice in naming for code in notice.shown.get("serves", ())}
+    return sorted(served | {"collection"}) if naming else []
 
 
 def _consent_fact(consent: Consent) -> dict[str, Any]:

@@ -86,8 +86,8 @@ class Canaries:
                 (target.add() if part.is_repeated else target).update(struct)
                 return
             if part.message_type.GetOptions().map_entry:
-                value_of = part.message_type.fields_by_name["value"]
-                target[self.new(part.full_name)] = self._value(value_of, breaking)
+                entry = part.message_type.fields_by_name
+                target[self.new(entry["key"].full_name)] = self._value(entry["value"], breaking)
                 return
             if part.message_type.full_name == "google.protobuf.Timestamp":
                 (target.add() if part.is_repeated else target).FromJsonString("2026-01-02T03:04:05Z")

@@ -23,7 +23,7 @@ from gateway.flows.upload import Accepted, JobOrder
 from gateway.people import Profile
 from gateway.ports.records import Consent, Dsr, Job, Record, StoredObject, kinds
 from gateway.settings import Settings
-from policy.pack import Pack, load_packs
+from policy.pack import load_packs
 from tests import invariants
 from tests.doors import When, around
 from tests.fakes.clock import FrozenClock
@@ -51,12 +51,7 @@ LEASE = timedelta(seconds=30)
 
 
 # Packs are values; reading them takes a second, and hundreds of worlds are made.
-@functools.cache
-def _packs(own: tuple[tuple[str, bytes], ...]) -> dict[str, Pack]:
-    return load_packs(dict(own))
-
-
-compose.load_packs = lambda own: _packs(tuple(sorted(own.items())))
+compose.load_packs = functools.cache(load_packs)
 
 
 def settings() -> Settings:
@@ -194,8 +189,9 @@ class World:
 
     # what people do
 
-    async def publish(self, *purposes: str) -> None:
-        draft = NoticeDraft("portraits", "en", "Your portrait", "We make a portrait.", purposes, SHOWN)
+    async def publish(self, *purposes: str, **more: Any) -> None:
+        shown = {**SHOWN, **more}
+        draft = NoticeDraft("portraits", "en", "Your portrait", "We make a portrait.", purposes, shown)
         await self.flows.notices.publish(OFFICER, draft)
 
     async def ready(self, *subjects: str) -> None:

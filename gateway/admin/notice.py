@@ -24,7 +24,8 @@ def publish(
         typer.Option(
             "--file",
             help="JSON or YAML: name, language, title, text, purposes, and where they apply retention_term, "
-            "recipients, transfer_countries, withdrawal_method.  - reads stdin.",
+            "recipients, transfer_countries, withdrawal_method, layers, and serves: notices that a law "
+            "asks for and that this one is or links to, for example bipa_policy.  - reads stdin.",
         ),
     ],
     profile: options.As = None,

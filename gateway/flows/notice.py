@@ -11,12 +11,13 @@ from typing import Any
 
 from audit import canonical
 from gateway.caller import Caller
-from gateway.errors import NoticeUnknown
+from gateway.errors import MessageInvalid, NoticeUnknown
 from gateway.idempotency import Idempotency
 from gateway.ledger import Ledger, Receipt
 from gateway.paging import Page, page
 from gateway.ports.clock import Clock
 from gateway.ports.records import Notice, Records, Transaction
+from policy.coded import NOTICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,15 @@ class Notices:
     random: Callable[[int], bytes] = os.urandom
 
     async def publish(self, caller: Caller, draft: NoticeDraft) -> tuple[Notice, Receipt | None]:
-        """Publish the draft as the next version of its notice and language."""
+        """Publish the draft as the next version of its notice and language.
+
+        Raises:
+            MessageInvalid: It claims to serve as a notice that no pack asks for.
+        """
+        if not set(draft.shown.get("serves", ())) <= set(NOTICES):
+            raise MessageInvalid(
+                "no law asks for such a notice", violations=(("notice.serves", "notice.unknown_kind"),)
+            )
         said = [draft.notice_id, draft.language, draft.title, draft.body, draft.purposes, dict(draft.shown)]
         content = json.dumps(said, sort_keys=True).encode()
         ticket = await self.idempotency.ticket(caller.tenant, "PublishNotice", draft.request_id, content)

@@ -55,10 +55,10 @@ GATHERED: Mapping[type[Record], str] = {
     Consent: "consents",
     Signal: "signals",
     StoredObject: "images",
-    DatasetItem: "training",
     Job: "jobs",
     Dsr: "requests",
     Hold: "holds",
+    DatasetItem: "datasets",
     SealedPayload: "events",
 }
 """Record kind with a subject to the part of the document that shows it; a test demands all of them."""
@@ -84,9 +84,9 @@ class Rows:
     jobs: Sequence[Job]
     consents: Sequence[Consent]
     signal: Signal | None
-    training: Sequence[DatasetItem]
     requests: Sequence[Dsr]
     holds: Sequence[Hold]
+    items: Sequence[DatasetItem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,9 @@ class Gatherer:
                 "subject": {**_subject(profile), **_standing(rows.subject)},
                 "held": [_held(held, since) for held in rows.held],
                 "jobs": [_job(job) for job in rows.jobs],
-                "training": [_training(item) for item in rows.training],
                 "requests": [_request(asked) for asked in rows.requests],
                 "holds": [_hold(hold) for hold in rows.holds],
+                "datasets": [_item(item) for item in rows.items],
                 "recipients": await self._recipients(dsr.tenant, rows, said),
                 "events": [_event(one) for one in said],
             }
@@ -174,9 +174,9 @@ class Gatherer:
             tx.find(Job, equal=mine, order_by=("created_at", "job_id")),
             tx.find(Consent, equal=mine, order_by=("given_at", "consent_id")),
             next(iter(tx.find(Signal, equal=mine)), None),
-            tx.find(DatasetItem, equal=mine, order_by=("added_at", "item_id")),
             tx.find(Dsr, equal=mine, order_by=("received_at", "dsr_id")),
             tx.find(Hold, equal=mine, order_by=("placed_at", "hold_id")),
+            tx.find(DatasetItem, equal=mine, order_by=("added_at", "item_id")),
         )
 
     def _frame(self, dsr: Dsr, controller: ControllerFacts, at: datetime) -> dict[str, Any]:
@@ -282,15 +282,16 @@ class Gatherer:
         theirs = {job.job_id for job in rows.jobs} | {
             one.event["job"] for one in said if one.leaf.ty == "decision.made" and "job" in one.event
         }
-        first = min((one.leaf.seq for one in said if one.leaf.seq is not None), default=0) - 1
         sent: dict[str, list[int]] = {}
-        async for leaf in self._dispatched(origin, first):
+        async for leaf in self._dispatched(origin):
             event = leaf_codec.decode(leaf.line)
             if event["job"] in theirs:
                 sent.setdefault(event["bak"], []).append(event["t"])
         return [_recipient(bak, names.get(bak, ""), known, sent[bak]) for bak in sorted(sent)]
 
-    async def _dispatched(self, origin: str, above: int) -> AsyncIterator[Leaf]:
+    async def _dispatched(self, origin: str) -> AsyncIterator[Leaf]:
+        """Yield every dispatch: a place in the log does not say which of two events was first."""
+        above = -1
         for leaf in await self.records.transact(
             lambda tx: tx.find(Leaf, equal={"log": origin, "seq": None, "ty": "job.dispatched"})
         ):
@@ -445,21 +446,6 @@ def _signal(signal: Signal | None) -> dict[str, Any] | None:
     return {"gpc": signal.gpc, "limit_spi": signal.limit_spi, "recorded_at": _iso(signal.recorded_at)}
 
 
-def _training(item: DatasetItem) -> dict[str, Any]:
-    return {
-        "item": _item_name(item),
-        "image": f"objects/{item.object_id}",
-        "made_of": f"objects/{item.source_object}",
-        "consent": f"consents/{item.consent_id}",
-        "added_at": _iso(item.added_at),
-        "removed_at": _iso(item.removed_at),
-    }
-
-
-def _item_name(item: DatasetItem) -> str:
-    return f"datasets/{item.dataset_id}/items/{item.item_id}"
-
-
 def _request(dsr: Dsr) -> dict[str, Any]:
     return {
         "request": f"dsrs/{dsr.dsr_id}",
@@ -483,6 +469,19 @@ def _hold(hold: Hold) -> dict[str, Any]:
     }
 
 
+def _item_name(item: DatasetItem) -> str:
+    return f"datasets/{item.dataset_id}/items/{item.item_id}"
+
+
+def _item(item: DatasetItem) -> dict[str, Any]:
+    return {
+        "item": _item_name(item),
+        "object": f"objects/{item.object_id}",
+        "consent": f"consents/{item.consent_id}",
+        "added_at": _iso(item.added_at),
+    }
+
+
 def _since(rows: Rows) -> dict[str, datetime | None]:
     """Return since when each thing is held, by its name."""
     return {
@@ -491,9 +490,9 @@ def _since(rows: Rows) -> dict[str, datetime | None]:
         **{f"objects/{stored.object_id}": stored.created_at for stored in rows.objects},
         **{f"jobs/{job.job_id}": job.created_at for job in rows.jobs},
         **{f"consents/{consent.consent_id}": consent.given_at for consent in rows.consents},
-        **{_item_name(item): item.added_at for item in rows.training},
         **{f"dsrs/{asked.dsr_id}": asked.received_at for asked in rows.requests},
         **{f"holds/{hold.hold_id}": hold.placed_at for hold in rows.holds},
+        **{_item_name(item): item.added_at for item in rows.items},
     }
 
 

@@ -138,7 +138,7 @@ class _Page:
         return self._section("pictures", said + shown, ("copy",))
 
     def _figure(self, image: Row) -> str:
-        what = self._say(f"kind_{image['kind']}")
+        what = self._word(f"kind_{image['kind']}", image["kind"])
         until = f"{self._say('until')} {self._time(image['expires_at'])}"
         caption = f"{what}<br><span class='small'>{self._time(image['created_at'])} · {until}</span>"
         return (

@@ -280,6 +280,8 @@ def notice_draft(message: notice_pb2.Notice, request_id: str) -> NoticeDraft:
             "transfer_countries": list(message.transfer_countries),
             "withdrawal_method": message.withdrawal_method,
             "layers": [{"title": layer.title, "text": layer.text} for layer in message.layers],
+            # Left out where empty: versions from before there was the field keep their digest.
+            **({"serves": sorted(message.serves)} if message.serves else {}),
         },
         request_id=request_id,
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from audit import canonical, leaf, schema
 from gateway.controllers import ControllerFacts
-from gateway.errors import PolicyDenied, SubjectBlocked, SubjectUnknown
+from gateway.errors import MessageInvalid, PolicyDenied, SubjectBlocked, SubjectUnknown
 from gateway.judge import Case, Judge
 from gateway.ledger import without_nulls
 from gateway.people import Guardian, Profile
@@ -187,3 +187,19 @@ async def test_every_decision_of_the_gateway_is_replayed_from_its_leaf_alone() -
     for event in decisions:
         replayed = coded.recompute(event, None, SOURCES)
         assert replayed == {name: event.get(name) for name in replayed}
+
+
+async def test_a_notice_is_what_it_says_it_serves_as() -> None:
+    """740 ILCS 14/15(a): the public policy; a notice of collection alone is not one."""
+    w = World()
+    await w.publish("generate")
+    await w.know("ann", "US-IL")
+    signed = {"form": "written_release", "term_shown": "24 hours", "flags": ("separate", "signature")}
+    await w.consent("ann", **signed)
+    with pytest.raises(PolicyDenied, match="DENY_NO_NOTICE"):
+        await w.upload("ann")
+    with pytest.raises(MessageInvalid):
+        await w.publish("generate", serves=["horoscope"])
+    await w.publish("generate", serves=["bipa_policy"])
+    await w.consent("ann", notice_version=2, **signed)
+    assert (await w.portrait("ann")).state == "succeeded"

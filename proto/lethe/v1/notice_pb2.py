@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lethe.v1 import common_pb2 as lethe_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lethe/v1/notice.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"\x92\x04\n\x06Notice\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^notices/[a-z][a-z0-9-]{0,62}$\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x39\n\x08language\x18\x03 \x01(\tB\'\xbaH$r\"2 ^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$\x12\x19\n\x05title\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x19\n\x04text\x18\x05 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x9a\x0c\x12:\n\x08purposes\x18\x06 \x03(\x0e\x32\x11.lethe.v1.PurposeB\x15\xbaH\x12\x92\x01\x0f\x08\x01\x10\x07\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\x30\n\x0cpublish_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x0eretention_term\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1c\n\nrecipients\x18\n \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x32\x12%\n\x12transfer_countries\x18\x0b \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xfa\x01\x12#\n\x11withdrawal_method\x18\x0c \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12/\n\x06layers\x18\r \x03(\x0b\x32\x15.lethe.v1.NoticeLayerB\x08\xbaH\x05\x92\x01\x02\x10\n\x12\x16\n\x0e\x63ontent_sha256\x18\x0e \x01(\t\"Q\n\x0bNoticeLayer\x12\x17\n\x05title\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x04text\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xa0\x9c\x01\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"a\n\x14PublishNoticeRequest\x12(\n\x06notice\x18\x01 \x01(\x0b\x32\x10.lethe.v1.NoticeB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"b\n\x15PublishNoticeResponse\x12 \n\x06notice\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Notice\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"|\n\x10GetNoticeRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^notices/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x07version\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x19\n\x08language\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18#\"5\n\x11GetNoticeResponse\x12 \n\x06notice\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Notice\"Q\n\x12ListNoticesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"Q\n\x13ListNoticesResponse\x12!\n\x07notices\x18\x01 \x03(\x0b\x32\x10.lethe.v1.Notice\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf3\x01\n\rNoticeService\x12P\n\rPublishNotice\x12\x1e.lethe.v1.PublishNoticeRequest\x1a\x1f.lethe.v1.PublishNoticeResponse\x12\x44\n\tGetNotice\x12\x1a.lethe.v1.GetNoticeRequest\x1a\x1b.lethe.v1.GetNoticeResponse\x12J\n\x0bListNotices\x12\x1c.lethe.v1.ListNoticesRequest\x1a\x1d.lethe.v1.ListNoticesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lethe/v1/notice.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"\xca\x04\n\x06Notice\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^notices/[a-z][a-z0-9-]{0,62}$\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x39\n\x08language\x18\x03 \x01(\tB\'\xbaH$r\"2 ^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$\x12\x19\n\x05title\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x19\n\x04text\x18\x05 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x9a\x0c\x12:\n\x08purposes\x18\x06 \x03(\x0e\x32\x11.lethe.v1.PurposeB\x15\xbaH\x12\x92\x01\x0f\x08\x01\x10\x07\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\x30\n\x0cpublish_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x0eretention_term\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1c\n\nrecipients\x18\n \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x32\x12%\n\x12transfer_countries\x18\x0b \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xfa\x01\x12#\n\x11withdrawal_method\x18\x0c \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12/\n\x06layers\x18\r \x03(\x0b\x32\x15.lethe.v1.NoticeLayerB\x08\xbaH\x05\x92\x01\x02\x10\n\x12\x16\n\x0e\x63ontent_sha256\x18\x0e \x01(\t\x12\x36\n\x06serves\x18\x0f \x03(\tB&\xbaH#\x92\x01 \x10\x10\x18\x01\"\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,39}$\"Q\n\x0bNoticeLayer\x12\x17\n\x05title\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x04text\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xa0\x9c\x01\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"a\n\x14PublishNoticeRequest\x12(\n\x06notice\x18\x01 \x01(\x0b\x32\x10.lethe.v1.NoticeB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"b\n\x15PublishNoticeResponse\x12 \n\x06notice\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Notice\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"|\n\x10GetNoticeRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^notices/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x07version\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x19\n\x08language\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18#\"5\n\x11GetNoticeResponse\x12 \n\x06notice\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Notice\"Q\n\x12ListNoticesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"Q\n\x13ListNoticesResponse\x12!\n\x07notices\x18\x01 \x03(\x0b\x32\x10.lethe.v1.Notice\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf3\x01\n\rNoticeService\x12P\n\rPublishNotice\x12\x1e.lethe.v1.PublishNoticeRequest\x1a\x1f.lethe.v1.PublishNoticeResponse\x12\x44\n\tGetNotice\x12\x1a.lethe.v1.GetNoticeRequest\x1a\x1b.lethe.v1.GetNoticeResponse\x12J\n\x0bListNotices\x12\x1c.lethe.v1.ListNoticesRequest\x1a\x1d.lethe.v1.ListNoticesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +54,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NOTICE'].fields_by_name['withdrawal_method']._serialized_options = b'\272H\005r\003\030\364\003'
   _globals['_NOTICE'].fields_by_name['layers']._loaded_options = None
   _globals['_NOTICE'].fields_by_name['layers']._serialized_options = b'\272H\005\222\001\002\020\n'
+  _globals['_NOTICE'].fields_by_name['serves']._loaded_options = None
+  _globals['_NOTICE'].fields_by_name['serves']._serialized_options = b'\272H#\222\001 \020\020\030\001\"\032r\0302\026^[a-z][a-z0-9_]{0,39}$'
   _globals['_NOTICELAYER'].fields_by_name['title']._loaded_options = None
   _globals['_NOTICELAYER'].fields_by_name['title']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_NOTICELAYER'].fields_by_name['text']._loaded_options = None
@@ -73,21 +75,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTNOTICESREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTNOTICESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_NOTICE']._serialized_start=121
-  _globals['_NOTICE']._serialized_end=651
-  _globals['_NOTICELAYER']._serialized_start=653
-  _globals['_NOTICELAYER']._serialized_end=734
-  _globals['_PUBLISHNOTICEREQUEST']._serialized_start=736
-  _globals['_PUBLISHNOTICEREQUEST']._serialized_end=833
-  _globals['_PUBLISHNOTICERESPONSE']._serialized_start=835
-  _globals['_PUBLISHNOTICERESPONSE']._serialized_end=933
-  _globals['_GETNOTICEREQUEST']._serialized_start=935
-  _globals['_GETNOTICEREQUEST']._serialized_end=1059
-  _globals['_GETNOTICERESPONSE']._serialized_start=1061
-  _globals['_GETNOTICERESPONSE']._serialized_end=1114
-  _globals['_LISTNOTICESREQUEST']._serialized_start=1116
-  _globals['_LISTNOTICESREQUEST']._serialized_end=1197
-  _globals['_LISTNOTICESRESPONSE']._serialized_start=1199
-  _globals['_LISTNOTICESRESPONSE']._serialized_end=1280
-  _globals['_NOTICESERVICE']._serialized_start=1283
-  _globals['_NOTICESERVICE']._serialized_end=1526
+  _globals['_NOTICE']._serialized_end=707
+  _globals['_NOTICELAYER']._serialized_start=709
+  _globals['_NOTICELAYER']._serialized_end=790
+  _globals['_PUBLISHNOTICEREQUEST']._serialized_start=792
+  _globals['_PUBLISHNOTICEREQUEST']._serialized_end=889
+  _globals['_PUBLISHNOTICERESPONSE']._serialized_start=891
+  _globals['_PUBLISHNOTICERESPONSE']._serialized_end=989
+  _globals['_GETNOTICEREQUEST']._serialized_start=991
+  _globals['_GETNOTICEREQUEST']._serialized_end=1115
+  _globals['_GETNOTICERESPONSE']._serialized_start=1117
+  _globals['_GETNOTICERESPONSE']._serialized_end=1170
+  _globals['_LISTNOTICESREQUEST']._serialized_start=1172
+  _globals['_LISTNOTICESREQUEST']._serialized_end=1253
+  _globals['_LISTNOTICESRESPONSE']._serialized_start=1255
+  _globals['_LISTNOTICESRESPONSE']._serialized_end=1336
+  _globals['_NOTICESERVICE']._serialized_start=1339
+  _globals['_NOTICESERVICE']._serialized_end=1582
 # @@protoc_insertion_point(module_scope)

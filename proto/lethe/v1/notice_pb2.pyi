@@ -40,6 +40,7 @@ class Notice(_message.Message):
     WITHDRAWAL_METHOD_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
+    SERVES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: notices/{notice}, chosen by the controller."""
     version: _builtins.int
@@ -78,6 +79,12 @@ class Notice(_message.Message):
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___NoticeLayer]:
         """Shorter layers that are shown before the whole text, the first shown first."""
 
+    @_builtins.property
+    def serves(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Notices that a law asks for and that this one is, contains or links to, by the packs' names, for example
+        "bipa_policy" (740 ILCS 14/15(a)); "collection" goes without saying.
+        """
+
     def __init__(
         self,
         *,
@@ -95,10 +102,11 @@ class Notice(_message.Message):
         withdrawal_method: _builtins.str = ...,
         layers: _abc.Iterable[Global___NoticeLayer] | None = ...,
         content_sha256: _builtins.str = ...,
+        serves: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["publish_time", b"publish_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_sha256", b"content_sha256", "language", b"language", "layers", b"layers", "name", b"name", "publish_time", b"publish_time", "purposes", b"purposes", "recipients", b"recipients", "retention_term", b"retention_term", "sha256", b"sha256", "text", b"text", "title", b"title", "transfer_countries", b"transfer_countries", "version", b"version", "withdrawal_method", b"withdrawal_method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_sha256", b"content_sha256", "language", b"language", "layers", b"layers", "name", b"name", "publish_time", b"publish_time", "purposes", b"purposes", "recipients", b"recipients", "retention_term", b"retention_term", "serves", b"serves", "sha256", b"sha256", "text", b"text", "title", b"title", "transfer_countries", b"transfer_countries", "version", b"version", "withdrawal_method", b"withdrawal_method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -115,23 +115,12 @@ DOCUMENT: dict[str, Any] = {
         held(f"jobs/{1:032x}", "content", "job", "generate", "GDPR Art. 6(1)(b)"),
         held(f"objects/{1:032x}", "content", "original", "generate"),
         held(f"objects/{2:032x}", "content", "output", "generate"),
-        held(f"datasets/{1:032x}/items/{1:032x}", "content", "dataset_item", "train"),
         held("signals", "profile", "signal", "", "Cal. Civ. Code 1798.135(c)(4)"),
         held(f"consents/{1:032x}", "evidence", "consent", "generate", "GDPR Art. 7(1)"),
         held("profile", "profile", "profile", "", "GDPR Art. 6(1)(b)"),
         held(f"dsrs/{'0a' * 16}", "dsr", "access", "", "GDPR Art. 5(2)"),
         held(f"holds/{1:032x}", "dsr", "hold", "", "PIPEDA s. 8(8)"),
         held("audit-payloads", "audit", "payload", "", "GDPR Art. 5(2)"),
-    ],
-    "training": [
-        {
-            "item": f"datasets/{1:032x}/items/{1:032x}",
-            "image": f"objects/{3:032x}",
-            "made_of": f"objects/{2:032x}",
-            "consent": f"consents/{3:032x}",
-            "added_at": AT,
-            "removed_at": None,
-        }
     ],
     "requests": [
         {
@@ -154,6 +143,7 @@ DOCUMENT: dict[str, Any] = {
             "until": None,
         }
     ],
+    "datasets": [],
     "recipients": [
         {
             "id": "0b" * 16,
