@@ -1,4 +1,4 @@
-"""A library that phones: reads a picture whose manifest lies elsewhere, as c2pa does unless it is told not to."""
+"""A library that phones: c2pa at its default, which fetches the manifest of a picture from elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway and the real studio, and portraits that go the whole way: `python -m tests.egress.pipeline SECONDS`."""
+"""A gateway, the real studio, and portraits on their way: `python -m tests.egress.pipeline SECONDS`."""
 
 from __future__ import annotations
 
