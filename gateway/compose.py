@@ -593,7 +593,7 @@ async def open_marker(section: MarkingSection) -> Marker:
     """
     try:
         if not is_private(section.key):
-            raise ConfigInvalid("marking.key: readable by others")
+            raise ConfigInvalid("marking.key: the file is open to other users")
         marker = C2paMarker(
             section.key.read_bytes(), section.chain.read_bytes(), section.anchors.read_bytes()
         )

@@ -36,8 +36,12 @@ _NOT_ALLOWED: Final = {
     f"cawg.{use}": {"use": "notAllowed"}
     for use in ("data_mining", "ai_inference", "ai_generative_training", "ai_training")
 }
-_EMAIL_PROTECTION: Final = "1.3.6.1.5.5.7.3.4"
-_DOCUMENT_SIGNING: Final = "1.3.6.1.5.5.7.3.36"
+_USAGES: Final = (
+    "1.3.6.1.5.5.7.3.4",  # emailProtection
+    "1.3.6.1.5.5.7.3.36",  # documentSigning
+    "1.3.6.1.4.1.62558.2.1",  # claimSigning, of C2PA's own trust list
+)
+"""Extended key usages with which a certificate may sign."""
 _OFFLINE: Final = {
     "version": 1,
     "verify": {
@@ -132,7 +136,7 @@ class C2paMarker:
 
         trust = {
             "trust_anchors": self._anchors.decode(),
-            "trust_config": f"{_EMAIL_PROTECTION}\n{_DOCUMENT_SIGNING}",
+            "trust_config": "\n".join(_USAGES),
         }
         return c2pa.Context.from_dict({**_OFFLINE, "trust": trust})
 

@@ -71,11 +71,15 @@ class Authority:
         )
         return _pem(cert), _key_pem(key)
 
-    def issue_signer(self, name: str, now: datetime) -> tuple[bytes, bytes]:
-        """Return (certificate, key) in PEM of a signer of manifests (C2PA 2.x, 14.5.1)."""
+    def issue_signer(
+        self,
+        name: str,
+        now: datetime,
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.EMAIL_PROTECTION,
+    ) -> tuple[bytes, bytes]:
+        """Return (certificate, key) in PEM of a signer of C2PA manifests."""
         key = ec.generate_private_key(ec.SECP256R1())
         own = key.public_key()
-        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         cert = (
             x509.CertificateBuilder()
@@ -87,7 +91,7 @@ class Authority:
             .not_valid_after(now + timedelta(days=LEAF_DAYS))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=True), critical=True)
-            .add_extension(usage, critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(own), critical=False)
             .add_extension(issuer, critical=False)
             .sign(self.key, hashes.SHA256())

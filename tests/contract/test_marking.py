@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.x509 import ObjectIdentifier
 from PIL import Image
 
 from gateway.adapters.marking_c2pa import C2paMarker
@@ -121,6 +122,20 @@ async def test_the_manifest_says_how_and_forbids_training_and_nothing_more(sourc
     assert len(training["data"]["entries"]) == 4
     assert "ingredients" not in json.dumps(read(marked))
     assert "thumbnail" not in json.dumps(read(marked))
+
+
+@pytest.mark.parametrize("usage", ["1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.36", "1.3.6.1.4.1.62558.2.1"])
+async def test_a_certificate_may_be_for_mail_documents_or_claims(usage: str) -> None:
+    root = Authority.create("a root", NOW)
+    chain, key = root.issue_signer("a signer", NOW, ObjectIdentifier(usage))
+    await C2paMarker(key, chain, root.pem()).rehearse()
+
+
+async def test_a_certificate_for_anything_else_marks_nothing() -> None:
+    root = Authority.create("a root", NOW)
+    chain, key = root.issue_signer("a signer", NOW, ObjectIdentifier("1.3.6.1.5.5.7.3.1"))
+    with pytest.raises(MarkingFailed):
+        await C2paMarker(key, chain, root.pem()).rehearse()
 
 
 async def test_a_certificate_that_is_over_marks_nothing() -> None:
