@@ -56,6 +56,12 @@ class PolicyDenied(LetheError):
         return self._code
 
 
+class MarkingUnavailable(LetheError):
+    """The result cannot be marked as artificial, so there is none."""
+
+    reason = "MARKING_UNAVAILABLE"
+
+
 class NoticeUnknown(LetheError):
     """No such notice was published."""
 

@@ -36,6 +36,7 @@ from tests.fakes.clock import FrozenClock
 from tests.fakes.inference import FACTS, FakeInference, paint
 from tests.fakes.keys import FakeKeys
 from tests.fakes.lock import FakeLock
+from tests.fakes.marking import FakeMarker
 from tests.fakes.objects import FakeObjects
 from tests.fakes.records import MemoryRecords
 
@@ -69,6 +70,7 @@ def settings() -> Settings:
         objects={"directory": nowhere},
         keys={"directory": nowhere},
         audit={"signing_key": nowhere},
+        marking={"key": nowhere, "chain": nowhere, "anchors": nowhere, "unsafe_no_watermark": True},
         tenants={
             TENANT: {"log_origin": ORIGIN, "controller": controller},
             OTHER_TENANT: {"log_origin": "lethe.test/0b", "controller": controller},
@@ -143,6 +145,7 @@ class World:
         self.objects = FakeObjects(self.clock.now)
         self.scrubber = PlainScrubber()
         self.lock = FakeLock()
+        self.marker = FakeMarker()
         self.backend = FakeInference(replace(FACTS, name="studio"))
         self.trip = Trip()
         self.outside = compose.Outside(
@@ -154,6 +157,7 @@ class World:
             confinement={},
             backends={"studio": self.backend},
             lock=self.lock,
+            marker=self.marker,
         )
         self.settings = settings()
         self.signers = {

@@ -33,6 +33,7 @@ from gateway.errors import (
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
+from gateway.marking import Marks
 from gateway.objects import backend_id, discard_unkept, log_object, refuse_unfit, transient
 from gateway.people import People, Person
 from gateway.ports.clock import Clock
@@ -120,6 +121,7 @@ class Upload:
     clock: Clock
     limits: UploadLimits
     transients: Transients
+    marks: Marks
     zero_retention: frozenset[str] = frozenset()
     bell: Bell = field(default_factory=Bell)
     random: Callable[[int], bytes] = os.urandom
@@ -226,6 +228,8 @@ class Upload:
             verdict = self.judge.decide(tx, caller.tenant, person.subject.handle, case)
             if not verdict.allowed:
                 self.judge.record(tx, caller, person.subject, verdict, key)
+            else:
+                self.marks.need(verdict)
             return verdict, self.judge.term(verdict, "original", case.at, self.limits.original_ttl)
 
         verdict, until = await self.records.transact(judge)
@@ -378,6 +382,7 @@ class Upload:
             verdict = self.judge.decide(tx, caller.tenant, handle, admitted.case)
             if not verdict.allowed:
                 raise self.judge.refusal(verdict)
+            self.marks.need(verdict)
             # Another consent may have taken the place of the first, with another end.
             ends = self.judge.term(verdict, stored.kind, now, self.limits.original_ttl)
             kept = replace(stored, expires_at=min(stored.expires_at, ends))
