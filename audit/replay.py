@@ -500,6 +500,21 @@ def _in_term(log: Log, row: Row) -> Iterator[Finding]:
         yield Finding("broken", "released_late", f"its term ended at {sealed.event['exp']}")
 
 
+def _marked(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether a result carried its manifest where the packs demanded one."""
+    if "manifest" in row.event.get("mark", ()):
+        yield from _WAS_MARKED(log, row)
+
+
+_WAS_MARKED = needs("obj", "image.marked", rule="not_marked")
+
+
+def _watermarked(log: Log, row: Row) -> Iterator[Finding]:  # noqa: ARG001 - a check like those beside it
+    """Say where a watermark was demanded: the log shows none, for it is not ours to put."""
+    if "watermark" in row.event.get("mark", ()):
+        yield Finding("unseen", "watermark_not_shown")
+
+
 # --- objects -------------------------------------------------------------------------------------
 
 
@@ -828,6 +843,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 once("hld", "hold.released", rule="released_twice"),
             ),
         ),
+        "image.marked": Rule(
+            "a result is marked once, after it was scrubbed",
+            (
+                needs("obj", "image.scrubbed", rule="not_scrubbed"),
+                once("obj", "image.marked", rule="marked_twice"),
+                never("obj", "object.destroyed", rule="marked_destroyed"),
+            ),
+        ),
         "image.scrubbed": Rule(
             "a picture is scrubbed once, before it is sealed or held in memory",
             (
@@ -900,13 +923,17 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "job.succeeded": Rule(
-            "a job succeeds once, after it was forwarded, not once it was told to stop; its result is sealed",
+            "a job succeeds once, after it was forwarded, not once it was told to stop; its result is sealed "
+            "and marked where the packs demand it",
             (
                 needs("job", "job.dispatched", rule="not_forwarded"),
                 needs("obj", *_TAKEN, rule="result_unknown"),
                 never("job", "job.stopping", rule="succeeded_after_stop"),
                 once("job", *_ENDS, "job.deleted", rule="job_over"),
+                _marked,
+                _watermarked,
             ),
+            "marked_when_demanded",
         ),
         "key.rotated": Rule("nothing to replay: keys are not in the log; that they were rotated is"),
         "log.disputed": Rule("what was disputed is a head of the log of that time", (_disputed,)),
@@ -1006,14 +1033,15 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "result.released": Rule(
-            "the result of a job that is allowed is given out, while the consent stands, within its term and "
-            "never once it was destroyed",
+            "the result of a job that is allowed is given out, while the consent stands, within its term, "
+            "never once it was destroyed, and marked where the packs demand it",
             (
                 needs("job", "job.succeeded", rule="no_result", obj="obj"),
                 _released_by_right,
                 never("obj", "object.destroyed", rule="released_destroyed"),
                 never("job", "job.deleted", rule="job_over"),
                 _in_term,
+                _marked,
             ),
             "released_with_permission",
         ),

@@ -52,6 +52,7 @@ REASONS = frozenset(
         "JOB_CANCELLED",
         "AUDIT_UNAVAILABLE",
         "KEY_SERVICE_UNAVAILABLE",
+        "MARKING_UNAVAILABLE",
         "STORE_UNAVAILABLE",
         "POLICY_UNAVAILABLE",
         "PREVIEW_STALE",
@@ -173,6 +174,8 @@ PURPOSE = one_of(
 )
 KIND = one_of("original", "output", "template", "landmarks", "prompt", "telemetry")
 OBJECT = one_of("original", "output", "template", "landmarks", "prompt", "telemetry", "package")
+LAYER = one_of("manifest", "watermark")
+SOURCE = one_of("generated", "composite_generated", "composite_synthetic", "enhanced")
 FORM = one_of(
     "implied", "opt_out", "express", "explicit", "written_release", "signed_authorization", "parental"
 )
@@ -291,6 +294,7 @@ GIVEN_REASON = text(r"[A-Z][A-Z0-9_]{2,63}")
 METHOD = text(rf"(?:{_SERVICES})Service/[A-Z][A-Za-z]{{1,39}}")
 MONTH = text(r"[0-9]{4}-(?:0[1-9]|1[0-2])|open")
 POLICY = listed(record({"id": PACK, "sha256": HEX32}))
+MARKS: Mapping[str, Check] = MappingProxyType({"mark": listed(LAYER), "lack": listed(LAYER)})
 KEPT = listed(record({"cls": CLASS, "rule": RULE}, {"until": MS}))
 
 
@@ -437,7 +441,13 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         ),
         # `rc`, here and below, is what an officer gave as the reason.
         "hold.released": Fields({"hld": HEX16, "why": one_of("released", "ended")}, {"rc": GIVEN_REASON}),
-        "image.scrubbed": Fields({"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)}),
+        # `kind`: what was taken out; `mode`: whether pixels stayed coded as they were (not in older leaves).
+        "image.scrubbed": Fields(
+            {"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)},
+            {"mode": one_of("lossless", "canonical")},
+        ),
+        # A result carries a signed manifest: by which certificate (SHA-256), and what it says of its making.
+        "image.marked": Fields({"obj": HEX16, "cert": HEX32, "src": SOURCE}),
         # What was found in the prompt of a job, and how often; `obj` is the picture that it came with.
         "prompt.scrubbed": Fields({"obj": HEX16, "job": HEX16, "ents": counts(ENTITY)}),
         # A breach as it was known then: kind, when it was noticed, packs that apply, whether the authorities
@@ -462,7 +472,9 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "job.dispatched": Fields({"job": HEX16, "bak": HEX16}),
         "job.failed": Fields({"job": HEX16, "bak": HEX16, "rc": REASON}, {"det": DETAIL}),
         "job.stopping": Fields({"job": HEX16}),
-        "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32}),
+        # `mark`, here and in `result.released`: layers of a mark that the packs demand; `lack`: those of them
+        # without which the operator lets results go.
+        "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32, **MARKS}),
         # A witness (`wit`: ids of its keys) disputes our head of `size`: it knows a larger log, another root
         # of that size, or a past that ours does not continue, at `known`; or its cosignature is none.
         "log.disputed": Fields(
@@ -501,7 +513,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "record.expired": Fields({}, {"con": HEX16, "dsr": HEX16, "inc": HEX16}),
         # An officer had the sweeper come at once: objects that were due then, and debts taken up again.
         "retention.swept": Fields({"rc": GIVEN_REASON, "nobj": COUNT, "nowed": COUNT}),
-        "result.released": Fields({"job": HEX16, "obj": HEX16}),
+        "result.released": Fields({"job": HEX16, "obj": HEX16}, MARKS),
         "signal.recorded": Fields({"sig": listed(SIGNAL)}),
         "subject.blocked": Fields({"dsr": HEX16}),
         "subject.erased": Fields(

@@ -34,6 +34,7 @@ from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.keys_split import FarKeys, SplitKeys
 from gateway.adapters.lock_file import FileLock
 from gateway.adapters.log_folder import LogFolder
+from gateway.adapters.marking_c2pa import C2paMarker
 from gateway.adapters.objects_local import FileObjects
 from gateway.adapters.sql.records import is_sqlite, open_records, sqlite_path
 from gateway.adapters.sql.snapshot import is_empty, load, snapshot
@@ -81,6 +82,7 @@ from gateway.holdings import in_order
 from gateway.idempotency import Idempotency
 from gateway.judge import Judge
 from gateway.ledger import Ledger
+from gateway.marking import Marks
 from gateway.package import Packages
 from gateway.package.gather import Gatherer
 from gateway.packs import own_packs
@@ -91,6 +93,7 @@ from gateway.ports.files import LogFiles
 from gateway.ports.inference import BackendFacts, Inference
 from gateway.ports.keys import KeyService
 from gateway.ports.lock import CheckpointLock
+from gateway.ports.marking import Marker, MarkingFailed
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Leaf, LogHead, PackText, Records, Transaction
 from gateway.ports.timestamp import TimestampInvalid, Timestamps
@@ -110,10 +113,12 @@ from gateway.rpc.training import TrainingService
 from gateway.settings import (
     BackendSection,
     ConfigInvalid,
+    MarkingSection,
     ObjectsSection,
     Settings,
     TimestampsSection,
     WitnessSection,
+    is_private,
 )
 from gateway.transient import Transients
 from gateway.vault import backup as backup_stream
@@ -156,6 +161,7 @@ class Outside:
     witnesses: tuple[Witness, ...] = ()
     log_files: LogFiles | None = None
     timestamps: Timestamps | None = None
+    marker: Marker | None = None
     survivors: Survivors | None = None
     need_room: Callable[[], None] = lambda: None
 
@@ -259,6 +265,7 @@ def flows(
     )
     people = People(records, keys, custody, timedelta(days=settings.audit.payload_term_days))
     judge = Judge(packs, controllers, ledger)
+    marks = make_marks(settings.marking, judge, outside.marker)
     idempotency = Idempotency(keys, clock)
     safe = Safe(custody, objects, clock)
     holdings = in_order(ledger)
@@ -298,6 +305,7 @@ def flows(
             ),
             transients=transients,
             zero_retention=zero_retention,
+            marks=marks,
             bell=bell,
         ),
         generate=Generate(
@@ -321,6 +329,7 @@ def flows(
             ),
             transients=transients,
             debts=debts,
+            marks=marks,
             subject_spans={
                 section.name: timedelta(days=section.pseudonym_days)
                 for section in settings.backends
@@ -329,7 +338,7 @@ def flows(
             bell=bell,
         ),
         jobs=Jobs(records, people, ledger, objects, clock, poll_s, bell),
-        release=Release(records, people, judge, ledger, safe, clock, transients),
+        release=Release(records, people, judge, ledger, safe, clock, transients, marks),
         retention=Retention(records, people, packs, _terms(settings), ledger, idempotency, clock),
         rotation=Rotation(
             records, custody, keys, ledger, clock, timedelta(hours=settings.keys.destroy_within_h), debts
@@ -584,6 +593,35 @@ def timestamps(section: TimestampsSection) -> HttpTimestamps:
         raise ConfigInvalid("audit.timestamps: a certificate cannot be read") from error
 
 
+async def open_marker(section: MarkingSection) -> Marker:
+    """Return the door to the signer of marks, once it has signed for a blank picture and is believed.
+
+    Raises:
+        ConfigInvalid: A file cannot be read, or the certificate is not one to sign with today.
+    """
+    try:
+        if not is_private(section.key):
+            raise ConfigInvalid("marking.key: the file is open to other users")
+        marker = C2paMarker(
+            section.key.read_bytes(), section.chain.read_bytes(), section.anchors.read_bytes()
+        )
+        await marker.rehearse()
+    except (OSError, ValueError, TypeError, MarkingFailed) as error:
+        raise ConfigInvalid("marking: the key or a certificate cannot be used") from error
+    return marker
+
+
+def make_marks(section: MarkingSection | None, judge: Judge, marker: Marker | None) -> Marks:
+    """Return what asks for marks, told who else puts one on."""
+    watermark = frozenset({"watermark"})
+    return Marks(
+        judge,
+        marker,
+        elsewhere=watermark if section is not None and section.watermark_elsewhere else frozenset(),
+        waived=watermark if section is not None and section.unsafe_no_watermark else frozenset(),
+    )
+
+
 def inference(section: BackendSection) -> Inference:
     """Return the door to one backend."""
     try:
@@ -744,6 +782,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             witnesses=witnesses,
             log_files=LogFolder(settings.audit.published) if settings.audit.published else None,
             timestamps=stamping,
+            marker=await open_marker(settings.marking) if settings.marking else None,
             survivors=FileSurvivors(survivors_directory(settings)),
             need_room=room(settings),
         )

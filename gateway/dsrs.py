@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo
 
 from gateway.caller import Caller
 from gateway.controllers import ControllerFacts
-from gateway.errors import NotFound, StateConflict, StoreUnavailable
+from gateway.errors import NotFound, PolicyUnavailable, StateConflict, StoreUnavailable
+from gateway.judge import Judge
+from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.records import Dsr, PackText, Records, Transaction
 from policy import clocks, retention
@@ -40,12 +42,40 @@ def own(tx: Transaction, caller: Caller, dsr_id: str) -> Dsr:
 
 
 def pinned(tx: Transaction, dsr: Dsr, packs: Mapping[str, Pack]) -> Pack:
-    """Return the rule book that the request was submitted under, as it stood that day."""
-    pack, digest = packs[dsr.regime], dsr.policy.get(dsr.regime)
-    if digest is None or digest == pack.digest:
+    """Return the rule book that the request was submitted under, as it stood that day.
+
+    Raises:
+        PolicyUnavailable: It is neither loaded nor kept.
+    """
+    return _as_it_stood(tx, dsr.regime, dsr.policy.get(dsr.regime), packs)
+
+
+async def laws_of(dsr: Dsr, records: Records, people: People, judge: Judge, clock: Clock) -> tuple[Pack, ...]:
+    """Return the rule books that an erasure is planned by: those pinned at submission, the invoked one first.
+
+    A request from before rule books were pinned is planned by those that apply now.
+
+    Raises:
+        PolicyUnavailable: One is neither loaded nor kept.
+    """
+    if dsr.policy:
+        names = dict.fromkeys((dsr.regime, *sorted(dsr.policy)))
+        return await records.transact(
+            lambda tx: tuple(_as_it_stood(tx, name, dsr.policy.get(name), judge.packs) for name in names)
+        )
+    # Before the profile goes: where the person lived says which laws keep what.
+    profile = await people.profile(dsr.tenant, dsr.handle)
+    return await records.transact(lambda tx: judge.laws(tx, dsr.tenant, profile, dsr.regime, clock.now()))
+
+
+def _as_it_stood(tx: Transaction, name: str, digest: str | None, packs: Mapping[str, Pack]) -> Pack:
+    pack = packs.get(name)
+    if pack is not None and digest in {None, pack.digest}:
         return pack
-    text = tx.get(PackText, digest)
-    return parse_named({digest: text.body}, digest) if text is not None else pack
+    text = tx.get(PackText, digest) if digest is not None else None
+    if text is None:
+        raise PolicyUnavailable("a pinned rule book is not kept")
+    return parse_named({text.digest: text.body}, text.digest)
 
 
 def seat(pack: Pack, controller: ControllerFacts) -> tuple[tzinfo, str | None]:

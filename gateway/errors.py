@@ -56,6 +56,12 @@ class PolicyDenied(LetheError):
         return self._code
 
 
+class MarkingUnavailable(LetheError):
+    """The result cannot be marked as artificial, so there is none."""
+
+    reason = "MARKING_UNAVAILABLE"
+
+
 class NoticeUnknown(LetheError):
     """No such notice was published."""
 
@@ -159,7 +165,7 @@ class PolicyUnavailable(LetheError):
 
 
 class PreviewStale(LetheError):
-    """What would be destroyed has changed since the preview."""
+    """What is held has changed since the preview, or the approval names none; `detail` says which."""
 
     reason = "PREVIEW_STALE"
 

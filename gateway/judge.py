@@ -15,13 +15,14 @@ from gateway.ledger import Ledger, Receipt, without_nulls
 from gateway.people import Profile
 from gateway.ports.records import Consent, Notice, Signal, Subject, Transaction
 from gateway.vault.payload import PayloadKey
-from policy import coded, renewal, retention
+from policy import coded, obligations, renewal, retention
 from policy import consent as consent_rules
 from policy.applicability import applicable
 from policy.consent import Decision
 from policy.consent_state import ConsentState
 from policy.errors import PolicyError
 from policy.facts import parse_facts
+from policy.obligations import Obligation
 from policy.pack import Pack
 from policy.places import is_place
 from policy.proof import Lack, lacks
@@ -99,6 +100,16 @@ class Judge:
             by_law = retention.expires_at(kind, start, packs).expires_at
         consents = [basis.expires_at for basis in verdict.bases if basis.expires_at is not None]
         return min([start + at_most, by_law, *consents])
+
+    def marks(self, verdict: Verdict) -> tuple[Obligation, ...]:
+        """Return the layers of a mark that the packs demand of an output itself.
+
+        A visible label is owed by whoever shows it (Reg. (EU) 2024/1689 Art. 50(4)).
+        """
+        packs = [self.packs[name] for name in verdict.decision.packs]
+        with _asking():
+            duties = obligations.marks(parse_facts(verdict.facts), packs)
+            return tuple(duty for duty in duties if duty.about != "visible_label")
 
     def proof_term(self, regimes: Iterable[str], end: datetime) -> datetime:
         """Return until when proof of a consent that ended at `end` is kept (GDPR Art. 17(3)(e))."""

@@ -12,6 +12,7 @@ from typing import Any
 from gateway.caller import Caller
 from gateway.datasets import remove_copy
 from gateway.debts import OBJECT, UNCLAIMED
+from gateway.deidentify import Scrubbed
 from gateway.errors import BackendRetentionTooLong, LetheError
 from gateway.holds import standing
 from gateway.ledger import Ledger, Receipt
@@ -68,11 +69,18 @@ def destroy_objects(tx: Transaction, ledger: Ledger, many: Sequence[StoredObject
 
 
 def log_object(
-    tx: Transaction, ledger: Ledger, by: Caller | None, stored: StoredObject, dropped: Mapping[str, int]
+    tx: Transaction, ledger: Ledger, by: Caller | None, stored: StoredObject, clean: Scrubbed
 ) -> None:
-    """Log that a picture was scrubbed (`dropped`: bytes by kind of metadata), and is kept until its term."""
+    """Log how a picture was scrubbed and how many bytes of what went, and that it is kept until its term."""
     ledger.record(
-        tx, stored.tenant, "image.scrubbed", by, obj=stored.object_id, kind="metadata", meas=dict(dropped)
+        tx,
+        stored.tenant,
+        "image.scrubbed",
+        by,
+        obj=stored.object_id,
+        kind="metadata",
+        mode=clean.mode,
+        meas=dict(clean.dropped),
     )
     ledger.record(
         tx,

@@ -350,6 +350,21 @@ class TelemetrySection(Section):
     otlp_endpoint: str = ""
 
 
+class MarkingSection(Section):
+    """How results are marked as artificial: the signer's key, its chain, the roots believed (PEM).
+
+    Needs the extra `c2pa`.  Where a pack demands a watermark, too, results are refused unless
+    `watermark_elsewhere` is the operator's word that every backend puts one on, or `unsafe_no_watermark`
+    lets results go without (docs/how-to/mark-results.md).
+    """
+
+    key: Path
+    chain: Path
+    anchors: Path
+    watermark_elsewhere: bool = False
+    unsafe_no_watermark: bool = False
+
+
 class AccessSection(Section):
     """What needs two people."""
 
@@ -389,6 +404,7 @@ class Settings(BaseSettings):
     access: AccessSection = AccessSection()
     backup: BackupSection = BackupSection()
     policy: PolicySection = PolicySection()
+    marking: MarkingSection | None = None
 
     @classmethod
     def settings_customise_sources(
@@ -447,6 +463,11 @@ def _check(settings: Settings) -> None:
             raise ConfigInvalid(f"{name}: there is no such section")
     if settings.audit.timestamps is not None and find_spec("rfc3161_client") is None:
         raise ConfigInvalid("audit.timestamps needs the extra `timestamp`: pip install 'lethe[timestamp]'")
+    if settings.marking is not None:
+        if find_spec("c2pa") is None:
+            raise ConfigInvalid("marking needs the extra `c2pa`: pip install 'lethe[c2pa]'")
+        if settings.marking.watermark_elsewhere and settings.marking.unsafe_no_watermark:
+            raise ConfigInvalid("marking: a watermark is put on elsewhere, or there is none")
     identities = [caller.identity for caller in settings.callers]
     if len(set(identities)) != len(identities):
         raise ConfigInvalid("callers: an identity is listed twice")

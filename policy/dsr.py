@@ -119,6 +119,11 @@ Rule:
     11 CCR 7026, 7027: no verification.
 """
 
+LOOKED_AT_FIRST = frozenset(
+    kind for kind, effects in EFFECTS.items() if {_E.ERASE, _E.PACKAGE, _E.END_CONSENTS} & {*effects}
+)
+"""Kinds that destroy or disclose: whoever approves one says which preview they saw."""
+
 _BESIDE_THE_SERVICE = (Purpose.TRAIN, Purpose.ANALYTICS, Purpose.SELL_SHARE)
 
 
@@ -158,6 +163,18 @@ def grounds(pack: Pack, kind: DsrKind) -> tuple[str, ...]:
     if right is None and kind in {DsrKind.OBJECTION, DsrKind.LIMIT_SPI}:
         right = pack.rules.rights[DsrKind.OPT_OUT]
     return right.exemptions if right is not None else ()
+
+
+_NEVER_TOLD = frozenset({"PIPEDA_9_2_4_GOV_OBJECTION"})
+
+
+def told(ground: str) -> str:
+    """Return the ground of a refusal as the person may learn it: nothing where the law forbids to reveal it.
+
+    Rule:
+        PIPEDA s. 9(2.4): neither the objection of an institution nor that it was asked.
+    """
+    return "" if ground in _NEVER_TOLD else ground
 
 
 class Level(IntEnum):

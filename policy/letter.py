@@ -35,11 +35,10 @@ class Kind(StrEnum):
 
 
 class Section(Strict):
-    """A letter: its subject and its paragraphs, and by which articles it is owed."""
+    """A letter: its subject and its paragraphs."""
 
     subject: Text
     body: tuple[Text, ...]
-    cite: tuple[Text, ...]
 
 
 class Templates(Strict):
@@ -47,7 +46,8 @@ class Templates(Strict):
 
     `told` holds a sentence for each code of a pack's `refusal_states` and
     `extension_states`, `authorities` whom to complain to by pack, where the pack's own
-    words are of another language; `outcomes` what was done, by kind of request.
+    words are of another language; `outcomes` what was done, by kind of request; `reasons`
+    grounds of refusals and extensions in plain words, by the end of their code.
     """
 
     language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
@@ -59,6 +59,7 @@ class Templates(Strict):
     nothing_held: Text
     letters: dict[Kind, Section]
     told: dict[str, Text]
+    reasons: dict[str, Text]
     authorities: dict[str, Text]
 
 
@@ -101,12 +102,12 @@ def write(
     Args:
         language: As people write it (`de`, `pt-BR`); see `nearest`.
         said: `reference`, `controller`, `contact`, and the days `received`, `due`, `answered`;
-            `reason`, the code of a refusal or an extension.
+            `reason`, the code of a refusal or an extension; empty where it may not be told.
         outcome: Of a completion: `nothing_held` where there was nothing.
     """
     words = templates(nearest(language))
     right, answering = pack.rules.rights.get(DsrKind(asked)), pack.rules.answering
-    cites = pack.cited(right.cite) if right is not None else ()
+    cites = pack.cited(right.cite if right else answering.cite if answering else ())
     authority = words.authorities.get(pack.id) or (answering.complaint_to if answering else None)
     done = words.nothing_held if outcome == "nothing_held" else words.outcomes[DsrKind(asked)]
     values = {
@@ -117,6 +118,7 @@ def write(
         "authority": authority or pack.rules.pack.regulator,
         "outcome": done,
     }
+    values["reason"] = _in_words(said["reason"], words)
     section = words.letters[kind]
     by_law = {
         Kind.REFUSAL: answering.refusal_states if answering else (),
@@ -126,14 +128,22 @@ def write(
     always = {Kind.REFUSAL: ("reasons",), Kind.EXTENSION: ("reasons", "new_limit")}
     told = dict.fromkeys((*by_law.get(kind, ()), *always.get(kind, ())))
     sentences = [words.told.get(code) or templates(FALLBACK).told[code] for code in told]
+    if not said["reason"]:
+        sentences = [sentence for sentence in sentences if "$reason" not in sentence]
     parts = [words.greeting, *section.body, *sentences, words.law, words.closing]
     return Letter(
         kind=kind,
         language=words.language,
         subject=_filled(section.subject, values),
         text="\n\n".join(_filled(part, values) for part in parts) + "\n",
-        cites=(*section.cite, *cites),
+        cites=cites,
     )
+
+
+def _in_words(code: str, words: Templates) -> str:
+    """Return a ground as a person understands it, with its code; the code alone where nobody worded it."""
+    ends = [end for end in words.reasons if f"_{code}".endswith(f"_{end}")]
+    return f"{words.reasons[max(ends, key=len)]} [{code}]" if ends else code
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

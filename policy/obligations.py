@@ -46,7 +46,7 @@ def obligations(facts: Facts, packs: Iterable[Pack]) -> tuple[Obligation, ...]:
     return (
         *_terms(facts, asked),
         *_deadlines(facts, asked),
-        *_marking(facts, asked, day),
+        *marks(facts, asked),
         *_transfers(facts, asked),
         *(
             _of("assess", rule.type, rule.deadline, pack, rule)
@@ -100,7 +100,13 @@ def _deadlines(facts: Facts, packs: list[Pack]) -> Iterable[Obligation]:
             yield Obligation("answer_by", kind.value, day.isoformat(), pack.id, citations, uncertain)
 
 
-def _marking(facts: Facts, packs: list[Pack], day: str) -> Iterable[Obligation]:
+def marks(facts: Facts, packs: Iterable[Pack]) -> Iterable[Obligation]:
+    """Yield the layers of the mark that an output must carry, each once, by the first pack that asks for it.
+
+    Rule:
+        Reg. (EU) 2024/1689 Art. 50(2), 50(4), 111(4).
+    """
+    day = utc_day(facts.at)
     seen: set[str] = set()
     for pack in packs:
         for rule in pack.rules.marking:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import Any, Literal, Protocol, TypeVar
 
 from gateway.compose import Outside
-from gateway.deidentify import Scrubbed, Scrubber
+from gateway.deidentify import Mode, Scrubbed, Scrubber
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.lock import CheckpointLock
@@ -239,8 +239,8 @@ class HookedScrubber:
     inner: Scrubber
     hook: Hook
 
-    async def scrub(self, data: bytes) -> Scrubbed:
-        return await _around(self.hook, "scrubber.scrub", self.inner.scrub(data))  # type: ignore[no-any-return]  # likewise
+    async def scrub(self, data: bytes, mode: Mode = "canonical") -> Scrubbed:
+        return await _around(self.hook, "scrubber.scrub", self.inner.scrub(data, mode))  # type: ignore[no-any-return]  # likewise
 
 
 @dataclass

@@ -32,7 +32,7 @@ from gateway.adapters.sql.schema import migrate
 from gateway.admin import folder
 from gateway.admin.folder import Layout, Person, init_folder
 from gateway.admin.pki import Authority
-from gateway.client import Client
+from gateway.client import Client, Refused
 from gateway.main import app as command_line
 from gateway.ports.records import Leaf, Record
 from gateway.settings import Settings, load
@@ -233,8 +233,20 @@ async def erase(gateway: Gateway, subject: str) -> dsr_pb2.Dsr:
             officer.dsrs.CreateDsr,
             dsr_pb2.CreateDsrRequest(subject=f"subjects/{subject}", kind=dsr_pb2.Dsr.KIND_ERASURE),
         )
-        await second.call(second.dsrs.ApproveDsr, dsr_pb2.ApproveDsrRequest(name=opened.dsr.name))
+        await approve(second, opened.dsr.name)
         return await fulfilled(second, opened.dsr.name)
+
+
+async def approve(second: Client, dsr: str) -> dsr_pb2.ApproveDsrResponse:
+    """Look at a request, and approve what was seen; look again where something came in between."""
+    while True:
+        seen = await second.call(second.dsrs.PreviewDsr, dsr_pb2.PreviewDsrRequest(name=dsr))
+        request = dsr_pb2.ApproveDsrRequest(name=dsr, preview_etag=seen.preview_etag)
+        try:
+            return await second.call(second.dsrs.ApproveDsr, request)
+        except Refused as refused:
+            if refused.reason != "PREVIEW_STALE":
+                raise
 
 
 async def fulfilled(officer: Client, dsr: str) -> dsr_pb2.Dsr:

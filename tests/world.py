@@ -12,12 +12,18 @@ from typing import Any
 from audit.note import Signer
 from gateway import compose
 from gateway.caller import Caller, Role
-from gateway.deidentify import Scrubbed, ScrubberUnavailable
+from gateway.deidentify import Mode, Scrubbed, ScrubberUnavailable
 from gateway.deidentify.limits import Limits
 from gateway.deidentify.text import PromptPolicy, ScrubbedText
 from gateway.deidentify.text import scrub as scrub_text
 from gateway.deidentify.walker import scrub
-from gateway.errors import AuditUnavailable, BackendUnavailable, KeyServiceUnavailable, StoreUnavailable
+from gateway.errors import (
+    AuditUnavailable,
+    BackendUnavailable,
+    KeyServiceUnavailable,
+    PreviewStale,
+    StoreUnavailable,
+)
 from gateway.flows.consent import ConsentDraft
 from gateway.flows.dsr import DsrDraft
 from gateway.flows.notice import NoticeDraft
@@ -32,6 +38,7 @@ from tests.fakes.clock import FrozenClock
 from tests.fakes.inference import FACTS, FakeInference, paint
 from tests.fakes.keys import FakeKeys
 from tests.fakes.lock import FakeLock
+from tests.fakes.marking import FakeMarker
 from tests.fakes.objects import FakeObjects
 from tests.fakes.records import MemoryRecords
 
@@ -65,6 +72,7 @@ def settings() -> Settings:
         objects={"directory": nowhere},
         keys={"directory": nowhere},
         audit={"signing_key": nowhere},
+        marking={"key": nowhere, "chain": nowhere, "anchors": nowhere, "unsafe_no_watermark": True},
         tenants={
             TENANT: {"log_origin": ORIGIN, "controller": controller},
             OTHER_TENANT: {"log_origin": "lethe.test/0b", "controller": controller},
@@ -76,15 +84,15 @@ def settings() -> Settings:
 
 
 class PlainScrubber:
-    """The walker in process; `is_down` makes it unavailable."""
+    """The walker in process, whatever mode is asked for; `is_down` makes it unavailable."""
 
     def __init__(self) -> None:
         self.is_down = False
 
-    async def scrub(self, data: bytes | bytearray) -> Scrubbed:
+    async def scrub(self, data: bytes | bytearray, mode: Mode = "canonical") -> Scrubbed:
         if self.is_down:
             raise ScrubberUnavailable
-        return scrub(bytes(data), Limits())
+        return replace(scrub(bytes(data), Limits()), mode=mode)
 
 
 class PlainPrompts:
@@ -153,6 +161,7 @@ class World:
         self.scrubber = PlainScrubber()
         self.prompts = PlainPrompts()
         self.lock = FakeLock()
+        self.marker = FakeMarker()
         self.backend = FakeInference(replace(FACTS, name="studio"))
         self.trip = Trip()
         self.outside = compose.Outside(
@@ -165,6 +174,7 @@ class World:
             confinement={},
             backends={"studio": self.backend},
             lock=self.lock,
+            marker=self.marker,
         )
         self.settings = settings()
         self.signers = {
@@ -260,8 +270,17 @@ class World:
     async def request(self, subject: str, kind: str = "erasure", **more: Any) -> Dsr:
         """Return an approved request that nobody has begun yet."""
         opened = await self.open(subject, kind, **more)
-        approved, _ = await self.flows.dsrs.approve(SECOND, opened.dsr_id)
-        return approved
+        return await self.approve(opened.dsr_id)
+
+    async def approve(self, dsr_id: str) -> Dsr:
+        """Look at a request, and approve what was seen; look again where something came in between."""
+        while True:
+            seen = await self.flows.dsrs.preview(SECOND, dsr_id)
+            try:
+                approved, _ = await self.flows.dsrs.approve(SECOND, dsr_id, seen.etag)
+            except PreviewStale:
+                continue
+            return approved
 
     async def erase(self, subject: str) -> Dsr:
         """Erase a subject and return the request."""

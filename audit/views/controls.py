@@ -169,6 +169,14 @@ CONTROLS = (
         ("processing",),
     ),
     Control(
+        "aia-50",
+        "AI Act (EU) 2024/1689 Art. 50(2)",
+        "Marking of generated pictures",
+        "Mark outputs in a machine-readable and detectable form. A watermark is put on by the backend, "
+        "or was waived; each entry says which layers were demanded, and which waived.",
+        ("image.marked", "job.succeeded", "result.released"),
+    ),
+    Control(
         "gdpr-33",
         "GDPR Art. 33, 34",
         "Breaches",
@@ -293,6 +301,7 @@ SAID: Mapping[str, str] = MappingProxyType(
         "forget.ended": "After an erasure a backend confirmed that it forgot, or is not asked any more",
         "hold.placed": "A legal hold was placed on what is kept of a person",
         "hold.released": "A legal hold was released, or came to its end",
+        "image.marked": "A result was marked as artificial, by a signed manifest",
         "image.scrubbed": "Metadata was removed from an image",
         "prompt.scrubbed": "Personal data was replaced in a prompt",
         "incident.recorded": "A breach was entered in the register, or what was known of it later",

@@ -77,6 +77,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "forget.ended": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr"),
         "hold.placed": Mapped(ENTITY, _CREATE, "Legal Hold", "hld"),
         "hold.released": Mapped(ENTITY, _DELETE, "Legal Hold", "hld"),
+        "image.marked": Mapped(DATASTORE, _ALTER, "objects", "obj"),
         "image.scrubbed": Mapped(DATASTORE, _ALTER, "objects", "obj"),
         "prompt.scrubbed": Mapped(DATASTORE, _ALTER, "objects", "obj"),
         "incident.recorded": Mapped(ENTITY, _UPDATE, "Breach Register", "inc", MEDIUM),

@@ -21,6 +21,7 @@ from lethe.backend.v1 import backend_pb2, backend_pb2_grpc
 
 from gateway.errors import BackendProtocol, BackendUnavailable, ImageRejected, JobCancelled, LetheError
 from gateway.ports.inference import BackendFacts, Progress, Result
+from gateway.ports.marking import Source
 
 CHUNK_BYTES: Final = 256 << 10
 MAX_RESULT_BYTES: Final = 64 << 20
@@ -334,6 +335,7 @@ def _facts(name: str, said: backend_pb2.DescribeResponse) -> BackendFacts:
         template_extracted=said.face_features != backend_pb2.DescribeResponse.FACE_FEATURES_NONE,
         supports_cancel=said.supports_cancel,
         supports_forget=said.supports_forget,
+        source=_SOURCES.get(said.picture_source, "generated"),
         takes_prompts=said.takes_prompts,
     )
 
@@ -343,6 +345,13 @@ def _demand(holds: object, detail: str) -> None:
     if not holds:
         raise BackendProtocol(detail=detail)
 
+
+_SOURCES: Final[dict[int, Source]] = {
+    backend_pb2.DescribeResponse.PICTURE_SOURCE_COMPOSITE_GENERATED: "composite_generated",
+    backend_pb2.DescribeResponse.PICTURE_SOURCE_COMPOSITE_SYNTHETIC: "composite_synthetic",
+    backend_pb2.DescribeResponse.PICTURE_SOURCE_ENHANCED: "enhanced",
+}
+"""What a backend does not say, or says in words that are newer than ours, counts as generated."""
 
 _BY_STATUS: Final = {
     grpc.StatusCode.UNAVAILABLE: "unreachable",

@@ -33,7 +33,7 @@ FIELDS: dict[str, re.Pattern[str] | type] = {
     "place": re.compile(r"[a-z0-9_]{0,48}(\.py)?(:[0-9]{1,6})?"),
     "address": re.compile(r"[0-9a-zA-Z.:\[\]-]{1,64}"),
     "adapter": re.compile(r"[a-z0-9_-]{1,32}"),
-    "alarm": re.compile(r"[a-z_]{1,64}"),
+    "alarm": re.compile(r"[a-z0-9_]{1,64}"),
     "witness": re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}"),
     "backend": re.compile(r"[a-z0-9][a-z0-9._-]{0,62}"),
     "ms": float,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.admin.output import say
+import typer
+
+from gateway.admin.output import Form, document, emit, say
 from gateway.admin.progress import progress
 
 if TYPE_CHECKING:
@@ -32,6 +34,34 @@ async def approve(client: Client, name: str, etag: str, wait_s: float) -> pb.App
     from lethe.v1 import dsr_pb2 as pb
 
     seen = await client.call(client.dsrs.PreviewDsr, pb.PreviewDsrRequest(name=name))
+    _sum_up(seen)
+    request = pb.ApproveDsrRequest(name=name, preview_etag=etag or seen.preview_etag)
+    answer = await client.call(client.dsrs.ApproveDsr, request)
+    if wait_s:
+        answer.dsr.CopyFrom(await _ended(client, answer.dsr, wait_s))
+    return answer
+
+
+def show_preview(seen: pb.PreviewDsrResponse, form: Form) -> None:
+    """Print a preview; as a table, what approving would do first, then a line for each thing that is held."""
+    tree = document(seen)
+    if form is not Form.TABLE:
+        emit(tree, form)
+        return
+    items = tree.pop("items")
+    if seen.erased_classes:
+        items = [
+            {**item, "then": "destroyed" if item["key_class"] in seen.erased_classes else "kept"}
+            for item in items
+        ]
+    emit(tree, form)
+    typer.echo()
+    columns = ("name", "kind", "purpose", "size_bytes", "expire_time", "key_class", "then")
+    emit({"items": items}, form, rows="items", columns=columns if seen.erased_classes else columns[:-1])
+    _sum_up(seen)
+
+
+def _sum_up(seen: pb.PreviewDsrResponse) -> None:
     if seen.erased_classes or not seen.effects:
         doomed = sum(item.key_class in seen.erased_classes for item in seen.items)
         classes = ", ".join(seen.erased_classes) or "no key class"
@@ -40,11 +70,6 @@ async def approve(client: Client, name: str, etag: str, wait_s: float) -> pb.App
         say(f"does: {', '.join(seen.effects)}; {len(seen.items)} things are held")
     for kept in seen.kept_classes:
         say(f"keeps {kept.key_class}: {kept.rule}")
-    request = pb.ApproveDsrRequest(name=name, preview_etag=etag or seen.preview_etag)
-    answer = await client.call(client.dsrs.ApproveDsr, request)
-    if wait_s:
-        answer.dsr.CopyFrom(await _ended(client, answer.dsr, wait_s))
-    return answer
 
 
 async def _ended(client: Client, dsr: pb.Dsr, wait_s: float) -> pb.Dsr:

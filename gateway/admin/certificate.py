@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from audit.verify import CertificateReport
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Certificates of erasure, offline.")
+
+FIRST_INSTANT_MS = 10**12
 
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The certificate (tlog-proof).")]
 Opening = Annotated[
@@ -39,7 +42,7 @@ def show(file: File, opening: Opening = None, output: options.Output = Form.TABL
         fail(UNVERIFIED, "PROOF_INVALID", report.fault)
     tree = asdict(report)
     del tree["verdict"], tree["fault"]
-    emit(tree, output)
+    emit(_for_eyes(tree) if output is Form.TABLE else tree, output)
     say("note: shown, not verified; lethe certificate verify does that")
 
 
@@ -52,8 +55,19 @@ def verify(
     Example: lethe certificate verify erasure.tlog-proof --trust trust.txt
     """
     report = _report(file, opening, trust)
-    emit(asdict(report), output)
+    emit(_for_eyes(asdict(report)) if output is Form.TABLE else asdict(report), output)
     judge(report.verdict, report.fault)
+
+
+def _for_eyes(tree: Any) -> Any:
+    """Return the tree with its instants as people write them; no count in it is as large as one."""
+    if isinstance(tree, dict):
+        return {name: _for_eyes(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_for_eyes(value) for value in tree]
+    if isinstance(tree, int) and tree >= FIRST_INSTANT_MS:
+        return datetime.fromtimestamp(tree / 1000, UTC).isoformat(timespec="milliseconds")
+    return tree
 
 
 def _report(file: Path, opening: Path | None, trust: Path | None) -> CertificateReport:

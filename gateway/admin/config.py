@@ -42,6 +42,8 @@ def check(file: File = Path("lethe.yaml")) -> None:
     s3 = settings.objects.s3
     if s3 is not None and not is_private(s3.credentials):
         fail(FAILED, "CONFIG_INVALID", "objects.s3.credentials: the file is open to other users")
+    if settings.marking is not None and not is_private(settings.marking.key):
+        fail(FAILED, "CONFIG_INVALID", "marking.key: the file is open to other users")
     if s3 is not None and not all(map(find_spec, ("obstore", "botocore"))):
         fail(FAILED, "CONFIG_INVALID", "objects.kind s3 needs the extra `s3`: pip install 'lethe[s3]'")
     try:
@@ -85,6 +87,9 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
         yield "audit.timestamps.roots", stamping.roots
         if stamping.ca is not None:
             yield "audit.timestamps.ca", stamping.ca
+    if settings.marking is not None:
+        for name in ("key", "chain", "anchors"):
+            yield f"marking.{name}", getattr(settings.marking, name)
     yield from _key_files(settings)
     if settings.records.password_file is not None:
         yield "records.password_file", settings.records.password_file

@@ -69,7 +69,7 @@ def record(
     act: Annotated[Act | None, typer.Option(help="What the person did.")] = None,
     by: Annotated[By | None, typer.Option(help="Who gave it, if not the subject.")] = None,
     via: Annotated[str, typer.Option(help="By what way, as a code, for example web_form.")] = "",
-    channel: Annotated[str, typer.Option(help="Where it was collected, as a code.")] = "",
+    channel: Annotated[str, typer.Option(help="Where it was collected, as a code, for example web.")] = "",
     ui_version: Annotated[str, typer.Option(help="Version of what was on the screen.")] = "",
     term_shown: Annotated[str, typer.Option(help="The storage term that was shown.")] = "",
     withdrawal_method_shown: Annotated[
@@ -82,8 +82,12 @@ def record(
 ) -> None:
     """Keep proof of a consent.
 
+    What proves it rests sealed: the receipt shows it, not `lethe consent show`.  A record that
+    lacks what a law asks for is refused, and the refusal names it.
+
     Example: lethe consent record --purpose generate --form explicit --notice notices/studio \
---notice-version 1 --notice-language en --separate --act checkbox --subject-file id.txt --as clients/app.yaml
+--notice-version 1 --notice-language en --separate --act checkbox --channel web --subject-file id.txt \
+--as clients/app.yaml
     """
     from lethe.v1 import consent_pb2 as pb
 
@@ -129,7 +133,9 @@ def withdraw(
     opaque: options.Opaque = False,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Take consent back, at once and without a reason: as easy as giving it (GDPR Art. 7(3)).
+    """Take consent back, at once and without a reason: as easy as giving it.
+
+    GDPR Art. 7(3).  A receipt withdraws by the number in it, also if the file was damaged.
 
     Example: lethe consent withdraw --purpose generate --subject-file id.txt --as clients/app.yaml
     """

@@ -149,6 +149,10 @@ class Steps:
         approve = dsr_pb2.ApproveDsrRequest(name=opened.name)
         reason = await _reason(self.officer.call(self.officer.dsrs.ApproveDsr, approve))
         demand(reason == "SECOND_PERSON_REQUIRED", f"one person alone could approve: {reason}")
+        seen = await self.second.call(
+            self.second.dsrs.PreviewDsr, dsr_pb2.PreviewDsrRequest(name=opened.name)
+        )
+        approve.preview_etag = seen.preview_etag
         await self.second.call(self.second.dsrs.ApproveDsr, approve)
         done = await self._fulfilled(opened.name)
         self.story.tell("Approved by a second person, and carried out.")

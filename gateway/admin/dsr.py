@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data-subject requests.")
 
 Name = Annotated[str, typer.Argument(help="The request: dsrs/ID.")]
-Why = Annotated[
+Ground = Annotated[
     str, typer.Option("--reason", help="The ground as a code, for example GDPR_12_6_IDENTITY; it is stored.")
+]
+Delay = Annotated[
+    str,
+    typer.Option("--reason", help="Why it takes longer, as a code, for example complexity; it is stored."),
 ]
 
 
@@ -63,7 +67,8 @@ def open_(
         str, typer.Option(help="When it arrived, ISO 8601 with offset; default now.")
     ] = "",
     mandate: Annotated[
-        str, typer.Option(help="What an agent showed who asks for the subject, as a code of the regime.")
+        str,
+        typer.Option(help="What an agent showed who asks for the subject, as a code: a refusal names them."),
     ] = "",
     agent: Annotated[bool, typer.Option("--agent", help="Somebody else asks for the subject.")] = False,
     purpose: Annotated[
@@ -183,7 +188,7 @@ def preview(name: Name, profile: options.As = None, output: options.Output = For
     from lethe.v1 import dsr_pb2 as pb
 
     request = pb.PreviewDsrRequest(name=resource("dsrs", name))
-    show(talk(profile, lambda client: client.call(client.dsrs.PreviewDsr, request)), output)
+    approval.show_preview(talk(profile, lambda client: client.call(client.dsrs.PreviewDsr, request)), output)
 
 
 @app.command()
@@ -202,14 +207,14 @@ def approve(
     """Approve a request; the gateway then carries it out, and what is destroyed never comes back.
 
     Without --apply it shows the preview and asks whether the approval would be
-    taken.  With it, the approval is bound to the preview: data that arrived in
-    between makes it stale.
+    taken.  With it, the approval is bound to what `--etag` names, or else to what
+    is held now: data that arrives in between makes it stale.
 
     Example: lethe dsr approve dsrs/ID --reason subject_asked --apply --wait --as clients/second-officer.yaml
     """
     whole, code = resource("dsrs", name), reason(why)
     if not apply:
-        show(talk(profile, lambda client: approval.rehearse(client, whole, etag)), output)
+        approval.show_preview(talk(profile, lambda client: approval.rehearse(client, whole, etag)), output)
         say(f"rehearsal ({code}): nothing was changed; --apply approves")
         return
     answer = talk(profile, lambda client: approval.approve(client, whole, etag, timeout if wait else 0.0))
@@ -219,8 +224,11 @@ def approve(
 
 
 @app.command()
-def refuse(name: Name, why: Why, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
-    """Refuse a request for a ground of its regime (GDPR Art. 12(4)); it destroys nothing.
+def refuse(name: Name, why: Ground, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
+    """Refuse a request for a ground of its regime; it destroys nothing.
+
+    GDPR Art. 12(4).  A ground that the law does not know for that kind of request is refused, and the
+    refusal names those it does.  Tell the subject: lethe dsr letter dsrs/ID --kind refusal.
 
     Example: lethe dsr refuse dsrs/ID --reason GDPR_12_5_UNFOUNDED --as clients/officer.yaml
     """
@@ -231,9 +239,10 @@ def refuse(name: Name, why: Why, profile: options.As = None, output: options.Out
 
 
 @app.command()
-def extend(name: Name, why: Why, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
+def extend(name: Name, why: Delay, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
     """Extend the time for an answer: once, while it still runs, for a reason of its regime.
 
+    A reason that the law does not know is refused, and the refusal names those it does.
     Tell the subject: lethe dsr letter dsrs/ID --kind extension.
 
     Example: lethe dsr extend dsrs/ID --reason complexity --as clients/officer.yaml

@@ -4,11 +4,12 @@
     trust.txt           the vkey of its log: give it to auditors by another way than the export
     ca/                 the CA of the gateway and its clients
     backend-ca/         the CA of backends and of gateways towards them, and of nobody else
-    certs/              gateway, backend, gateway-to-backend
+    marking-ca/         the root of what signs results, and of nobody else
+    certs/              gateway, backend, gateway-to-backend, marking
     clients/            a profile (NAME.yaml), certificate and key for each client
     keys/  audit/  data/    keyring, the log's signing key, database and objects
 
-Both CA keys lie beside what they sign: whoever reads the folder can be anybody.
+All CA keys lie beside what they sign: whoever reads the folder can be anybody.
 """
 
 from __future__ import annotations
@@ -84,6 +85,11 @@ class Layout:
         return self.root / "backend-ca" / "ca.pem"
 
     @property
+    def marking_ca(self) -> Path:
+        """The root of what signs results as artificial."""
+        return self.root / "marking-ca" / "ca.pem"
+
+    @property
     def signing_key(self) -> Path:
         """The seed of the log's signing key, in hex."""
         return self.root / "audit" / "log.seed"
@@ -119,7 +125,7 @@ class Layout:
         return self.root / "data" / "objects"
 
     def cert(self, name: str) -> Path:
-        """The certificate of `gateway`, `backend` or `gateway-to-backend`."""
+        """The certificate of `gateway`, `backend`, `gateway-to-backend` or `marking`."""
         return self.root / "certs" / f"{name}.pem"
 
     def key(self, name: str) -> Path:
@@ -169,7 +175,8 @@ def init_folder(
 def _fill(
     layout: Layout, make_keyring: Callable[[Path], object], now: datetime, address: str, backend_address: str
 ) -> None:
-    for name in ("ca", "backend-ca", "certs", "clients", "audit", "data", "data/objects", "data/log"):
+    authorities = ("ca", "backend-ca", "marking-ca")
+    for name in (*authorities, "certs", "clients", "audit", "data", "data/objects", "data/log"):
         (layout.root / name).mkdir(mode=0o700)
     make_keyring(layout.keys)
     own = _authority(layout.ca, "Lethe development CA", now)
@@ -177,6 +184,10 @@ def _fill(
     _issue(layout, own, "gateway", now, _hosts(address))
     _issue(layout, backends, "backend", now, _hosts(backend_address))
     _issue(layout, backends, "gateway-to-backend", now, ())
+    marking = _authority(layout.marking_ca, "Lethe development marking root", now)
+    chain, key = marking.issue_signer("Lethe development marking", now)
+    layout.cert("marking").write_bytes(chain)
+    write_secret(layout.key("marking"), key)
     for client in CLIENTS:
         _client(layout, own, client, now, address)
     origin = f"{TRUST_DOMAIN}/{secrets.token_hex(8)}"
@@ -254,6 +265,13 @@ def _config(layout: Layout, origin: str, address: str, backend_address: str) -> 
             "signing_key_mldsa": here(layout.signing_key_mldsa),
             "lock": here(layout.lock),
             "published": here(layout.published),
+        },
+        # The studio draws a backdrop and puts no watermark on.
+        "marking": {
+            "key": here(layout.key("marking")),
+            "chain": here(layout.cert("marking")),
+            "anchors": here(layout.marking_ca),
+            "unsafe_no_watermark": True,
         },
         "tenants": {
             TENANT: {

@@ -92,7 +92,9 @@ def _text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+    text = "" if value is None else str(value)
+    # An enum that was not said is nothing to show: `ACT_UNSPECIFIED` reads as if something were wrong.
+    return "" if text.isupper() and text.endswith("_UNSPECIFIED") else text
 
 
 def _at(row: Mapping[str, Any], path: str) -> str:

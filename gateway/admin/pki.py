@@ -28,7 +28,7 @@ class Authority:
     def create(cls, name: str, now: datetime) -> Authority:
         """Return a new self-signed CA (P-256)."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        subject = _named(name)
         cert = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -38,7 +38,7 @@ class Authority:
             .not_valid_before(now - _BACKDATE)
             .not_valid_after(now + timedelta(days=CA_DAYS))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_ca_usage(), critical=True)
+            .add_extension(_usage(signs=False), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
@@ -71,6 +71,33 @@ class Authority:
         )
         return _pem(cert), _key_pem(key)
 
+    def issue_signer(
+        self,
+        name: str,
+        now: datetime,
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.EMAIL_PROTECTION,
+    ) -> tuple[bytes, bytes]:
+        """Return (certificate, key) in PEM of a signer of C2PA manifests."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        own = key.public_key()
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        cert = (
+            x509.CertificateBuilder()
+            .subject_name(_named(name))
+            .issuer_name(self.cert.subject)
+            .public_key(own)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _BACKDATE)
+            .not_valid_after(now + timedelta(days=LEAF_DAYS))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs=True), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(own), critical=False)
+            .add_extension(issuer, critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        return _pem(cert), _key_pem(key)
+
     def pem(self) -> bytes:
         """Return the CA certificate in PEM."""
         return _pem(self.cert)
@@ -90,15 +117,20 @@ def write_secret(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _ca_usage() -> x509.KeyUsage:
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    """Return the usage of a key that signs documents, or else certificates."""
     return x509.KeyUsage(
-        digital_signature=False,
+        digital_signature=signs,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
+        key_cert_sign=not signs,
+        crl_sign=not signs,
         encipher_only=False,
         decipher_only=False,
     )

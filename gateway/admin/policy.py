@@ -50,6 +50,9 @@ def decide(
     stderr, and makes the exit code 5 (nothing could be read: 1).  A denial is an
     answer: 0.
 
+    For example {"subject": {"residence": "DE", "age": 30}, "purpose": "train", "at": "2026-11-23T09:00:00Z"};
+    a fact that is not said is taken the careful way, an unknown one is refused.
+
     Example: lethe policy decide < facts.json
     """
     from policy.answer import decided
@@ -62,8 +65,10 @@ def decide(
 def clock(packs_dir: Own = None) -> None:
     """Compute statutory clocks for cases from stdin: one JSON object, or JSON Lines; one answer a line.
 
-    A case has regime, event, and received_at or inputs; it may have clock_tz and
-    holiday_calendar.  Exit codes as for decide.
+    A case has regime, event, and received_at or inputs; holiday_calendar where the controller's is not
+    the law's own; clock_tz, where days are counted, save where the law has its own place.  For example
+    {"regime": "gdpr", "event": "access", "received_at": "2026-11-23T09:00:00Z", "clock_tz": "Europe/Paris"}.
+    Exit codes as for decide.
 
     Example: lethe policy clock < cases.jsonl
     """

@@ -42,7 +42,9 @@ def upsert(file: Facts, profile: options.As = None, output: options.Output = For
 
 @app.command()
 def rectify(file: Facts, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
-    """Correct what is known of a subject (GDPR Art. 16).
+    """Correct what is known of a subject.
+
+    GDPR Art. 16.
 
     Example: lethe subject rectify --file corrected.yaml --as clients/officer.yaml
     """
@@ -80,7 +82,9 @@ def data(
     opaque: options.Opaque = False,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """List what is held of a subject, why, and until when (GDPR Art. 15(1)).
+    """List what is held of a subject, why, and until when.
+
+    GDPR Art. 15(1).
 
     Example: lethe subject data --subject u-4711 --opaque --as clients/officer.yaml -o json
     """
@@ -111,7 +115,9 @@ def restrict(
     opaque: options.Opaque = False,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Restrict the processing of a subject's data to storage (GDPR Art. 18).
+    """Restrict the processing of a subject's data to storage.
+
+    GDPR Art. 18.
 
     Example: lethe subject restrict --subject-file id.txt --as clients/officer.yaml
     """

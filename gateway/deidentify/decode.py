@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 
 from PIL import Image, UnidentifiedImageError
 
@@ -19,11 +21,22 @@ def trial_decode(picture: Scrubbed, limits: Limits) -> None:
         Rejected: The decoder refuses, warns, sees another size than the header
             promises, or needs more memory than there is.
     """
+    with decoding(limits):
+        _load(picture)
+
+
+@contextlib.contextmanager
+def decoding(limits: Limits) -> Iterator[None]:
+    """Turn whatever a decoder raises in this block into a refusal.
+
+    Raises:
+        Rejected: See there.
+    """
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            _load(picture)
+            yield
     except (MemoryError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise Rejected("too_many_pixels") from error
     except UnidentifiedImageError as error:

@@ -26,12 +26,12 @@ class Rejected(Exception):
     """The bytes are not a picture that may be processed; `detail` says why.
 
     - `not_an_image`: no known magic, or the file breaks the grammar of its own format.
-    - `unsupported_format`: a picture, but of a kind that is not taken (GIF, HEIC, arithmetic JPEG).
+    - `unsupported_format`: a picture, but of a kind that is not taken (BMP, JPEG XL, arithmetic JPEG).
     - `too_large`: more bytes than the cap.
     - `too_many_pixels`: area, side or memory beyond the cap.
     - `truncated`: the file ends before the picture does.
     - `polyglot`: the file is also a document, an archive or a program.
-    - `multi_frame`: an animation.
+    - `multi_frame`: an animation, or a document of several pages.
     - `too_many_scans`: a progressive JPEG built to burn time.
     - `chunk_too_large`: a chunk beyond the cap, or more chunks than the cap.
     - `decode_timeout`: decoding took longer than allowed.

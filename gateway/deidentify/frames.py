@@ -10,7 +10,7 @@ PREFIX: Final = struct.Struct("!II")
 """Length of the header, length of the body."""
 MAX_HEADER: Final = 4096
 OVERHEAD: Final = 4096
-"""A scrubbed picture may be longer than its input by what is made anew, never by more than this."""
+"""A scrubbed picture may be longer than the cap on its input by what is made anew, and by no more."""
 
 
 class BadFrame(Exception):

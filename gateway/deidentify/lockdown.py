@@ -2,8 +2,9 @@
 
 From the outside in: resource limits, no new privileges, Landlock without a
 single rule (no file, no TCP port, no signal to or socket of another process),
-and a seccomp filter that knows the few system calls a decoder makes.  Walls go
-up once and never come down; whatever must be imported is imported before.
+and a seccomp filter that knows the few system calls a decoder makes.  A thread
+may be started, since the decoder of HEIC cannot do without; it shares every
+wall.  A process may not.  Walls go up once and never come down; whatever must be imported is imported before.
 
 Raw system calls, because a wall should not hang on another package.
 
@@ -38,6 +39,8 @@ class _Machine:
     allowed: tuple[int, ...]
     without_exec: tuple[int, ...]
     own_limits: int
+    clone: int
+    clone3: int
     deadly: tuple[int, ...]
     foreign_abi_from: int | None = None
 
@@ -45,9 +48,12 @@ class _Machine:
 # allowed: read write close lseek readv writev munmap mremap madvise brk
 #   rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack futex sched_yield rseq
 #   restart_syscall getpid gettid getrusage clock_gettime clock_getres
-#   gettimeofday getrandom exit exit_group
+#   gettimeofday getrandom exit exit_group set_robust_list
 # without_exec: mmap mprotect (refused where they ask for executable memory)
 # own_limits: prlimit64 (only for the process itself; hard limits hold)
+# clone: only with what makes it a thread
+# clone3: keeps its flags where no filter can see them; told that it is not
+#   there, the C library takes clone
 # deadly: execve execveat ptrace process_vm_readv process_vm_writev, which no
 #   decoder calls by mistake
 _MACHINES: Final = {
@@ -56,10 +62,12 @@ _MACHINES: Final = {
         seccomp=317,
         allowed=(
             0, 1, 3, 8, 19, 20, 11, 25, 28, 12, 13, 14, 15, 131, 202, 24, 334,
-            219, 39, 186, 98, 228, 229, 96, 318, 60, 231,
+            219, 39, 186, 98, 228, 229, 96, 318, 60, 231, 273,
         ),
         without_exec=(9, 10),
         own_limits=302,
+        clone=56,
+        clone3=435,
         deadly=(59, 322, 101, 310, 311),
         # The x32 calls share the architecture and start here.
         foreign_abi_from=0x40000000,
@@ -69,10 +77,12 @@ _MACHINES: Final = {
         seccomp=277,
         allowed=(
             63, 64, 57, 62, 65, 66, 215, 216, 233, 214, 134, 135, 139, 132, 98, 124, 293,
-            128, 172, 178, 165, 113, 114, 169, 278, 93, 94,
+            128, 172, 178, 165, 113, 114, 169, 278, 93, 94, 99,
         ),
         without_exec=(222, 226),
         own_limits=261,
+        clone=220,
+        clone3=435,
         deadly=(221, 281, 117, 270, 271),
     ),
 }  # fmt: skip
@@ -86,11 +96,15 @@ _FS_RIGHTS: Final = {1: 13, 2: 14, 3: 15, 4: 15}
 _SECCOMP_FILTER, _SECCOMP_TSYNC = 1, 1
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_KILL, _EPERM, _ALLOW = 0x80000000, 0x00050001, 0x7FFF0000
+_KILL, _EPERM, _ENOSYS, _ALLOW = 0x80000000, 0x00050001, 0x00050026, 0x7FFF0000
 _NR, _ARCH, _ARGS = 0, 4, 16
 _PROT_EXEC = 4
+_CLONE_THREAD = 0x10000
 
 MEMORY_BYTES: Final = 1 << 30
+"""Address space, libraries included."""
+DATA_BYTES: Final = 480 << 20
+"""Memory of its own; with the pages of its libraries a worker stays below half a gigabyte."""
 
 
 def lock_down(cpu_s: int) -> Confinement:
@@ -108,6 +122,9 @@ def lock_down(cpu_s: int) -> Confinement:
     # Last of the limits: Landlock needed a descriptor.
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     has_seccomp = has_no_new_privileges and _seccomp(libc)
+    if not has_seccomp:
+        # This limit cannot tell a thread from a process, so it is only the second choice.
+        has_rlimits = _lower(resource.RLIMIT_NPROC, 0) and has_rlimits
     return Confinement(rlimits=has_rlimits, landlock=has_landlock, seccomp=has_seccomp)
 
 
@@ -128,10 +145,10 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
 def _limit(cpu_s: int) -> bool:
     wanted = {
         resource.RLIMIT_AS: MEMORY_BYTES,
+        resource.RLIMIT_DATA: DATA_BYTES,
         resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NPROC: 0,
     }
     # Each is tried, whatever became of the one before.
     outcomes = [_lower(which, value) for which, value in wanted.items()]
@@ -197,6 +214,14 @@ def _program(machine: _Machine) -> bytes:
         _op(_EQUAL, 0, 0, 1),
         _op(_RETURN, _ALLOW),
         _op(_RETURN, _EPERM),
+        # Whoever asks for a thread asks to share memory as well: the kernel demands it.
+        _op(_EQUAL, machine.clone, 0, 4),
+        _op(_LOAD, _ARGS),
+        _op(_ANY_BIT, _CLONE_THREAD, 0, 1),
+        _op(_RETURN, _ALLOW),
+        _op(_RETURN, _EPERM),
+        _op(_EQUAL, machine.clone3, 0, 1),
+        _op(_RETURN, _ENOSYS),
     ]
     for number in machine.deadly:
         code += [_op(_EQUAL, number, 0, 1), _op(_RETURN, _KILL)]

@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 from gateway.deidentify.errors import DETAILS, Rejected, ScrubberUnavailable
 from gateway.deidentify.frames import OVERHEAD, PREFIX, BadFrame, decode, encode, lengths
 from gateway.deidentify.limits import Limits
-from gateway.deidentify.scrubbed import Format, Scrubbed
+from gateway.deidentify.scrubbed import Format, Mode, Scrubbed
 
 COMMAND: Final = (sys.executable, "-I", "-m", "gateway.deidentify.worker")
 """Isolated mode: no PYTHON* variables, no user site, no current directory on the path."""
@@ -165,21 +165,23 @@ class _Post:
         worker, self.worker = self.worker, None
         return 0 if worker is None else await worker.end()
 
-    async def scrub(self, data: bytes | bytearray) -> Scrubbed:
+    async def scrub(self, data: bytes | bytearray, mode: Mode) -> Scrubbed:
         """Have the worker scrub `data`; on its death try once more with another one."""
         for _ in range(2):
             try:
-                return await self._attempt(data)
+                return await self._attempt(data, mode)
             except _WorkerDied as death:
                 if death.exit_code == -signal.SIGXCPU:
                     raise Rejected("decode_timeout") from death
         raise ScrubberUnavailable
 
-    async def _attempt(self, data: bytes | bytearray) -> Scrubbed:
+    async def _attempt(self, data: bytes | bytearray, mode: Mode) -> Scrubbed:
         worker = await self.fill()
         try:
             async with asyncio.timeout(self._terms.timeout_s):
-                header, body = await worker.exchange({}, data, len(data) + OVERHEAD)
+                header, body = await worker.exchange(
+                    {"mode": mode}, data, self._terms.limits.max_bytes + OVERHEAD
+                )
             answer = _answer(header, body)
         except TimeoutError as error:
             await self.empty()
@@ -251,7 +253,7 @@ class ImageScrubber:
             self._free.put_nowait(post)
         self._is_open = True
 
-    async def scrub(self, data: bytes | bytearray) -> Scrubbed:
+    async def scrub(self, data: bytes | bytearray, mode: Mode = "canonical") -> Scrubbed:
         """Return the picture without its metadata; see `Scrubber`.
 
         Raises:
@@ -267,7 +269,7 @@ class ImageScrubber:
             # Closed while this caller stood in the queue?
             if not self._is_open:
                 raise ScrubberUnavailable
-            return await post.scrub(data)
+            return await post.scrub(data, mode)
         finally:
             self._free.put_nowait(post)
 
@@ -300,8 +302,9 @@ def _answer(header: dict[str, Any], body: bytes) -> Scrubbed | Rejected:
     dropped = header.get("dropped")
     if not body or not isinstance(dropped, dict) or not all(map(_CODE.fullmatch, dropped)):
         raise BadFrame
+    mode = cast("Mode", _one_of(header.get("mode"), ("lossless", "canonical")))
     counts = {str(kind): _number(count, 0, 1 << 32) for kind, count in dropped.items()}
-    return Scrubbed(body, form, width, height, orientation, counts)
+    return Scrubbed(body, form, width, height, orientation, counts, mode)
 
 
 def _one_of(value: object, codes: Collection[str]) -> str:

@@ -6,13 +6,9 @@ import struct
 from typing import Final
 
 from gateway.deidentify.errors import Rejected
-from gateway.deidentify.scrubbed import Format
+from gateway.deidentify.scrubbed import Source
 
 _UNSUPPORTED: Final = (
-    b"GIF87a",
-    b"GIF89a",
-    b"II*\0",
-    b"MM\0*",
     b"II+\0",
     b"MM\0+",
     b"\0\0\x01\0",
@@ -25,30 +21,44 @@ _UNSUPPORTED: Final = (
     b"\x8bJNG\r\n\x1a\n",
     b"qoif",
 )
-_BRANDS: Final = frozenset({
-    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"avif", b"avis",
+_GIFS: Final = (b"GIF87a", b"GIF89a")
+_TIFFS: Final = (b"II*\0", b"MM\0*")
+_AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
+_HEIC_BRANDS: Final = frozenset({
+    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1",
 })  # fmt: skip
 _DIB_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 
-def sniff(data: bytes) -> Format:
-    """Return the format that the magic announces; its walker finds out whether that is true."""
+def sniff(data: bytes) -> Source:
+    """Return the format that the magic announces; who reads it finds out whether that is true."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "webp"
-    is_known = data.startswith(_UNSUPPORTED) or _is_heif(data) or _is_bmp(data) or _is_netpbm(data)
+    if data.startswith(_GIFS):
+        return "gif"
+    if data.startswith(_TIFFS):
+        return "tiff"
+    brands = _brands(data)
+    if brands & _AVIF_BRANDS:
+        return "avif"
+    if brands & _HEIC_BRANDS:
+        return "heic"
+    is_known = data.startswith(_UNSUPPORTED) or _is_bmp(data) or _is_netpbm(data)
     raise Rejected("unsupported_format" if is_known else "not_an_image")
 
 
-def _is_heif(data: bytes) -> bool:
+def _brands(data: bytes) -> frozenset[bytes]:
+    """Return major and compatible brands of an ISO base media file; none of anything else."""
     if data[4:8] != b"ftyp":
-        return False
+        return frozenset()
     (size,) = struct.unpack_from(">I", data)
     box = data[8 : min(size, 256)]
-    return any(box[at : at + 4] in _BRANDS for at in range(0, len(box), 4))
+    # Between them stands the minor version.
+    return frozenset(box[at : at + 4] for at in range(0, len(box), 4) if at != 4)
 
 
 def _is_bmp(data: bytes) -> bool:

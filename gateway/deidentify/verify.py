@@ -1,4 +1,4 @@
-"""The second opinion: is there nothing but pixels and orientation in a file we wrote?
+"""The second opinion: is there nothing but pixels, orientation and a known profile in a file we wrote?
 
 Shares no code with the walkers.  It does not look for metadata; it reads the
 narrow grammar of our own output and refuses whatever is not in it.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from gateway.deidentify.errors import Rejected
+from gateway.deidentify.profiles import MAX_PROFILE, PNG_PROFILE_NAME, is_kept
 from gateway.deidentify.scrubbed import Format
 
 _TIFF: Final = (
@@ -22,13 +23,17 @@ _JPEG_HEAD: Final = re.compile(
     rb"\xff\xd8"
     rb"(?:\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00)?"
     rb"(?:\xff\xe1\x00\x22Exif\x00\x00" + _TIFF + rb")?"
-    rb"(?:\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00[\x00-\x02])?"
+    rb"(?:\xff\xe2(?P<length>..)ICC_PROFILE\x00\x01\x01)?",
+    re.DOTALL,
 )
+_JPEG_ADOBE: Final = re.compile(rb"(?:\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00[\x00-\x02])?")
 _JPEG_FRAME: Final = re.compile(rb"\xff[\xc0-\xc2]..\x08(..)(..)[\x01\x03\x04]", re.DOTALL)
 _JPEG_CODED_END: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_PNG_ORDER: Final = re.compile(rb"IHDR (?:sRGB )?(?:gAMA )?(?:PLTE )?(?:tRNS )?(?:eXIf )?(?:IDAT )+IEND ")
+_PNG_ORDER: Final = re.compile(
+    rb"IHDR (?:iCCP )?(?:sRGB )?(?:gAMA )?(?:PLTE )?(?:tRNS )?(?:eXIf )?(?:IDAT )+IEND "
+)
 _PNG_FIXED: Final = {b"IHDR": 13, b"sRGB": 1, b"gAMA": 4, b"eXIf": 26, b"IEND": 0}
-_WEBP_ORDER: Final = re.compile(rb"(?:VP8 |VP8L)|VP8X(?:ALPHVP8 |VP8L|VP8 )(?:EXIF)?")
+_WEBP_ORDER: Final = re.compile(rb"(?:VP8 |VP8L)|VP8X(?:ICCP)?(?:ALPHVP8 |VP8L|VP8 )(?:EXIF)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,13 @@ def _jpeg(data: bytes) -> Seen:
         _residue()
     orientation = head[1][0] if head[1] else 1
     at, size, is_coded = head.end(), (0, 0), False
+    if head["length"]:
+        # The length counts itself and the sixteen bytes between it and the profile.
+        profile = data[at : at + int.from_bytes(head["length"], "big") - 16]
+        _demand(is_kept(profile))
+        at += len(profile)
+    adobe = _JPEG_ADOBE.match(data, at)
+    at = adobe.end() if adobe else at
     while data[at : at + 2] != b"\xff\xd9":
         stop = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         _demand(at + 4 <= stop <= len(data) - 2)
@@ -120,12 +132,24 @@ def _png(data: bytes) -> Seen:
         _demand(zlib.crc32(data[at + 4 : stop - 4]) == int.from_bytes(data[stop - 4 : stop], "big"))
         if name == b"eXIf":
             orientation = _orientation(data[at + 8 : stop - 4])
+        if name == b"iCCP":
+            _png_profile(data[at + 8 : stop - 4])
         # Long rows of IDAT are noted once.
         order += name + b" " if not (name == b"IDAT" and order.endswith(b"IDAT ")) else b""
-        _demand(len(order) <= 40)
+        _demand(len(order) <= 50)
         at = stop
     _demand(_PNG_ORDER.fullmatch(order) is not None)
     return Seen("png", int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"), orientation)
+
+
+def _png_profile(payload: bytes) -> None:
+    _demand(payload.startswith(PNG_PROFILE_NAME))
+    inflater = zlib.decompressobj()
+    try:
+        profile = inflater.decompress(payload[len(PNG_PROFILE_NAME) :], MAX_PROFILE)
+    except zlib.error:
+        _residue()
+    _demand(inflater.eof and not inflater.unused_data and is_kept(profile))
 
 
 def _webp(data: bytes) -> Seen:
@@ -148,9 +172,11 @@ def _webp(data: bytes) -> Seen:
 def _webp_header(chunks: dict[bytes, bytes], seen: Seen) -> None:
     header = chunks[b"VP8X"]
     sides = (seen.width - 1).to_bytes(3, "little") + (seen.height - 1).to_bytes(3, "little")
-    _demand(len(header) == 10 and not header[0] & ~0x18 and not any(header[1:4]) and header[4:] == sides)
+    _demand(len(header) == 10 and not header[0] & ~0x38 and not any(header[1:4]) and header[4:] == sides)
     _demand(bool(header[0] & 8) == (b"EXIF" in chunks))
     _demand(b"ALPH" not in chunks or bool(header[0] & 16))
+    _demand(bool(header[0] & 32) == (b"ICCP" in chunks))
+    _demand(b"ICCP" not in chunks or is_kept(chunks[b"ICCP"]))
 
 
 def _webp_lossy(chunks: dict[bytes, bytes]) -> tuple[int, int]:

@@ -4,7 +4,8 @@ Kept as they are, after their inner lengths were checked: DQT, DHT, DRI, the
 frame header, scan headers and the entropy-coded data with its restart markers.
 Made anew: JFIF (without density and thumbnail; its presence decides how
 colours are read), Adobe APP14 (only its colour transform), EXIF (only the
-orientation).  Everything else is dropped, colour profiles included.
+orientation).  A colour profile is kept where it is a known one (`profiles.py`).
+Everything else is dropped.
 
 Where libjpeg is lenient (fill bytes, bytes between segments) this walker finds
 the same markers that it does, so both see the same picture.
@@ -28,6 +29,7 @@ from typing import Final
 from gateway.deidentify.errors import Rejected
 from gateway.deidentify.limits import Limits
 from gateway.deidentify.orientation import minimal_exif, read_orientation
+from gateway.deidentify.profiles import MAX_PROFILE, is_kept
 from gateway.deidentify.scrubbed import Scrubbed
 from gateway.deidentify.tally import Tally, refuse_size
 
@@ -77,6 +79,7 @@ class _Walk:
         self._jfif: list[bytes] = []
         self._exif: list[bytes] = []
         self._adobe: list[bytes] = []
+        self._icc: list[bytes] = []
         self._orientation: int | None = None
 
     def run(self) -> Scrubbed:
@@ -164,6 +167,8 @@ class _Walk:
             self._jfif.append(segment)
         elif kind == "adobe" and len(payload) >= 12 and not self._scans:
             self._adobe.append(segment)
+        elif kind == "icc" and not self._scans:
+            self._icc.append(segment)
         elif kind == "exif" and self._orientation is None and not self._scans:
             self._orientation = read_orientation(payload)
             self._exif.append(segment)
@@ -178,10 +183,13 @@ class _Walk:
             self._tally.drop("tables", segment)
         self._tally.tail(self._data[end:])
         orientation = self._orientation or 1
+        profile = _joined_profile(self._icc)
+        is_known = self._components == 3 and is_kept(profile)
         head = b"".join(
             (
                 self._renew("jfif", self._jfif, _JFIF if self._jfif else b""),
                 self._renew("exif", self._exif, _exif_segment(orientation)),
+                self._renew("icc", self._icc, _icc_segment(profile) if is_known else b""),
                 self._renew("adobe", self._adobe, self._adobe_segment()),
             )
         )
@@ -192,6 +200,7 @@ class _Walk:
             height=self._height,
             orientation=orientation,
             dropped=self._tally.dropped,
+            profile=b"" if is_known else profile,
         )
 
     def _renew(self, kind: str, olds: list[bytes], new: bytes) -> bytes:
@@ -230,6 +239,24 @@ def _exif_segment(orientation: int) -> bytes:
         return b""
     payload = b"Exif\0\0" + minimal_exif(orientation)
     return b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+
+
+def _joined_profile(segments: list[bytes]) -> bytes:
+    """Return the colour profile whose parts are `segments`; nothing where they do not fit together."""
+    # FF E2, length, ICC_PROFILE\0, number, count.
+    parts = {segment[16]: segment[18:] for segment in segments if len(segment) > 18}
+    counts = {segment[17] for segment in segments if len(segment) > 18}
+    if len(parts) != len(segments) or counts != {len(parts)} or set(parts) != set(range(1, len(parts) + 1)):
+        return b""
+    profile = b"".join(parts[number] for number in sorted(parts))
+    if len(profile) > MAX_PROFILE:
+        raise Rejected("chunk_too_large")
+    return profile
+
+
+def _icc_segment(profile: bytes) -> bytes:
+    payload = b"ICC_PROFILE\0\x01\x01" + profile
+    return b"\xff\xe2" + struct.pack(">H", len(payload) + 2) + payload
 
 
 def _check_quantisation(payload: bytes) -> None:

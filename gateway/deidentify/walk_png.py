@@ -1,9 +1,9 @@
 """PNG, chunk by chunk: what pixels need is kept, nothing else.
 
 Kept: IHDR, PLTE and tRNS where the colour type uses them, sRGB, gAMA, IDAT,
-IEND, each with its CRC verified.  Made anew: eXIf, with only the orientation.
-Dropped: everything else, colour profiles and chromaticities (cHRM, which can
-be those of one single monitor) included.
+IEND, each with its CRC verified.  Made anew: eXIf, with only the orientation,
+and iCCP where the profile is a known one (`profiles.py`).  Dropped: everything
+else, chromaticities (cHRM, which can be those of one single monitor) included.
 
 The compressed stream is inflated once, to the size that the header promises:
 bytes after its end are cut off, and a stream that holds more than the pixels
@@ -22,6 +22,7 @@ from typing import Final
 from gateway.deidentify.errors import Rejected
 from gateway.deidentify.limits import Limits
 from gateway.deidentify.orientation import minimal_exif, read_orientation
+from gateway.deidentify.profiles import MAX_PROFILE, PNG_PROFILE_NAME, is_kept
 from gateway.deidentify.scrubbed import Scrubbed
 from gateway.deidentify.tally import Tally, refuse_size
 
@@ -61,6 +62,7 @@ class _Walk:
         self._is_stream_over = False
         self._orientation: int | None = None
         self._exif: list[bytes] = []
+        self._icc: list[bytes] = []
 
     def run(self) -> Scrubbed:
         """Walk to IEND and put the kept chunks together."""
@@ -96,6 +98,8 @@ class _Walk:
         elif name == b"eXIf" and self._orientation is None and _is_intact(chunk):
             self._orientation = read_orientation(chunk[8:-4])
             self._exif.append(chunk)
+        elif name == b"iCCP" and not self._icc and not self._stream and _is_intact(chunk):
+            self._icc.append(chunk)
         elif self._is_wanted(name, chunk):
             self._keep(name, chunk)
         elif name[0:1].isupper() and name != b"PLTE":
@@ -176,16 +180,20 @@ class _Walk:
         exif = _chunk(b"eXIf", minimal_exif(orientation)) if orientation != 1 else b""
         for place, old in enumerate(self._exif):
             self._tally.replace("exif", old, exif if place == 0 else b"")
-        head = [
-            self._kept[name] for name in (b"IHDR", b"sRGB", b"gAMA", b"PLTE", b"tRNS") if name in self._kept
-        ]
+        profile = _inflated_profile(self._icc[0][8:-4]) if self._icc else b""
+        is_known = self._colour in {2, 3, 6} and is_kept(profile)
+        icc = _chunk(b"iCCP", PNG_PROFILE_NAME + zlib.compress(profile, 9)) if is_known else b""
+        for old in self._icc:
+            self._tally.replace("icc", old, icc)
+        head = [self._kept[name] for name in (b"sRGB", b"gAMA", b"PLTE", b"tRNS") if name in self._kept]
         return Scrubbed(
-            data=b"".join((_SIGNATURE, *head, exif, *stream, self._kept[b"IEND"])),
+            data=b"".join((_SIGNATURE, self._kept[b"IHDR"], icc, *head, exif, *stream, self._kept[b"IEND"])),
             format="png",
             width=self._width,
             height=self._height,
             orientation=orientation,
             dropped=self._tally.dropped,
+            profile=b"" if is_known else profile,
         )
 
     def _inflate(self) -> list[bytes]:
@@ -221,6 +229,22 @@ class _Walk:
             if columns > 0 and rows > 0:
                 total += rows * (1 + (columns * bits + 7) // 8)
         return total
+
+
+def _inflated_profile(payload: bytes) -> bytes:
+    """Return the colour profile in an iCCP chunk; nothing where it is broken."""
+    name, _, rest = payload.partition(b"\0")
+    if not name or rest[:1] != b"\0":
+        return b""
+    inflater = zlib.decompressobj()
+    try:
+        profile = inflater.decompress(rest[1:], MAX_PROFILE)
+    except zlib.error:
+        return b""
+    if not inflater.eof:
+        # A bomb, or cut off; in both cases no decoder would use it.
+        return b""
+    return profile
 
 
 def _is_intact(chunk: bytes) -> bool:

@@ -2,7 +2,8 @@
 
 Kept: the bitstream (`VP8 ` or `VP8L`) and, beside `VP8 `, its alpha plane.
 Made anew: the RIFF header, `VP8X` where an alpha plane or an orientation needs
-it, and an EXIF chunk with only the orientation.  Everything else is dropped.
+it, an EXIF chunk with only the orientation, and a colour profile where it is a
+known one (`profiles.py`).  Everything else is dropped.
 
 Known limit: bytes after the last coded block, inside the bitstream chunk, stay.
 Only a re-encoding removes them.
@@ -19,10 +20,11 @@ from typing import Final
 from gateway.deidentify.errors import Rejected
 from gateway.deidentify.limits import Limits
 from gateway.deidentify.orientation import minimal_exif, read_orientation
+from gateway.deidentify.profiles import MAX_PROFILE, is_kept
 from gateway.deidentify.scrubbed import Scrubbed
 from gateway.deidentify.tally import Tally, refuse_size
 
-_ALPHA, _EXIF, _ANIMATION = 0x10, 0x08, 0x02
+_ICC, _ALPHA, _EXIF, _ANIMATION = 0x20, 0x10, 0x08, 0x02
 _NAMES: Final = {b"EXIF": "exif", b"XMP ": "xmp", b"ICCP": "icc", b"ALPH": "alpha", b"C2PA": "jumbf"}
 
 
@@ -48,9 +50,11 @@ class _Walk:
         self._alpha = b""
         self._pixels = b""
         self._exif: list[bytes] = []
+        self._icc: list[bytes] = []
         self._orientation: int | None = None
         self._size = (0, 0)
         self._has_alpha_bit = False
+        self._profile = b""
 
     def run(self) -> Scrubbed:
         """Walk the RIFF and put the kept chunks together."""
@@ -97,6 +101,11 @@ class _Walk:
         elif name == b"EXIF" and (self._flags or 0) & _EXIF and self._orientation is None:
             self._orientation = read_orientation(payload)
             self._exif.append(chunk)
+        elif name == b"ICCP" and (self._flags or 0) & _ICC and not self._icc and not self._pixels:
+            if len(payload) > MAX_PROFILE:
+                raise Rejected("chunk_too_large")
+            self._icc.append(chunk)
+            self._profile = payload
         else:
             self._tally.drop(_NAMES.get(name, "other"), chunk)
 
@@ -132,12 +141,16 @@ class _Walk:
         self._tally.tail(tail)
         orientation = self._orientation or 1
         exif = _chunk(b"EXIF", minimal_exif(orientation)) if orientation != 1 else b""
-        header = self._extended_header(is_turned=orientation != 1)
+        is_known = is_kept(self._profile)
+        icc = _chunk(b"ICCP", self._profile) if is_known else b""
+        for old in self._icc:
+            self._tally.replace("icc", old, icc)
+        header = self._extended_header(is_turned=orientation != 1, has_profile=is_known)
         self._tally.replace("vp8x", self._header, header)
         for place, old in enumerate(self._exif):
             self._tally.replace("exif", old, exif if place == 0 else b"")
         alpha = _chunk(b"ALPH", self._alpha) if self._alpha else b""
-        body = b"".join((b"WEBP", header, alpha, self._pixels, exif))
+        body = b"".join((b"WEBP", header, icc, alpha, self._pixels, exif))
         return Scrubbed(
             data=b"RIFF" + struct.pack("<I", len(body)) + body,
             format="webp",
@@ -145,14 +158,15 @@ class _Walk:
             height=self._size[1],
             orientation=orientation,
             dropped=self._tally.dropped,
+            profile=b"" if is_known else self._profile,
         )
 
-    def _extended_header(self, *, is_turned: bool) -> bytes:
+    def _extended_header(self, *, is_turned: bool, has_profile: bool) -> bytes:
         """Return a `VP8X` chunk where one is needed."""
-        if not self._alpha and not is_turned:
+        if not self._alpha and not is_turned and not has_profile:
             return b""
         has_alpha = bool(self._alpha) or self._has_alpha_bit
-        flags = (_ALPHA if has_alpha else 0) | (_EXIF if is_turned else 0)
+        flags = (_ALPHA if has_alpha else 0) | (_EXIF if is_turned else 0) | (_ICC if has_profile else 0)
         sides = b"".join((side - 1).to_bytes(3, "little") for side in self._size)
         return _chunk(b"VP8X", bytes([flags, 0, 0, 0]) + sides)
 

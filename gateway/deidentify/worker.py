@@ -9,23 +9,36 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from PIL import Image
 
+from gateway.deidentify.canonical import is_readable, recode
+from gateway.deidentify.colour import is_foreign
 from gateway.deidentify.decode import trial_decode
 from gateway.deidentify.errors import Rejected
 from gateway.deidentify.frames import PREFIX, decode, encode, lengths
+from gateway.deidentify.head_gif import head_gif
+from gateway.deidentify.head_heif import head_heif
+from gateway.deidentify.head_tiff import head_tiff
 from gateway.deidentify.limits import Limits
 from gateway.deidentify.lockdown import allow_cpu, lock_down
 from gateway.deidentify.orientation import minimal_exif
-from gateway.deidentify.scrubbed import Scrubbed
+from gateway.deidentify.scrubbed import Mode, Scrubbed, Source
+from gateway.deidentify.tally import Tally
 from gateway.deidentify.verify import Seen, verify
-from gateway.deidentify.walker import scrub
+from gateway.deidentify.walker import WALKERS, announced, scrub
 
 _WIRE: Final = 0
 _WRITE_BYTES: Final = 1 << 20
+_HEADS: Final[Mapping[Source, Callable[[bytes, Limits], Tally]]] = MappingProxyType(
+    {"gif": head_gif, "tiff": head_tiff, "heic": head_heif, "avif": head_heif}
+)
+_HUNGRY: Final = frozenset({"webp", "avif"})
+"""Whose decoders need twice the memory of others for a pixel, so that half as many are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +48,52 @@ class _Orders:
     life_cpu_s: int
 
 
-def examine(data: bytes, limits: Limits) -> Scrubbed:
-    """Scrub, check the result with the second opinion, and decode it once.
+def examine(data: bytes, limits: Limits, mode: Mode) -> Scrubbed:
+    """Return the picture without metadata, read a second time after it was written.
+
+    Headers are held against the caps first.  In `lossless` a walker's result is
+    decoded once and the pixels are thrown away; in `canonical`, and for what no
+    walker can clean or whose colours hang on a profile that must go, the
+    picture is decoded and coded anew.
 
     Raises:
-        Rejected: Any of the three refuses.
+        Rejected: Walker, decoder or second opinion refuse.
     """
     try:
-        picture = scrub(data, limits)
+        return _examine(data, limits, mode)
     except MemoryError as error:
         raise Rejected("too_many_pixels") from error
+
+
+def _examine(data: bytes, limits: Limits, mode: Mode) -> Scrubbed:
+    source = announced(data, limits)
+    if source in _HUNGRY:
+        limits = replace(limits, max_pixels=(limits.max_pixels + 1) // 2)
+    if source not in WALKERS:
+        if not is_readable(source):
+            raise Rejected("unsupported_format")
+        dropped = _HEADS[source](data, limits).dropped
+        return _fresh(recode(data, source, b"", 1, limits), dropped, limits)
+    walked = WALKERS[source](data, limits)
+    _look_again(walked)
+    if mode == "canonical" or is_foreign(walked.profile):
+        fresh = recode(walked.data, source, walked.profile, walked.orientation, limits)
+        return _fresh(fresh, walked.dropped, limits)
+    trial_decode(walked, limits)
+    return replace(walked, profile=b"")
+
+
+def _fresh(coded: bytes, dropped: Mapping[str, int], limits: Limits) -> Scrubbed:
+    """Return what an encoder wrote, without what it wrote beside the pixels."""
+    picture = scrub(coded, limits)
+    _look_again(picture)
+    return replace(picture, dropped=dict(dropped), mode="canonical", profile=b"")
+
+
+def _look_again(picture: Scrubbed) -> None:
     seen = verify(picture.data)
     if seen != Seen(picture.format, picture.width, picture.height, picture.orientation):
         raise Rejected("residue_found")
-    trial_decode(picture, limits)
-    return picture
 
 
 def main() -> None:
@@ -59,23 +103,24 @@ def main() -> None:
     _warm_up(orders.limits)
     _send({"confinement": lock_down(orders.life_cpu_s)})
     while True:
-        _, data = _receive(orders.limits.max_bytes)
+        header, data = _receive(orders.limits.max_bytes)
         allow_cpu(orders.cpu_s)
-        _answer(data, orders.limits)
+        _answer(data, orders.limits, header["mode"])
 
 
 def _warm_up(limits: Limits) -> None:
     """Do everything once while files can still be read: decoders import what they need when they need it."""
     turned = b"Exif\0\0" + minimal_exif(6)
-    for form in ("JPEG", "PNG", "WEBP"):
+    for form in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"):
         file = io.BytesIO()
         Image.new("RGBA" if form == "PNG" else "RGB", (16, 16)).save(file, form, exif=turned)
-        examine(file.getvalue(), limits)
+        examine(file.getvalue(), limits, "canonical")
+    examine(file.getvalue(), limits, "lossless")
 
 
-def _answer(data: bytes, limits: Limits) -> None:
+def _answer(data: bytes, limits: Limits, mode: Mode) -> None:
     try:
-        picture = examine(data, limits)
+        picture = examine(data, limits, mode)
     except Rejected as refusal:
         _send({"rejected": refusal.detail})
         return
@@ -86,6 +131,7 @@ def _answer(data: bytes, limits: Limits) -> None:
             "height": picture.height,
             "orientation": picture.orientation,
             "dropped": dict(picture.dropped),
+            "mode": picture.mode,
         },
         picture.data,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.caller import Caller
 from gateway.controllers import ControllerFacts, Controllers
-from gateway.dsrs import closed, due_key, end_of, is_open, own, pinned, seat
+from gateway.dsrs import closed, due_key, end_of, is_open, laws_of, own, pinned, seat
 from gateway.errors import (
     ExtensionRefused,
     IdentityRequired,
@@ -38,6 +38,7 @@ from policy import clocks, erasure
 from policy.dsr import (
     DIRECT,
     EFFECTS,
+    LOOKED_AT_FIRST,
     METHODS,
     Effect,
     Level,
@@ -224,6 +225,8 @@ class Dsrs:
             "about": not draft.about or kind in {DsrKind.COMPLAINT, DsrKind.APPEAL},
         }
         wrong = tuple((name, f"{name}.not_for_kind") for name, fit in fits.items() if not fit)
+        if kind is DsrKind.CORRECTION and draft.correction is None:
+            wrong = (("correction", "correction.required"),)
         if any(purpose not in set(Purpose) for purpose in draft.purposes):
             wrong = (*wrong, ("purposes", "purpose.unknown"))
         if wrong:
@@ -338,7 +341,9 @@ class Dsrs:
         def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
             dsr = own(tx, caller, dsr_id)
             if method not in METHODS:
-                raise MessageInvalid("no such method", violations=(("method", "method.unknown"),))
+                raise MessageInvalid(
+                    f"the methods are {', '.join(METHODS)}", violations=(("method", "method.unknown"),)
+                )
             pack, kind = pinned(tx, dsr, self.packs), DsrKind(dsr.kind)
             if asks_too_much(pack, kind, method):
                 raise MessageInvalid(
@@ -430,7 +435,7 @@ class Dsrs:
 
         What was shown is remembered, so that a stale approval can be told what has changed.
         """
-        laws = await self._laws(await self.get(caller, dsr_id))
+        laws = await self._laws(caller, dsr_id)
 
         def look(tx: Transaction) -> Preview:
             dsr = own(tx, caller, dsr_id)
@@ -448,12 +453,9 @@ class Dsrs:
 
         return await self.records.transact(look)
 
-    async def _laws(self, dsr: Dsr) -> tuple[Pack, ...]:
-        """Return the packs that the erasure is planned by."""
-        profile = await self.people.profile(dsr.tenant, dsr.handle)
-        return await self.records.transact(
-            lambda tx: self.judge.laws(tx, dsr.tenant, profile, dsr.regime, self.clock.now())
-        )
+    async def _laws(self, caller: Caller, dsr_id: str) -> tuple[Pack, ...]:
+        dsr = await self.get(caller, dsr_id)
+        return await laws_of(dsr, self.records, self.people, self.judge, self.clock)
 
     def _preview(self, tx: Transaction, dsr: Dsr, laws: tuple[Pack, ...]) -> Preview:
         now, kind = self.clock.now(), DsrKind(dsr.kind)
@@ -475,11 +477,12 @@ class Dsrs:
         Raises:
             IdentityRequired: Who asks is not sure enough for that.
             SecondPersonRequired: The opener may not approve their own request.
-            PreviewStale: The preview with `etag` is too old, or what is held has changed since.
+            PreviewStale: The preview with `etag` is too old, or what is held has changed since; or there
+                is no `etag`, and the request destroys or discloses.
             HoldActive: A legal hold forbids the erasure while it stands.
             StateConflict: The request is refused, cancelled or done.
         """
-        laws = await self._laws(await self.get(caller, dsr_id))
+        laws = await self._laws(caller, dsr_id)
 
         def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
             dsr = own(tx, caller, dsr_id)
@@ -495,7 +498,7 @@ class Dsrs:
                 raise SecondPersonRequired
             if dsr.kind == DsrKind.ERASURE:
                 refuse_held(tx, caller.tenant, dsr.handle, self.clock.now())
-            if etag:
+            if etag or dsr.kind in LOOKED_AT_FIRST:
                 self._check_fresh(dsr, self._preview(tx, dsr, laws), etag)
             if rehearse:
                 return changed, None
@@ -507,7 +510,7 @@ class Dsrs:
     def _check_fresh(self, dsr: Dsr, now: Preview, etag: str) -> None:
         seen = dsr.preview.get(etag)
         if seen is None:
-            raise PreviewStale("nobody was shown that", detail="unknown")
+            raise PreviewStale("nobody was shown that", detail="unknown" if etag else "missing")
         if etag != now.etag:
             names, before = {held.name for held in now.held}, set(seen["names"])
             differs = {"added": names - before, "gone": before - names}
@@ -548,7 +551,7 @@ class Dsrs:
         def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
             dsr = own(tx, caller, dsr_id)
             moved = self._moved(dsr, verb, reason_code=reason_code)
-            changed = closed(moved, moved.state, self.clock.now(), self.packs[dsr.regime])
+            changed = closed(moved, moved.state, self.clock.now(), pinned(tx, dsr, self.packs))
             tx.put(changed)
             receipt = self.ledger.record(tx, caller.tenant, ty, caller, dsr=dsr_id, rc=reason_code or None)
             if verb == "cancel":

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from audit.seal import commit_opening
 from gateway.absence import Absence, Looked, Sought
 from gateway.debts import FORGET, go_on_asking
-from gateway.dsrs import claim, leased, tick, with_heartbeat
+from gateway.dsrs import claim, laws_of, leased, tick, with_heartbeat
 from gateway.holdings import Holdings, doomed_keys
 from gateway.holds import refuse_held
 from gateway.judge import Judge
@@ -187,11 +187,7 @@ class Erasure:
 
     # (2)
     async def _destroy(self, dsr: Dsr) -> None:
-        # Before the profile goes: where the person lived says which laws keep what.
-        profile = await self.people.profile(dsr.tenant, dsr.handle)
-        laws = await self.records.transact(
-            lambda tx: self.judge.laws(tx, dsr.tenant, profile, dsr.regime, self.clock.now())
-        )
+        laws = await laws_of(dsr, self.records, self.people, self.judge, self.clock)
         key = await self.absence.key(dsr.tenant, dsr.dsr_id)
         before = await self._progress(dsr)
         known = self.absence.unseal(key, dsr.dsr_id, before)

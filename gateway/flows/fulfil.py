@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
-from gateway.dsrs import claim, closed, leased, with_heartbeat
+from gateway.dsrs import claim, closed, leased, pinned, with_heartbeat
 from gateway.errors import StateConflict
 from gateway.holds import end_for_request
 from gateway.judge import Judge
@@ -87,7 +87,7 @@ class Fulfilment:
             outcome = "complied"
             for effect in EFFECTS[DsrKind(dsr.kind)]:
                 doomed += self._take(tx, effect, standing, subject)
-        done = closed(standing, state, self.clock.now(), self.packs[dsr.regime])
+        done = closed(standing, state, self.clock.now(), pinned(tx, standing, self.packs))
         tx.put(replace(done, outcome=outcome, package_id=package_id))
         self.ledger.record(tx, dsr.tenant, "dsr.fulfilled", None, dsr=dsr.dsr_id, out=outcome)
         end_for_request(tx, self.ledger, standing)

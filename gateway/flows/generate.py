@@ -27,6 +27,7 @@ from gateway.errors import (
 )
 from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger
+from gateway.marking import Marks
 from gateway.objects import (
     backend_id,
     destroy_object,
@@ -97,6 +98,7 @@ class Generate:
     clock: Clock
     limits: GenerateLimits
     transients: Transients
+    marks: Marks
     debts: Debts
     subject_spans: Mapping[str, timedelta] = field(default_factory=dict)
     """Backends that learn a pseudonym of the subject, and for how long it is the same."""
@@ -385,11 +387,15 @@ class Generate:
         await self.records.transact(lambda tx: self._dispatch(tx, job, case, key))
         return _Input(image, stored.image_type, prompt, is_transient)
 
-    async def _case(self, job: Job) -> Case:
-        """Return the question to policy as it stands now, with what the backend now declares."""
+    def _facts(self, job: Job) -> BackendFacts:
         facts = self.known().get(job.backend)
         if facts is None:
             raise BackendUnavailable
+        return facts
+
+    async def _case(self, job: Job) -> Case:
+        """Return the question to policy as it stands now, with what the backend now declares."""
+        facts = self._facts(job)
         refuse_unfit(facts, self.limits.max_backend_retention_s)
         subject = await self.records.transact(lambda tx: tx.get(Subject, job.tenant, job.handle))
         if subject is None or subject.state == "blocked":
@@ -422,6 +428,7 @@ class Generate:
             _Parked: Processing is restricted: storage alone goes on.
             _Denied: Policy does not permit it any more.
             JobCancelled: The subject is being erased.
+        PolicyDenied: The result would have to carry a mark that nobody puts on.
         """
         try:
             verdict = self.judge.decide(tx, job.tenant, job.handle, case)
@@ -431,6 +438,7 @@ class Generate:
             raise _Parked
         if not verdict.allowed:
             raise _Denied(verdict)
+        self.marks.need(verdict)
         return verdict
 
     async def _talk(self, job: Job, backend: Inference, picture: _Input) -> Result:
@@ -511,7 +519,7 @@ class Generate:
         return standing
 
     async def _finish(self, job: Job, result: Result, *, is_transient: bool) -> None:
-        """Scrub and seal the result; in one commit keep it and destroy the original's key.
+        """Scrub, mark and seal the result; in one commit keep it and destroy the original's key.
 
         Policy is asked before anything looks at it: what comes late is dropped unread.
         A transient one is not sealed: it waits in memory for the call that made the job.
@@ -519,13 +527,17 @@ class Generate:
         case = await self._case(job)
         now = case.at
 
-        def until(tx: Transaction) -> datetime:
+        def permit(tx: Transaction) -> tuple[Verdict, datetime]:
             self._standing(tx, job)
             verdict = self._permitted(tx, job, case)
-            return self.judge.term(verdict, "output", now, self.limits.output_ttl)
+            return verdict, self.judge.term(verdict, "output", now, self.limits.output_ttl)
 
-        expires_at = await self.records.transact(until)
+        _, expires_at = await self.records.transact(permit)
         clean = await self._scrub_output(result)
+        # After this nothing touches the picture any more: a mark is over every byte.
+        source = self._facts(job).source
+        marked = await self.marks.put(clean.data, clean.format, source)
+        image = clean.data if marked is None else marked.image
         draft = Draft(
             tenant=job.tenant,
             handle=job.handle,
@@ -535,19 +547,21 @@ class Generate:
             image_type=clean.format,
             width=clean.width,
             height=clean.height,
-            image=clean.data,
+            image=image,
             expires_at=expires_at,
         )
         if is_transient:
             sealed = transient(draft, self.random(16).hex(), now, self.limits.transient_ttl)
-            self.transients.put(sealed, clean.data)
+            self.transients.put(sealed, image)
         else:
             sealed = await self.safe.seal(draft)
 
         def commit(tx: Transaction) -> None:
             standing = self._standing(tx, job)
             # Another consent may have taken the place of the first, with another end.
-            stored = replace(sealed, expires_at=min(sealed.expires_at, until(tx)))
+            verdict, ends = permit(tx)
+            demand = self.marks.need(verdict, is_marked=marked is not None)
+            stored = replace(sealed, expires_at=min(sealed.expires_at, ends))
             tx.add(stored)
             tx.put(
                 replace(
@@ -562,7 +576,17 @@ class Generate:
                     expires_at=stored.expires_at,
                 )
             )
-            log_object(tx, self.ledger, None, stored, clean.dropped)
+            log_object(tx, self.ledger, None, stored, clean)
+            if marked is not None:
+                self.ledger.record(
+                    tx,
+                    job.tenant,
+                    "image.marked",
+                    None,
+                    obj=stored.object_id,
+                    cert=marked.certificate,
+                    src=source,
+                )
             self.ledger.record(
                 tx,
                 job.tenant,
@@ -572,6 +596,8 @@ class Generate:
                 bak=backend_id(job.backend),
                 obj=stored.object_id,
                 dig=result.model_digest or None,
+                mark=demand.layers or None,
+                lack=demand.waived or None,
             )
             self._destroy_input(tx, standing, "job_done")
 

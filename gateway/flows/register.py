@@ -11,12 +11,13 @@ from zoneinfo import ZoneInfo
 
 from gateway.caller import Caller
 from gateway.controllers import Controllers
-from gateway.dsrs import own, seat
+from gateway.dsrs import own, pinned, seat
 from gateway.errors import MessageInvalid, StateConflict
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, page
 from gateway.ports.clock import Clock
 from gateway.ports.records import Dsr, Records, Transaction
 from policy import letter
+from policy.dsr import told
 from policy.letter import Kind, Letter
 from policy.pack import Pack
 
@@ -132,11 +133,13 @@ class Register:
             NotFound: There is no such request in the caller's tenant.
             StateConflict: There is nothing of that kind to tell.
         """
-        dsr = await self.records.transact(lambda tx: own(tx, caller, dsr_id))
+        dsr, pack = await self.records.transact(
+            lambda tx: (found := own(tx, caller, dsr_id), pinned(tx, found, self.packs))
+        )
         wanted = Kind(kind) if kind else _latest(dsr)
         if not _can_tell(dsr, wanted):
             raise StateConflict(detail=f"no_{wanted.value}")
-        facts, pack = await self.controllers.now(self.records, dsr.tenant), self.packs[dsr.regime]
+        facts = await self.controllers.now(self.records, dsr.tenant)
         zone, _ = seat(pack, facts)
         said = {
             "reference": f"dsrs/{dsr.dsr_id}",
@@ -145,7 +148,7 @@ class Register:
             "received": dsr.received_at.astimezone(zone).date().isoformat(),
             "due": dsr.due_on,
             "answered": dsr.answered_at.astimezone(zone).date().isoformat() if dsr.answered_at else "",
-            "reason": dsr.extension_reason if wanted is Kind.EXTENSION else dsr.reason_code,
+            "reason": dsr.extension_reason if wanted is Kind.EXTENSION else told(dsr.reason_code),
         }
         return letter.write(wanted, language, pack, dsr.kind, said, outcome=dsr.outcome)
 

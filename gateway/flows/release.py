@@ -16,6 +16,7 @@ from gateway.errors import (
 )
 from gateway.judge import Case, Judge
 from gateway.ledger import Ledger
+from gateway.marking import Demand, Marks
 from gateway.objects import destroy_object
 from gateway.people import People
 from gateway.ports.clock import Clock
@@ -47,6 +48,7 @@ class Release:
     safe: Safe
     clock: Clock
     transients: Transients
+    marks: Marks
 
     async def run(
         self, caller: Caller, job_id: str, offset: int = 0, *, is_attended: bool = False
@@ -61,10 +63,11 @@ class Release:
             StateConflict: The job has no result (detail: its state).
             ObjectExpired: The result's term is over, or it was never kept.
             SubjectBlocked: The subject is being erased.
-            PolicyDenied: Consent has ended meanwhile, or processing is restricted.
+            PolicyDenied: Consent has ended meanwhile, processing is restricted, or the result would have to
+                carry a mark that it does not.
         """
         case = await self._case(caller, job_id)
-        stored = await self.records.transact(lambda tx: self._permit(tx, caller, job_id, case))
+        stored, _ = await self.records.transact(lambda tx: self._permit(tx, caller, job_id, case))
         if offset > stored.size_bytes:
             raise MessageInvalid("offset", violations=(("offset", "offset.beyond_end"),))
         is_transient = stored.state == "transient"
@@ -73,7 +76,8 @@ class Release:
         image = self.transients.open(stored.object_id) if is_transient else await self.safe.open(stored)
         if image is None:
             raise ObjectExpired(detail="zero_retention")
-        await self.records.transact(lambda tx: self._log(tx, caller, job_id, case))
+        is_marked = await self.marks.found(image, stored.image_type)
+        await self.records.transact(lambda tx: self._log(tx, caller, job_id, case, is_marked))
         return Released(stored, self._chunks(caller, job_id, case, image[offset:]))
 
     async def end(self, caller: Caller, job_id: str) -> None:
@@ -107,7 +111,9 @@ class Release:
         now = self.clock.now()
         return Case(profile, job.purpose, now, is_uploader=job.is_uploader, kind="output")
 
-    def _permit(self, tx: Transaction, caller: Caller, job_id: str, case: Case) -> StoredObject:
+    def _permit(
+        self, tx: Transaction, caller: Caller, job_id: str, case: Case, is_marked: bool | None = None
+    ) -> tuple[StoredObject, Demand]:
         job = tx.get(Job, job_id)
         if job is None or job.tenant != caller.tenant:
             raise NotFound
@@ -122,12 +128,21 @@ class Release:
             raise StateConflict("the job has no result", detail=job.state)
         if stored is None or stored.state not in {"live", "transient"} or stored.expires_at <= now:
             raise ObjectExpired
-        return stored
+        return stored, self.marks.need(verdict, is_marked=is_marked)
 
-    def _log(self, tx: Transaction, caller: Caller, job_id: str, case: Case) -> None:
+    def _log(self, tx: Transaction, caller: Caller, job_id: str, case: Case, is_marked: bool) -> None:
         """Log the release if it is still permitted: an erasure may have won the race."""
-        stored = self._permit(tx, caller, job_id, case)
-        self.ledger.record(tx, caller.tenant, "result.released", caller, job=job_id, obj=stored.object_id)
+        stored, demand = self._permit(tx, caller, job_id, case, is_marked)
+        self.ledger.record(
+            tx,
+            caller.tenant,
+            "result.released",
+            caller,
+            job=job_id,
+            obj=stored.object_id,
+            mark=demand.layers or None,
+            lack=demand.waived or None,
+        )
 
     async def _chunks(self, caller: Caller, job_id: str, case: Case, image: bytes) -> AsyncIterator[bytes]:
         """Yield the bytes; a slow reader is asked again whether it may have them."""

@@ -14,7 +14,7 @@ from audit.leaf import leaf_hash
 from audit.note import Signer
 from gateway.datasets import bare, shrink
 from gateway.debts import go_on_asking
-from gateway.dsrs import closed, due_key, seat
+from gateway.dsrs import closed, due_key, pinned, seat
 from gateway.errors import AuditUnavailable
 from gateway.holdings import Holdings
 from gateway.judge import Judge
@@ -372,7 +372,7 @@ class Suppress:
         ty, dsr = event["ty"], tx.get(Dsr, event["dsr"])
         if dsr is None:
             return ("ndsr",) if ty == "dsr.received" and event["dsr"] not in ahead.dsrs else ()
-        pack = self.packs[dsr.regime]
+        pack = pinned(tx, dsr, self.packs)
         if ty == "dsr.approved" and dsr.state not in {"running", "fulfilled"}:
             tx.put(replace(dsr, state="approved", preview={}, updated_at=at))
         elif ty == "dsr.extended":

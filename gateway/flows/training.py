@@ -532,7 +532,7 @@ class Training:
                 ),
             )
             tx.put(replace(standing, size=standing.size + 1))
-            log_object(tx, self.ledger, None, kept, clean.dropped)
+            log_object(tx, self.ledger, None, kept, clean)
             self.ledger.record(
                 tx,
                 dataset.tenant,

@@ -34,6 +34,7 @@ from gateway.errors import (
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
+from gateway.marking import Marks
 from gateway.objects import backend_id, discard_unkept, log_object, log_prompt, refuse_unfit, transient
 from gateway.people import People, Person
 from gateway.ports.clock import Clock
@@ -123,6 +124,7 @@ class Upload:
     clock: Clock
     limits: UploadLimits
     transients: Transients
+    marks: Marks
     zero_retention: frozenset[str] = frozenset()
     bell: Bell = field(default_factory=Bell)
     random: Callable[[int], bytes] = os.urandom
@@ -224,6 +226,8 @@ class Upload:
             verdict = self.judge.decide(tx, caller.tenant, person.subject.handle, case)
             if not verdict.allowed:
                 self.judge.record(tx, caller, person.subject, verdict, key)
+            else:
+                self.marks.need(verdict)
             return verdict, self.judge.term(verdict, "original", case.at, self.limits.original_ttl)
 
         verdict, until = await self.records.transact(judge)
@@ -389,12 +393,13 @@ class Upload:
             verdict = self.judge.decide(tx, caller.tenant, handle, admitted.case)
             if not verdict.allowed:
                 raise self.judge.refusal(verdict)
+            self.marks.need(verdict)
             # Another consent may have taken the place of the first, with another end.
             ends = self.judge.term(verdict, stored.kind, now, self.limits.original_ttl)
             kept = replace(stored, expires_at=min(stored.expires_at, ends))
             tx.add(kept, job)
             self.judge.record(tx, caller, admitted.person.subject, verdict, admitted.key, job_id)
-            log_object(tx, self.ledger, caller, kept, clean.dropped)
+            log_object(tx, self.ledger, caller, kept, clean)
             if admitted.prompt is not None:
                 log_prompt(tx, self.ledger, caller, kept, admitted.prompt.counts)
             receipt = self.ledger.record(

@@ -40,6 +40,7 @@ from gateway.ports.records import (
 )
 from gateway.vault.keys import open_column
 from gateway.vault.payload import PayloadKey
+from policy.dsr import told
 from policy.pack import Pack
 from policy.terms import PACKAGE, DsrKind
 
@@ -455,7 +456,7 @@ def _request(dsr: Dsr) -> dict[str, Any]:
         "received_at": _iso(dsr.received_at),
         "due_on": dsr.due_on,
         "extended_due_on": dsr.extended_due_on,
-        "reason_code": dsr.reason_code,
+        "reason_code": told(dsr.reason_code),
     }
 
 

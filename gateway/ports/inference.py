@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.ports.marking import Source
+
 
 @dataclass(frozen=True, slots=True)
 class BackendFacts:
@@ -22,6 +24,7 @@ class BackendFacts:
     template_extracted: bool
     supports_cancel: bool
     supports_forget: bool
+    source: Source
     takes_prompts: bool = False
 
 

@@ -423,7 +423,11 @@ def dsr(record: Dsr, methods: tuple[str, ...] = ()) -> dsr_pb2.Dsr:
         duplicate_of=f"dsrs/{record.duplicate_of}" if record.duplicate_of else "",
         about=f"dsrs/{record.about}" if record.about else "",
         purposes=map(purpose_value, record.purposes),
-        policy=[common_pb2.PolicyRef(id=pack, sha256=digest) for pack, digest in record.policy.items()],
+        policy=[
+            common_pb2.PolicyRef(id=pack, sha256=record.policy[pack])
+            # The invoked one first, whatever order the database gave them back in.
+            for pack in sorted(record.policy, key=lambda pack: (pack != record.regime, pack))
+        ],
         outcome=record.outcome,
         answer_time=stamp(record.answered_at) if record.answered_at else None,
     )

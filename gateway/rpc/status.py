@@ -12,6 +12,7 @@ DOMAIN = "lethe.dev"
 
 CODES: dict[type[errors.LetheError], grpc.StatusCode] = {
     errors.PolicyDenied: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.MarkingUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.NoticeUnknown: grpc.StatusCode.NOT_FOUND,
     errors.SubjectUnknown: grpc.StatusCode.NOT_FOUND,
     errors.SubjectBlocked: grpc.StatusCode.FAILED_PRECONDITION,

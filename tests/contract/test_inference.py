@@ -361,6 +361,7 @@ FACTS = backend_pb2.DescribeResponse(
     retention_seconds=30,
     trains_on_inputs=True,
     face_features=backend_pb2.DescribeResponse.FACE_FEATURES_NONE,
+    picture_source=backend_pb2.DescribeResponse.PICTURE_SOURCE_COMPOSITE_SYNTHETIC,
     supports_cancel=False,
     supports_forget=True,
 )
@@ -580,6 +581,7 @@ async def test_what_a_backend_declares_is_carried_over(pki):
         template_extracted=False,
         supports_cancel=False,
         supports_forget=True,
+        source="composite_synthetic",
         takes_prompts=False,
     )
 

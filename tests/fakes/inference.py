@@ -26,6 +26,7 @@ FACTS = BackendFacts(
     template_extracted=True,
     supports_cancel=True,
     supports_forget=True,
+    source="composite_generated",
 )
 STAGES = ((1, "queued"), (50, "paint"), (92, "encode"))
 

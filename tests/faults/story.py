@@ -251,7 +251,7 @@ class Story:
 
     async def _erasure(self, second: Client) -> None:
         self.is_approving = True
-        await second.call(second.dsrs.ApproveDsr, dsr_pb2.ApproveDsrRequest(name=self.dsr))
+        await house.approve(second, self.dsr)
         done = await house.fulfilled(second, self.dsr)
         request = dsr_pb2.GetCertificateRequest(name=done.certificate)
         async with asyncio.timeout(PATIENCE_S):
@@ -276,7 +276,7 @@ class RequestStory(Story):
             ]
             name = await self._opened(officer)
             await self._prepared(officer, name)
-            await second.call(second.dsrs.ApproveDsr, dsr_pb2.ApproveDsrRequest(name=name))
+            await house.approve(second, name)
             await house.fulfilled(second, name)
 
     @staticmethod

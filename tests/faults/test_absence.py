@@ -109,7 +109,8 @@ class Yard:
 
     async def approved(self, subject: str) -> str:
         opened, _ = await self.flows.dsrs.create(OFFICER, DsrDraft(subject, "erasure"))
-        await self.flows.dsrs.approve(SECOND, opened.dsr_id)
+        seen = await self.flows.dsrs.preview(SECOND, opened.dsr_id)
+        await self.flows.dsrs.approve(SECOND, opened.dsr_id, seen.etag)
         return opened.dsr_id
 
     async def dsr(self, dsr_id: str) -> Dsr:

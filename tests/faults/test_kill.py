@@ -89,6 +89,7 @@ UPLOAD_READS = (
 )
 ERASURE_WRITES = (
     "records.transact/Dsrs.create.commit",
+    "records.transact/Dsrs.preview.look",
     "records.transact/Dsrs.approve.commit",
     f"records.transact/Erasure.run_one.<lambda>{APPROVED}",
     "records.transact/Erasure._bar.block",
@@ -116,6 +117,8 @@ ERASURE_WRITES = (
     "records.transact/Audit._log_export",
 )
 ERASURE_READS = (
+    "records.transact/Controllers.now.<lambda>",
+    "records.transact/laws_of.<lambda>",
     "records.transact/Dsrs.create.<lambda>",
     "records.transact/Dsrs.get.<lambda>",
     "records.transact/Dsrs.show.look",
@@ -169,6 +172,10 @@ BACKGROUND = {
     "records.transact/Fulfilment.run_one.<lambda>",
     "records.transact/Register.left.read",
     "records.transact/Generate._due_debts",
+    "records.transact/Incidents.pressing.<lambda>",
+    "records.transact/Sweep._end_dataset_keys",
+    "records.transact/Sweep._end_datasets",
+    "records.transact/Training.run_one.<lambda>",
     "records.transact/Sequence._look",
     "records.transact/Rotation._due.<lambda>",
     "records.transact/Sweep._mark_renewals.<lambda>",

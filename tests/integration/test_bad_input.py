@@ -187,7 +187,7 @@ def invalid(messages: Callable[[pb.JobHeader], list[pb.CreateJobRequest]], *, is
 ROWS = {
     "not an image": rejected("not_an_image", lambda: b"Dear Sir or Madam, " * 200),
     "empty": rejected("not_an_image", lambda: b""),
-    "another format": rejected("unsupported_format", lambda: plant.encode(plant.picture(), "GIF")),
+    "another format": rejected("unsupported_format", lambda: plant.encode(plant.picture(), "BMP")),
     "truncated": rejected("truncated", lambda: IMAGE[: len(IMAGE) // 2]),
     "too many pixels": rejected("too_many_pixels", huge),
     "polyglot": rejected("polyglot", archive),

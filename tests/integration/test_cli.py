@@ -7,7 +7,9 @@ import json
 import os
 import stat
 import sys
+import zipfile
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,46 +102,54 @@ async def shell(gateway: Gateway, tmp_path: Path) -> Shell:
     return me
 
 
-async def test_a_portrait_and_its_erasure_from_the_command_line(gateway, shell) -> None:
+async def test_an_officer_answers_for_access_and_for_erasure(gateway, shell) -> None:
+    """From the letters on the desk to the package, the certificate, and an auditor who finds nothing wrong.
+
+    Rule:
+        GDPR Art. 12(3), 15, 17
+    """
     id_file, headshot = shell.folder / "id.txt", shell.folder / "headshot.jpg"
 
     # A picture is made, written whole and for its owner only.
-    made = await shell.as_(
-        "app",
-        "generate --notice portraits --style studio_grey -o json --subject-file",
-        id_file,
-        "--out",
-        headshot,
-        PORTRAIT,
-    )
+    words = "generate --notice portraits --style studio_grey -o json --subject-file"
+    made = await shell.as_("app", words, id_file, "--out", headshot, PORTRAIT)
     assert made.json["job"]["state"] == "STATE_SUCCEEDED"
     assert headshot.read_bytes().startswith(b"\xff\xd8\xff")
     assert stat.S_IMODE(headshot.stat().st_mode) == 0o600
-    held = await shell.as_("officer", "subject data -o json --subject-file", id_file)
-    assert {"job", "output"} <= {item["kind"] for item in held.json["items"]}
-    assert "output" in (await shell.as_("officer", "subject data --subject-file", id_file)).out
 
-    # A request is opened, looked at, rehearsed, and approved by a second person.
-    opened = await shell.as_(
-        "officer", "dsr open --kind erasure --regime gdpr -o json --subject-file -", stdin=SUBJECT
-    )
-    dsr = opened.json["dsr"]["name"]
-    preview = (await shell.as_("officer", "dsr preview -o json", dsr)).json
-    assert {"content", "profile"} <= {*preview["erased_classes"]}
-    alone = await shell.as_("officer", "dsr approve --reason subject_asked --apply", dsr)
+    # Access: opened as of the day it arrived, verified, looked at, approved by a second person, handed over.
+    arrived = f"--received-at {(datetime.now(UTC) - timedelta(days=3)).isoformat(timespec='seconds')}"
+    access = await _opened(shell, f"access {arrived}")
+    assert access["due_date"] > datetime.now(UTC).date().isoformat()
+    package = shell.folder / "package.zip"
+    early = await shell.as_("officer", "dsr package", access["name"], "--out", package)
+    assert (early.code, package.exists()) == (1, False)
+    assert "STATE_CONFLICT" in early.err
+    assert (await shell.as_("officer", "dsr verify --method account_session", access["name"])).code == 0
+    await _approved(shell, APPROVE, access["name"])
+    assert (await shell.as_("officer", "dsr package", access["name"], "--out", package)).code == 0
+    with zipfile.ZipFile(package) as opened:
+        assert {"index.html", "data.json", "images/001-output.jpg"} <= {*opened.namelist()}
+
+    # Erasure: acknowledged, looked at; something arrives, so it is looked at again.
+    erasure = await _opened(shell, f"erasure {arrived}")
+    dsr, letter = erasure["name"], shell.folder / "letter.txt"
+    assert (await shell.as_("officer", "dsr letter --language de", dsr, "--out", letter)).code == 0
+    assert erasure["due_date"] in letter.read_text()
+    assert SUBJECT not in letter.read_text()
+    stale = await _previewed(shell, dsr)
+    assert (await shell.as_("app", f"consent record {CONSENT} --subject-file", id_file)).code == 0
+    refused = await shell.as_("second-officer", f"{APPROVE} --etag", stale, dsr)
+    assert (refused.code, refused.out) == (1, "")
+    assert "error: PREVIEW_STALE (changed)" in refused.err
+    assert "added: consents/" in refused.err
+    etag = await _previewed(shell, dsr)
+    alone = await shell.as_("officer", f"{APPROVE} --etag", etag, dsr)
     assert (alone.code, alone.out) == (3, "")
     assert "SECOND_PERSON_REQUIRED" in alone.err
-    rehearsed = await shell.as_("second-officer", "dsr approve --reason subject_asked", dsr)
-    assert rehearsed.code == 0
-    assert "nothing was changed" in rehearsed.err
-    assert (await shell.as_("officer", "dsr show -o json", dsr)).json["dsr"]["state"] == "STATE_RECEIVED"
-    approved = await shell.as_(
-        "second-officer",
-        "dsr approve --reason subject_asked --apply --wait -o json --etag",
-        preview["preview_etag"],
-        dsr,
-    )
-    assert approved.json["dsr"]["state"] == "STATE_FULFILLED"
+    due = await shell.as_("officer", "dsr list --due")
+    assert [line.split()[0] for line in due.out.splitlines()] == ["NAME", dsr]
+    await _approved(shell, f"{APPROVE} --etag {etag}", dsr)
 
     # The certificate is checked without the gateway.
     proof = shell.folder / "erasure.tlog-proof"
@@ -152,7 +162,6 @@ async def test_a_portrait_and_its_erasure_from_the_command_line(gateway, shell) 
     valid = await lethe("certificate verify -o json", proof, "--trust", shell.layout.trust)
     assert (valid.json["verdict"], valid.err) == ("valid", "")
     assert valid.json["opening"]["dsr"] == dsr
-    assert (await lethe("certificate show", proof)).code == 0
     opening = proof.with_suffix(".opening.json")
     opening.write_bytes(opening.read_bytes().replace(b"gdpr", b"ccpa"))
     assert (await lethe("certificate verify", proof, "--trust", shell.layout.trust)).code == 4
@@ -162,6 +171,32 @@ async def test_a_portrait_and_its_erasure_from_the_command_line(gateway, shell) 
     assert (again.code, again.out) == (3, "")
     assert "SUBJECT_BLOCKED" in again.err
     assert SUBJECT not in again.err
+
+    # An auditor decides everything again, and finds every promise kept.
+    export = shell.folder / "export"
+    assert (await shell.as_("auditor", "audit export --out", export)).code == 0
+    audited = await lethe("audit verify -o json --replay", export, "--trust", shell.layout.trust)
+    replay = audited.json["replay"]
+    assert (audited.json["verdict"], replay["violation_count"], replay["not_replayable"]) == ("valid", 0, 0)
+    assert replay["promises"]["answered_in_time"]["kept"] == 2
+    assert (export / "report.html").is_file()
+
+
+APPROVE = "dsr approve --reason subject_asked --apply --wait -o json"
+
+
+async def _opened(shell: Shell, what: str) -> dict[str, Any]:
+    """Open a request of the subject, whose id comes on stdin."""
+    line = f"dsr open --regime gdpr -o json --subject-file - --kind {what}"
+    return (await shell.as_("officer", line, stdin=SUBJECT)).json["dsr"]
+
+
+async def _previewed(shell: Shell, dsr: str) -> str:
+    return (await shell.as_("officer", "dsr preview -o json", dsr)).json["preview_etag"]
+
+
+async def _approved(shell: Shell, line: str, dsr: str) -> None:
+    assert (await shell.as_("second-officer", line, dsr)).json["dsr"]["state"] == "STATE_FULFILLED"
 
 
 async def test_a_hold_is_placed_stops_a_deletion_and_is_released(shell) -> None:

@@ -12,7 +12,7 @@ from lethe.v1 import dsr_pb2
 
 from gateway.client import Client, Refused
 from gateway.ports.records import Dsr, StoredObject
-from tests.gateway import PORTRAIT, Gateway, erase, finished, fulfilled, header
+from tests.gateway import PORTRAIT, Gateway, approve, erase, finished, fulfilled, header
 from tests.integration.conftest import SUBJECT
 
 ACCESS = dsr_pb2.Dsr.KIND_ACCESS
@@ -30,7 +30,7 @@ async def test_a_person_gets_what_is_held_and_nobody_gets_it_once_they_are_erase
         with pytest.raises(Refused) as refusal:
             await officer.package(opened.name, bytearray().extend)
         assert refusal.value.reason == "STATE_CONFLICT"
-        await second.call(second.dsrs.ApproveDsr, dsr_pb2.ApproveDsrRequest(name=opened.name))
+        await approve(second, opened.name)
         await fulfilled(second, opened.name)
     (dsr,) = [row for row in await gateway.rows(Dsr) if opened.name.endswith(row.dsr_id)]
 

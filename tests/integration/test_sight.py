@@ -40,6 +40,7 @@ LABELS = {
     "lethe_alarms": {"alarm"},
     "lethe_failing_seconds": {"alarm"},
     "lethe_requests_due": {"days"},
+    "lethe_incidents_due": {"left"},
     "lethe_witness_answers": {"witness", "code"},
     "lethe_swept_objects": set(),
     "lethe_handshakes_begun": set(),

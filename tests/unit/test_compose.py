@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from prometheus_client import CollectorRegistry
 from audit.note import Signer
 from gateway import compose
 from gateway.adapters.telemetry import only_known_fields
+from gateway.admin.pki import Authority, write_secret
 from gateway.bell import Bell
 from gateway.errors import AuditUnavailable, StoreUnavailable
 from gateway.ports.records import PackText
 from gateway.settings import (
     ConfigInvalid,
     KeysSection,
+    MarkingSection,
     ObjectsSection,
     RecordsSection,
     S3Section,
@@ -238,3 +241,25 @@ async def test_an_alarm_of_what_runs_by_itself_ages_until_it_works_again() -> No
     assert (ages[3] or 0) > 0
     assert ages[4] == 0
     assert watch.registry.get_sample_value("lethe_alarms_total", {"alarm": "publish_failing"}) == 1
+
+
+async def test_a_signer_of_marks_is_tried_before_anything_is_served(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    root, stranger = Authority.create("a root", now), Authority.create("another", now)
+    chain, key = root.issue_signer("a signer", now)
+    section = MarkingSection(key=tmp_path / "key", chain=tmp_path / "chain", anchors=tmp_path / "roots")
+
+    async def refused() -> str:
+        with pytest.raises(ConfigInvalid) as fault:
+            await compose.open_marker(section)
+        return str(fault.value)
+
+    assert "cannot be used" in await refused()
+    write_secret(section.key, key)
+    section.chain.write_bytes(chain)
+    section.anchors.write_bytes(stranger.pem())
+    assert "cannot be used" in await refused()
+    section.anchors.write_bytes(root.pem())
+    await compose.open_marker(section)
+    section.key.chmod(0o640)
+    assert "open to other users" in await refused()

@@ -163,6 +163,20 @@ def test_timestamps_without_their_extra_are_refused_with_the_remedy(tmp_path, mo
         load(write(tmp_path, content))
 
 
+def test_marks_need_their_extra_and_one_word_on_the_watermark(tmp_path, monkeypatch) -> None:
+    content = tree()
+    content["marking"] = {"key": "m.key", "chain": "m.pem", "anchors": "roots.pem"}
+    assert load(write(tmp_path, content)).marking.key == tmp_path / "m.key"
+    both = content | {
+        "marking": content["marking"] | {"watermark_elsewhere": True, "unsafe_no_watermark": True}
+    }
+    with pytest.raises(ConfigInvalid, match="a watermark is put on elsewhere, or there is none"):
+        load(write(tmp_path, both))
+    monkeypatch.setattr("gateway.settings.find_spec", lambda _name: None)
+    with pytest.raises(ConfigInvalid, match=r"marking needs the extra .*lethe\[c2pa\]"):
+        load(write(tmp_path, content))
+
+
 def _has_extra() -> bool:
     return find_spec("rfc3161_client") is not None
 

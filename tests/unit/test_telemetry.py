@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from gateway.adapters import telemetry
 from gateway.adapters.telemetry import FIELDS, only_known_fields
+from gateway.flows.incident import BANDS
 
 CANARY = "Erika Mustermann, 7 Main St"
 ANYTHING = st.recursive(
@@ -53,6 +54,12 @@ def test_every_field_that_is_dropped_is_counted(event):
     if kept["event"] == "event_withheld" and event.get("event") != "event_withheld":
         del kept["event"]
     assert len(event) == len(kept) + dropped
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_an_alarm_about_a_breach_is_logged_by_its_name(band):
+    event = {"event": "alarm_raised", "alarm": f"incident_{band}"}
+    assert only_known_fields(None, "error", dict(event)) == event
 
 
 @pytest.mark.parametrize("name", sorted(FIELDS))

@@ -122,6 +122,8 @@ class Studio(backend_pb2_grpc.InferenceBackendServiceServicer):
             supports_forget=True,
             max_pixels=self.limits.max_pixels,
             max_image_bytes=self.limits.max_image_bytes,
+            # The backdrop is drawn; nothing of the person is.
+            picture_source=backend_pb2.DescribeResponse.PICTURE_SOURCE_COMPOSITE_SYNTHETIC,
             takes_prompts=True,
         )
 

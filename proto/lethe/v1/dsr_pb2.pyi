@@ -610,7 +610,7 @@ class ApproveDsrRequest(_message.Message):
     name: _builtins.str
     """Format: dsrs/{dsr}."""
     preview_etag: _builtins.str
-    """From PreviewDsr; empty approves whatever is held."""
+    """From PreviewDsr. Needed where the request destroys or discloses; else empty approves whatever is held."""
     validate_only: _builtins.bool
     """Rehearse: answer as if, keep nothing."""
     def __init__(

@@ -241,6 +241,20 @@ def test_an_approval_is_rehearsed_unless_applied(erasure, lethe, as_officer) -> 
     assert (asked.validate_only, asked.preview_etag) == (True, ETAG)
 
 
+def test_a_preview_is_a_line_for_each_thing_and_says_what_becomes_of_it(erasure, lethe, as_officer) -> None:
+    kept = subject_pb2.StoredData(name=f"consents/{ID}", kind="consent", key_class="evidence")
+    doomed = subject_pb2.StoredData(name=f"objects/{ID}", kind="output", key_class="content", size_bytes=7)
+    seen = erasure.script["DsrService/PreviewDsr"]
+    del seen.items[:]
+    seen.items.extend([doomed, kept])
+    result = lethe("dsr", "preview", ID, *as_officer)
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["preview_etag", ETAG] in lines
+    assert [f"objects/{ID}", "output", "7", "content", "destroyed"] in lines
+    assert [f"consents/{ID}", "consent", "0", "evidence", "kept"] in lines
+    assert "destroys 1 things under content, keeps 1" in result.stderr
+
+
 def test_a_rehearsal_tells_what_would_be_refused(erasure, lethe, as_officer) -> None:
     erasure.script["DsrService/ApproveDsr"] = Refusal(
         grpc.StatusCode.PERMISSION_DENIED, "SECOND_PERSON_REQUIRED"

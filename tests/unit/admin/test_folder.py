@@ -31,7 +31,7 @@ def names(path: Path) -> x509.SubjectAlternativeName:
 def test_the_folder_and_every_secret_are_its_owners_alone(layout: Layout) -> None:
     assert stat.S_IMODE(layout.root.stat().st_mode) == 0o700
     secrets = [*layout.root.rglob("*.key"), layout.signing_key]
-    assert 2 + 3 + len(CLIENTS) + 1 + 1 == len(secrets)  # CAs, certs, clients, root.key, seed
+    assert 3 + 4 + len(CLIENTS) + 1 + 1 == len(secrets)  # CAs, certs, clients, root.key, seed
     assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in secrets}
 
 

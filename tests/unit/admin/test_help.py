@@ -36,7 +36,7 @@ audit fsck; audit witness
 certificate show; certificate verify; key init; key status; tenant show; tenant update
 dataset create; dataset list; dataset show; dataset download; incident add; incident list
 config check; config show
-policy decide; policy clock; policy packs; policy check
+policy decide; policy clock; policy packs; policy check; image clean
 """
 
 
@@ -50,6 +50,12 @@ def test_every_help_has_an_example_of_its_own_command(path: tuple[str, ...], let
     result = lethe(*path, "--help")
     assert result.exit_code == 0
     assert f"Example: lethe {' '.join(path)}" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("path", sorted(ALL), ids=" ".join)
+def test_no_short_help_stops_at_an_abbreviation(path: tuple[str, ...]) -> None:
+    """A list of commands takes the first sentence, and `Art.` looks like its end."""
+    assert not ALL[path].get_short_help_str(200).endswith((" Art.", " s.", " no."))
 
 
 @pytest.mark.parametrize("path", sorted(ALL), ids=" ".join)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,15 @@ def test_a_forged_certificate_is_invalid(lethe, files, name, content) -> None:
         result = lethe("certificate", verb, files / "c.tlog-proof")
         assert result.exit_code == 4
         assert "error: PROOF_INVALID" in result.stderr
+
+
+def test_a_table_writes_the_instants_of_a_certificate_as_people_do(lethe, files) -> None:
+    result = lethe("certificate", "show", files / "c.tlog-proof")
+    assert re.search(r"^leaf\.t +20\d\d-\d\d-\d\dT", result.stdout, re.MULTILINE)
+    assert not re.search(r"\b1\d{12}\b", result.stdout)
+    assert re.search(
+        r'"t": 1\d{12}\b', lethe("certificate", "show", files / "c.tlog-proof", "-o", "json").stdout
+    )
 
 
 def test_showing_a_certificate_vouches_for_nothing(lethe, files) -> None:

@@ -42,6 +42,15 @@ def test_what_strangers_wrote_cannot_steer_the_terminal(form: Form, capsys) -> N
     assert "[red]cpu[/red]" in out
 
 
+def test_what_was_not_said_is_not_shown_in_a_table(capsys) -> None:
+    """The wire's word for it reads as if something were wrong with the record."""
+    answer = consent_pb2.GetConsentResponse(consent=consent_pb2.Consent(name="consents/1"))
+    show(answer, Form.TABLE)
+    assert "UNSPECIFIED" not in capsys.readouterr().out
+    show(answer, Form.JSON)
+    assert json.loads(capsys.readouterr().out)["consent"]["act"] == "ACT_UNSPECIFIED"
+
+
 def test_right_to_left_tricks_become_visible() -> None:
     assert printable("a\u202eb\x9bc") == "a\\u202eb\\x9bc"
 

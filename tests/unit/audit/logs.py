@@ -90,6 +90,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "export.created": {"from": 0, "to": 7, "size": 7, "root": HASH},
     "hold.placed": {"hld": ID, "cls": ["content"], "rule": "GDPR Art. 17(3)(e)", "until": START_MS},
     "hold.released": {"hld": ID, "why": "released", "rc": "CASE_CLOSED"},
+    "image.marked": {"obj": ID, "cert": HASH, "src": "composite_synthetic"},
     "image.scrubbed": {"obj": ID, "kind": "metadata", "meas": {"exif": 4711, "trailer_image": 0}},
     "prompt.scrubbed": {"obj": ID, "job": ID, "ents": {"person": 1, "email": 2}},
     "incident.recorded": {

@@ -124,6 +124,7 @@ def test_a_story_that_keeps_every_promise_breaks_no_rule() -> None:
         "destroyed_in_time": Tally(kept=2),
         "erased_on_approval": Tally(kept=1),
         "forwarded_with_consent": Tally(kept=1),
+        "marked_when_demanded": Tally(kept=1),
         "released_with_permission": Tally(kept=1),
     }
 
@@ -155,6 +156,32 @@ IN_MEMORY: list[Event] = [
 def test_pictures_in_memory_only_are_counted_like_those_that_are_stored() -> None:
     assert broken(IN_MEMORY) == set()
     assert run(placed(IN_MEMORY)).promises == run(placed(STORY)).promises
+
+
+MARKED: Event = {"ty": "image.marked", "obj": OUT}
+DEMANDED: list[Event] = [
+    {**event, "mark": ["manifest"]} if event["ty"] in {"job.succeeded", "result.released"} else event
+    for event in STORY
+]
+"""The same where the packs demand that the result is marked."""
+
+
+def marked(*events: Event) -> list[Event]:
+    place = index("job.succeeded")
+    return [*DEMANDED[:place], *events, *DEMANDED[place:]]
+
+
+def test_a_result_that_was_marked_where_that_is_demanded_keeps_the_promise() -> None:
+    report = run(placed(marked(MARKED)))
+    assert report.violations == ()
+    assert report.promises["marked_when_demanded"] == Tally(kept=1)
+    assert run(placed(DEMANDED)).promises["marked_when_demanded"] == Tally(broken=1)
+
+
+def test_a_watermark_that_was_demanded_is_nothing_that_the_log_shows() -> None:
+    story = [*STORY]
+    story[index("job.succeeded")] = {**STORY[index("job.succeeded")], "mark": ["watermark"]}
+    assert run(placed(story)).promises["marked_when_demanded"] == Tally(unseen=1)
 
 
 INVALID: Event = {"ty": "consent.invalidated", "con": CON, "pur": "generate"}
@@ -265,6 +292,11 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (without("image.scrubbed"), ("object.sealed", "not_scrubbed")),
     (after("image.scrubbed", STORY[3]), ("image.scrubbed", "scrubbed_twice")),
     (after("object.destroyed", STORY[3]), ("image.scrubbed", "scrubbed_destroyed")),
+    (marked(), ("job.succeeded", "not_marked")),
+    (marked({**MARKED, "obj": OBJ}), ("result.released", "not_marked")),
+    (marked(MARKED, MARKED), ("image.marked", "marked_twice")),
+    (marked({**MARKED, "obj": "e" * 32}), ("image.marked", "not_scrubbed")),
+    (after("object.destroyed", {**MARKED, "obj": OBJ}), ("image.marked", "marked_destroyed")),
     (after("object.sealed", STORY[4]), ("object.sealed", "sealed_twice")),
     (after("image.scrubbed", PROMPT, PROMPT), ("prompt.scrubbed", "prompt_scrubbed_twice")),
     ([*without("image.scrubbed", "object.destroyed"), PROMPT], ("prompt.scrubbed", "prompt_without_picture")),

@@ -134,6 +134,7 @@ async def test_describe_declares_what_the_studio_does(house):
     assert (facts.name, facts.device, facts.region) == ("studio", "cpu", "local")
     assert list(facts.styles) == ["studio_blue", "studio_grey", "studio_warm"]
     assert (facts.retention_seconds, facts.trains_on_inputs) == (0, False)
+    assert facts.picture_source == backend_pb2.DescribeResponse.PICTURE_SOURCE_COMPOSITE_SYNTHETIC
     assert facts.face_features == backend_pb2.DescribeResponse.FACE_FEATURES_DETECTION
     assert facts.supports_cancel
     assert facts.supports_forget

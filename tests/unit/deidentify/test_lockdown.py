@@ -95,7 +95,8 @@ say({
     answers = json.loads(outcome.stdout)
     assert answers.pop("plain_memory") == "done"
     assert answers.pop("lots_of_memory") == "MemoryError"
-    assert answers.pop("thread") == "RuntimeError"
+    # A thread stands behind the same walls, and the decoder of HEIC needs one.
+    assert answers.pop("thread") == "done"
     assert set(answers.values()) == {"EPERM"}, answers
 
 
@@ -155,5 +156,5 @@ def test_every_filter_is_short_and_ends_in_a_refusal(machine: str) -> None:
 @pytest.mark.parametrize("machine", sorted(lockdown._MACHINES))
 def test_no_call_is_listed_twice(machine: str) -> None:
     known = lockdown._MACHINES[machine]
-    listed = [*known.allowed, *known.without_exec, known.own_limits, *known.deadly]
+    listed = [*known.allowed, *known.without_exec, known.own_limits, known.clone, known.clone3, *known.deadly]
     assert len(listed) == len(set(listed))

@@ -144,6 +144,7 @@ def test_orientation_comes_from_the_first_segment_that_has_one() -> None:
         (b"", "not_an_image"),
         (b"\xff\xd8", "not_an_image"),
         (b"hello, I am a portrait", "not_an_image"),
+        # Pictures that are taken, but only a decoder can clean.
         (b"GIF89a" + bytes(40), "unsupported_format"),
         (b"II*\0" + bytes(40), "unsupported_format"),
         (b"MM\0*" + bytes(40), "unsupported_format"),

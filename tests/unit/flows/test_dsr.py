@@ -16,6 +16,7 @@ from gateway.errors import (
     MandateRequired,
     MessageInvalid,
     NotFound,
+    PolicyUnavailable,
     PreviewStale,
     StateConflict,
     SubjectUnknown,
@@ -65,6 +66,13 @@ async def test_an_agent_without_a_mandate_of_the_regime_is_refused(w: World) -> 
     assert opened.mandate == "signed_permission"
 
 
+async def test_a_day_of_receipt_that_cannot_be_is_refused(w: World) -> None:
+    now = w.clock.now()
+    for received_at, why in ((now + timedelta(seconds=1), "future"), (now - timedelta(days=3651), "too_far")):
+        refused = await refusal(MessageInvalid, w, received_at=received_at)
+        assert refused.violations == (("receive_time", f"time.{why}"),)
+
+
 async def test_a_mandate_without_an_agent_is_refused(w: World) -> None:
     assert (await refusal(MessageInvalid, w, mandate="mandate")).violations == (
         ("mandate", "mandate.not_for_kind"),
@@ -94,7 +102,7 @@ async def test_what_belongs_to_another_kind_is_refused(w: World, more: dict[str,
 
 async def test_a_correction_says_what_is_right(w: World) -> None:
     assert (await refusal(MessageInvalid, w, what="correction")).violations == (
-        ("correction", "correction.not_for_kind"),
+        ("correction", "correction.required"),
     )
 
 
@@ -116,6 +124,38 @@ async def test_a_request_is_decided_by_the_rule_book_it_was_submitted_under(w: W
         await w.flows.dsrs.refuse(OFFICER, opened.dsr_id, "GDPR_99_NEW")
     refused, _ = await w.flows.dsrs.refuse(OFFICER, opened.dsr_id, "GDPR_15_4_OTHERS")
     assert refused.state == "refused"
+
+
+async def test_an_erasure_keeps_what_the_rule_book_of_its_day_kept(w: World) -> None:
+    """A rule that came later, or a move of the person, changes nothing of what was asked before."""
+    old = w.flows.packs["gdpr"]
+    new = parse_pack(old.source_bytes.replace(b'- class: "evidence"', b'- class: "audit"', 1))
+    assert {keep.cls for keep in new.rules.keep_at_erasure} == {"audit", "dsr"}
+    await w.records.transact(lambda tx: tx.add(PackText(old.digest, old.id, old.version, old.source_bytes)))
+    opened = await w.open("ann", "erasure")
+    judge = replace(w.flows.dsrs.judge, packs={**w.flows.packs, "gdpr": new})
+    w.flows = replace(
+        w.flows,
+        dsrs=replace(w.flows.dsrs, judge=judge, packs=judge.packs),
+        erasure=replace(w.flows.erasure, judge=judge),
+    )
+    await w.flows.subjects.upsert(APP, Profile("ann", residence="BR"))
+    seen = await w.flows.dsrs.preview(OFFICER, opened.dsr_id)
+    assert {kept.cls for kept in seen.plan.keep} == {"evidence", "dsr"}
+    assert not any("LGPD" in kept.rule for kept in seen.plan.keep)
+    await w.flows.dsrs.approve(SECOND, opened.dsr_id, seen.etag)
+    await w.carry_out()
+    (leaf,) = w.events("subject.erased")
+    assert [kept["cls"] for kept in leaf["kept"]] == [kept.cls for kept in seen.plan.keep]
+    assert "audit" in leaf["cls"]
+
+
+async def test_a_rule_book_that_is_nowhere_any_more_decides_nothing(w: World) -> None:
+    opened = await w.open("ann", "erasure")
+    await w.records.transact(lambda tx: tx.put(replace(w.dsr(opened.dsr_id), policy={"gdpr": "0" * 64})))
+    for act in (w.flows.dsrs.preview, w.flows.dsrs.approve, w.flows.dsrs.cancel):
+        with pytest.raises(PolicyUnavailable):
+            await act(OFFICER, opened.dsr_id)
 
 
 async def test_a_second_request_for_the_same_is_linked_and_each_keeps_its_own_proof(w: World) -> None:
@@ -191,7 +231,7 @@ async def test_what_the_regime_needs_must_be_shown_before_an_approval(w: World) 
     """11 CCR 7024(a), 7062."""
     opened = await w.open("ann", "access", regime="ccpa")
     with pytest.raises(IdentityRequired) as refused:
-        await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+        await w.approve(opened.dsr_id)
     assert refused.value.metadata == {
         "needed": "high",
         "methods": "three_data_points_declaration reauthentication",
@@ -200,7 +240,7 @@ async def test_what_the_regime_needs_must_be_shown_before_an_approval(w: World) 
         await w.flows.dsrs.verify(OFFICER, opened.dsr_id, "two_data_points")
     assert weak.value.violations == (("method", "method.too_weak"),)
     await w.flows.dsrs.verify(OFFICER, opened.dsr_id, "reauthentication")
-    approved, _ = await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+    approved = await w.approve(opened.dsr_id)
     assert approved.state == "approved"
 
 
@@ -219,10 +259,10 @@ async def test_a_check_that_fails_is_counted_and_from_then_on_identity_must_be_s
         doubted, _ = await w.flows.dsrs.verify(OFFICER, opened.dsr_id, "account_session", is_shown=False)
         assert (doubted.state, doubted.failures) == ("identity_pending", number)
     with pytest.raises(IdentityRequired) as refused:
-        await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+        await w.approve(opened.dsr_id)
     assert refused.value.metadata["needed"] == "reasonable"
     await w.flows.dsrs.verify(OFFICER, opened.dsr_id, "two_data_points")
-    approved, _ = await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+    approved = await w.approve(opened.dsr_id)
     assert approved.state == "approved"
     assert [event["out"] for event in w.events("dsr.verified")] == ["not_shown", "not_shown", "shown"]
 
@@ -233,7 +273,7 @@ async def test_a_later_failure_takes_an_earlier_proof_back(w: World) -> None:
     doubted, _ = await w.flows.dsrs.verify(OFFICER, opened.dsr_id, "reauthentication", is_shown=False)
     assert doubted.verified_by == ""
     with pytest.raises(IdentityRequired):
-        await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+        await w.approve(opened.dsr_id)
 
 
 async def test_a_power_of_attorney_ends_the_consumers_own_verification(w: World) -> None:
@@ -241,9 +281,9 @@ async def test_a_power_of_attorney_ends_the_consumers_own_verification(w: World)
     more = {"regime": "ccpa", "is_by_agent": True}
     signed = await w.open("ann", "erasure", mandate="signed_permission", **more)
     with pytest.raises(IdentityRequired):
-        await w.flows.dsrs.approve(SECOND, signed.dsr_id)
+        await w.approve(signed.dsr_id)
     attorney = await w.open("ann", "erasure", mandate="power_of_attorney", **more)
-    assert (await w.flows.dsrs.approve(SECOND, attorney.dsr_id))[0].state == "approved"
+    assert (await w.approve(attorney.dsr_id)).state == "approved"
 
 
 async def test_an_unknown_method_is_refused(w: World) -> None:
@@ -267,7 +307,8 @@ async def test_only_where_the_law_says_so_does_proof_start_the_clock_again(w: Wo
     restarting = parse_pack(gdpr.source_bytes.replace(target, target + again, 1))
     assert restarting.rules.events["request"].restart == ("identity",)
     for pack, moves in ((gdpr, False), (restarting, True)):
-        flows = replace(w.flows.dsrs, packs={**w.flows.packs, "gdpr": pack})
+        judge = replace(w.flows.dsrs.judge, packs={**w.flows.packs, "gdpr": pack})
+        flows = replace(w.flows.dsrs, judge=judge, packs=judge.packs)
         opened, _ = await flows.create(OFFICER, DsrDraft("ann", "erasure"))
         await flows.verify(OFFICER, opened.dsr_id, "account_session", is_shown=False)
         w.clock.advance(timedelta(days=5))
@@ -322,10 +363,32 @@ async def test_a_preview_that_nobody_saw_approves_nothing(w: World) -> None:
         await w.flows.dsrs.approve(SECOND, opened.dsr_id, "0" * 32)
 
 
+@pytest.mark.parametrize("kind", ["erasure", "access", "portability", "objection"])
+async def test_what_destroys_or_discloses_is_approved_by_a_preview_only(w: World, kind: str) -> None:
+    opened = await w.open("ann", kind)
+    for rehearse in (True, False):
+        with pytest.raises(PreviewStale) as refused:
+            await w.flows.dsrs.approve(SECOND, opened.dsr_id, rehearse=rehearse)
+        assert refused.value.detail == "missing"
+    assert w.dsr(opened.dsr_id).state == "received"
+    assert (await w.approve(opened.dsr_id)).state == "approved"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("restriction", {}), ("correction", {"correction": Profile("ann", residence="FR")})],
+)
+async def test_what_neither_destroys_nor_discloses_needs_none(
+    w: World, kind: str, more: dict[str, Any]
+) -> None:
+    opened = await w.open("ann", kind, **more)
+    assert (await w.flows.dsrs.approve(SECOND, opened.dsr_id))[0].state == "approved"
+
+
 async def test_a_preview_leaves_nothing_behind_once_it_is_decided(w: World) -> None:
     await w.portrait("ann")
     for decide in (
-        lambda dsr: w.flows.dsrs.approve(SECOND, dsr),
+        w.approve,
         lambda dsr: w.flows.dsrs.cancel(OFFICER, dsr),
     ):
         opened = await w.open("ann", "erasure")
@@ -339,8 +402,8 @@ async def test_only_an_erasure_is_stopped_by_a_hold(w: World) -> None:
     await w.flows.retention.place(OFFICER, HoldDraft("ann", "GDPR Art. 17(3)(e)", ("content",), None))
     erasure, access = await w.open("ann", "erasure"), await w.open("ann", "access")
     with pytest.raises(HoldActive):
-        await w.flows.dsrs.approve(SECOND, erasure.dsr_id)
-    assert (await w.flows.dsrs.approve(SECOND, access.dsr_id))[0].state == "approved"
+        await w.approve(erasure.dsr_id)
+    assert (await w.approve(access.dsr_id)).state == "approved"
 
 
 async def test_a_refusal_names_a_ground_of_the_regime_and_of_the_right(w: World) -> None:

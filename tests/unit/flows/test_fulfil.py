@@ -15,7 +15,7 @@ from gateway.people import Guardian, Profile
 from gateway.ports.records import Consent, Dsr, Signal, StoredObject, Subject
 from policy.dsr import DIRECT, EFFECTS, Effect
 from policy.terms import DsrKind
-from tests.world import APP, LEASE, OFFICER, SECOND, World
+from tests.world import APP, LEASE, OFFICER, World
 
 CORRECTED = Profile(
     "ann", residence="FR", location="FR", birth_year=1999, guardian=Guardian("card", "parent")
@@ -38,7 +38,7 @@ async def answered(w: World, kind: str, **more: Any) -> Dsr:
         more["correction"] = CORRECTED
     opened = await w.open("ann", kind, **more)
     if DsrKind(kind) not in DIRECT:
-        await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+        await w.approve(opened.dsr_id)
     await w.carry_out()
     return w.dsr(opened.dsr_id)
 
@@ -85,7 +85,7 @@ async def test_a_correction_rests_sealed_until_it_is_taken_over(w: World) -> Non
     opened = await w.open("ann", "correction", correction=CORRECTED)
     assert b"FR" not in w.dsr(opened.dsr_id).sealed_wish
     assert (await w.flows.subjects.get(APP, "ann")).profile.residence == "DE"
-    await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+    await w.approve(opened.dsr_id)
     await w.carry_out()
     assert (await w.process().subjects.get(APP, "ann")).profile == CORRECTED
     done = w.dsr(opened.dsr_id)

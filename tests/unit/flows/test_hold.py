@@ -21,7 +21,7 @@ from gateway.flows.dsr import DsrDraft
 from gateway.flows.retention import HoldDraft
 from gateway.ports.records import Consent, Hold, StoredObject
 from tests.unit.flows.test_replay import replayed
-from tests.world import APP, OFFICER, OTHER_TENANT, SECOND, World
+from tests.world import APP, OFFICER, OTHER_TENANT, World
 
 RULE = "GDPR Art. 17(3)(e)"
 OTHER = replace(OFFICER, tenant=OTHER_TENANT)
@@ -151,9 +151,9 @@ async def test_an_erasure_is_previewed_with_the_hold_and_refused(w: World) -> No
     assert kept == {"content", "profile", "evidence", "dsr"}
     assert f"holds/{placed.hold_id}" in {held.name for held in preview.held}
     with pytest.raises(HoldActive):
-        await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+        await w.approve(opened.dsr_id)
     await w.flows.retention.release(OFFICER, placed.hold_id)
-    await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+    await w.approve(opened.dsr_id)
     await w.carry_out()
     assert w.dsr(opened.dsr_id).state == "fulfilled"
 

@@ -21,7 +21,7 @@ from gateway.people import Profile
 from gateway.ports.records import Consent, Dsr, Job, Notice, StoredObject, Subject
 from tests import invariants
 from tests.doors import When
-from tests.world import APP, OFFICER, SECOND, World
+from tests.world import APP, OFFICER, World
 
 Act = Callable[[World], Awaitable[object]]
 UPLOAD, RECORD, REQUEST = (f"6d4f1c1e-4f8e-4a57-8e5c-0d6f3f6c1a0{number}" for number in range(3))
@@ -109,7 +109,7 @@ async def _open(w: World) -> None:
 
 async def _approve(w: World) -> None:
     (dsr,) = w.records.all(Dsr)
-    await w.flows.dsrs.approve(SECOND, dsr.dsr_id)
+    await w.approve(dsr.dsr_id)
 
 
 async def _one_request(w: World) -> None:
@@ -204,7 +204,7 @@ def _requested(kind: str, more: dict[str, Any]) -> Act:
     async def ground(w: World) -> None:
         await w.portrait("ann")
         opened = await w.open("ann", kind, **more)
-        await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+        await w.approve(opened.dsr_id)
 
     return ground
 

@@ -29,7 +29,7 @@ from gateway.ports.records import (
     Subject,
     SubjectKey,
 )
-from tests.world import APP, OFFICER, PORTRAIT, SECOND, World, chunks, order
+from tests.world import APP, OFFICER, PORTRAIT, World, chunks, order
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ async def test_a_lost_key_of_another_subject_keeps_nobody_from_being_erased(w):
 async def test_a_repeated_request_is_answered_after_its_own_erasure(w):
     draft = DsrDraft("ann", "erasure", request_id="5f0c9a51-2f0e-4a51-9d6d-111111111111")
     opened, _ = await w.flows.dsrs.create(OFFICER, draft)
-    await w.flows.dsrs.approve(SECOND, opened.dsr_id)
+    await w.approve(opened.dsr_id)
     await w.carry_out()
     again, receipt = await w.flows.dsrs.create(OFFICER, draft)
     assert (again.dsr_id, again.state, receipt) == (opened.dsr_id, "fulfilled", None)

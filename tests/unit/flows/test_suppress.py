@@ -35,7 +35,7 @@ from gateway.ports.records import (
 from tests import invariants
 from tests.doors import When
 from tests.unit.flows.test_replay import replayed
-from tests.world import APP, LEASE, OFFICER, ORIGIN, PORTRAIT, SECOND, TENANT, World, chunks, order
+from tests.world import APP, LEASE, OFFICER, ORIGIN, PORTRAIT, TENANT, World, chunks, order
 
 BACKUP, DIGEST = "b" * 32, "d" * 64
 ANN, BOB, DAN, EVE = "ann", "bob", "dan", "eve"
@@ -213,7 +213,7 @@ async def test_what_became_of_requests_since_stands_again(w: Past) -> None:
     await w.flows.dsrs.extend(OFFICER, extended.dsr_id, "NUMBER")
     await w.flows.dsrs.verify(OFFICER, doubted.dsr_id, "account_session", is_shown=False)
     for dsr in (answered, corrected):
-        await w.flows.dsrs.approve(SECOND, dsr.dsr_id)
+        await w.approve(dsr.dsr_id)
     await w.carry_out()
     await w.fall_back()
     assert await w.flows.suppress.run()

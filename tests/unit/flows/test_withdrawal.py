@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.deidentify import Scrubbed
+from gateway.deidentify import Mode, Scrubbed
 from gateway.errors import PolicyDenied
 from gateway.flows.generate import Generate
 from gateway.ports.inference import Progress, Result
@@ -56,9 +56,9 @@ class WatchedScrubber:
     inner: object
     seen: list[bytes] = field(default_factory=list)
 
-    async def scrub(self, data: bytes) -> Scrubbed:
+    async def scrub(self, data: bytes, mode: Mode = "canonical") -> Scrubbed:
         self.seen.append(data)
-        return await self.inner.scrub(data)  # type: ignore[attr-defined]  # the scrubber of the world
+        return await self.inner.scrub(data, mode)  # type: ignore[attr-defined]  # the scrubber of the world
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from tests.docs import REFERENCE
 from tests.fakes.inference import paint
 from tests.unit.flows.test_replay import replayed
 from tests.unit.package.example import DOCUMENT
-from tests.world import APP, OFFICER, ORIGIN, SECOND, STRANGER, World
+from tests.world import APP, OFFICER, ORIGIN, STRANGER, World
 
 SCRIPT = re.compile(rb"<script|javascript:|https?://", re.IGNORECASE)
 
@@ -53,8 +53,7 @@ async def asked(w: World, subject: str = "ann", kind: str = "access", regime: st
     opened = await w.open(subject, kind, regime=regime)
     if regime == "ccpa":
         await w.flows.dsrs.verify(OFFICER, opened.dsr_id, "reauthentication")
-    approved, _ = await w.flows.dsrs.approve(SECOND, opened.dsr_id)
-    return approved
+    return await w.approve(opened.dsr_id)
 
 
 async def downloaded(w: World, dsr: Dsr, offset: int = 0) -> bytes:
@@ -459,6 +458,17 @@ async def test_no_hold_where_the_law_asks_for_none_and_none_ends_by_a_refusal(w:
     opened, _ = await w.flows.dsrs.create(OFFICER, DsrDraft("ann", "access", "pipeda"))
     await w.flows.dsrs.refuse(OFFICER, opened.dsr_id, "PIPEDA_4_9_2_IDENTITY")
     assert w.events("hold.released") == []
+
+
+async def test_a_ground_that_may_not_be_told_is_in_no_later_package(w: World) -> None:
+    """PIPEDA s. 9(2.4)."""
+    for ground in ("PIPEDA_9_2_4_GOV_OBJECTION", "PIPEDA_9_3_A_PRIVILEGE"):
+        opened = await w.open("ann", "access", regime="pipeda")
+        await w.flows.dsrs.refuse(OFFICER, opened.dsr_id, ground)
+    package = await made(w)
+    assert not any(b"9_2_4" in package.read(name) for name in package.namelist())
+    grounds = [request["reason_code"] for request in document(package)["requests"]]
+    assert sorted(grounds) == ["", "", "PIPEDA_9_3_A_PRIVILEGE"]
 
 
 async def test_a_right_that_the_regime_has_not_cannot_be_asked_for(w: World) -> None:

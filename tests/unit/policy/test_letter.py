@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 
 from policy import letter
+from policy.dsr import extension_reasons, grounds, told
 from policy.letter import Kind, languages, nearest, templates, write
 from policy.pack import load_packs
 from policy.terms import DsrKind
@@ -43,7 +44,7 @@ def test_every_language_says_everything(language: str) -> None:
     assert set(words.kinds) == set(words.outcomes) == set(DsrKind)
     assert set(words.letters) == set(Kind)
     assert words.told.keys() == templates("en").told.keys()
-    assert all(section.cite for section in words.letters.values())
+    assert words.reasons.keys() == templates("en").reasons.keys()
 
 
 def test_whatever_a_law_wants_said_has_its_words() -> None:
@@ -76,6 +77,44 @@ def test_a_refusal_under_gdpr_names_authority_and_court() -> None:
     assert "court" in text
 
 
+@pytest.mark.parametrize("pack", ["gdpr", "uk_gdpr"])
+def test_every_ground_of_gdpr_and_every_reason_for_more_time_is_told_in_plain_words(pack: str) -> None:
+    """GDPR Art. 12(1): concise, transparent, intelligible."""
+    exempt = {"UK_DPA_SCH2_EXEMPT"}  # stands for many; which one it is, the officer writes
+    codes = {ground for kind in DsrKind for ground in grounds(PACKS[pack], kind)} - exempt
+    for code in codes | {reason for one in PACKS.values() for reason in extension_reasons(one)}:
+        text = write(Kind.REFUSAL, "de", PACKS[pack], "access", {**SAID, "reason": code}).text
+        assert f" [{code}]" in text
+
+
+def test_of_words_that_fit_a_ground_the_most_exact_are_taken() -> None:
+    said = {**SAID, "reason": "CCPA_145H3_UNFOUNDED_EXCESSIVE"}
+    text = write(Kind.REFUSAL, "en", PACKS["ccpa"], "access", said).text
+    assert "manifestly unfounded or excessive [CCPA_145H3_UNFOUNDED_EXCESSIVE]" in text
+
+
+@pytest.mark.parametrize("language", languages())
+def test_a_ground_that_may_not_be_told_leaves_the_recourse_only(language: str) -> None:
+    """PIPEDA s. 9(2.4)."""
+    silent = {**SAID, "reason": told("PIPEDA_9_2_4_GOV_OBJECTION")}
+    text = write(Kind.REFUSAL, language, PACKS["pipeda"], "access", silent).text
+    assert "9(2.4)" not in text
+    assert "PIPEDA_" not in text
+    assert "()" not in text.replace("$", "")
+    spoken = write(Kind.REFUSAL, language, PACKS["pipeda"], "access", SAID).text
+    assert {*text.splitlines()} < {*spoken.splitlines()}
+
+
 def test_an_extension_under_pipeda_names_the_commissioner() -> None:
     """PIPEDA s. 8(4)."""
     assert "Privacy Commissioner" in write(Kind.EXTENSION, "en", PACKS["pipeda"], "access", SAID).text
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_letter_cites_the_law_that_was_invoked_and_no_other(kind: Kind) -> None:
+    for pack, asked in product(PACKS.values(), DsrKind):
+        shorts = tuple(source.short for source in pack.rules.sources)
+        cites = write(kind, "en", pack, asked.value, SAID).cites
+        assert all(cite.startswith(shorts) for cite in cites)
+        assert len(cites) == len(set(cites))
+        assert cites or not pack.rules.answering

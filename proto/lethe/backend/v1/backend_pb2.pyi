@@ -95,6 +95,37 @@ class DescribeResponse(_message.Message):
     FACE_FEATURES_TEMPLATE: DescribeResponse.FaceFeatures.ValueType  # 3
     """A template by which a person can be recognised (biometric data)."""
 
+    class _PictureSource:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PictureSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DescribeResponse._PictureSource.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PICTURE_SOURCE_UNSPECIFIED: DescribeResponse._PictureSource.ValueType  # 0
+        """Not said; to be treated as generated."""
+        PICTURE_SOURCE_GENERATED: DescribeResponse._PictureSource.ValueType  # 1
+        """Made as a whole by a trained model (trainedAlgorithmicMedia)."""
+        PICTURE_SOURCE_COMPOSITE_GENERATED: DescribeResponse._PictureSource.ValueType  # 2
+        """The picture sent, with parts made by a trained model (compositeWithTrainedAlgorithmicMedia)."""
+        PICTURE_SOURCE_COMPOSITE_SYNTHETIC: DescribeResponse._PictureSource.ValueType  # 3
+        """The picture sent, with parts drawn or rendered without one (compositeSynthetic)."""
+        PICTURE_SOURCE_ENHANCED: DescribeResponse._PictureSource.ValueType  # 4
+        """The picture sent, corrected, with nothing added (algorithmicallyEnhanced)."""
+
+    class PictureSource(_PictureSource, metaclass=_PictureSourceEnumTypeWrapper):
+        """How its pictures come to be (the digital source types of IPTC)."""
+
+    PICTURE_SOURCE_UNSPECIFIED: DescribeResponse.PictureSource.ValueType  # 0
+    """Not said; to be treated as generated."""
+    PICTURE_SOURCE_GENERATED: DescribeResponse.PictureSource.ValueType  # 1
+    """Made as a whole by a trained model (trainedAlgorithmicMedia)."""
+    PICTURE_SOURCE_COMPOSITE_GENERATED: DescribeResponse.PictureSource.ValueType  # 2
+    """The picture sent, with parts made by a trained model (compositeWithTrainedAlgorithmicMedia)."""
+    PICTURE_SOURCE_COMPOSITE_SYNTHETIC: DescribeResponse.PictureSource.ValueType  # 3
+    """The picture sent, with parts drawn or rendered without one (compositeSynthetic)."""
+    PICTURE_SOURCE_ENHANCED: DescribeResponse.PictureSource.ValueType  # 4
+    """The picture sent, corrected, with nothing added (algorithmicallyEnhanced)."""
+
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
@@ -109,6 +140,7 @@ class DescribeResponse(_message.Message):
     SUPPORTS_FORGET_FIELD_NUMBER: _builtins.int
     MAX_PIXELS_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_BYTES_FIELD_NUMBER: _builtins.int
+    PICTURE_SOURCE_FIELD_NUMBER: _builtins.int
     TAKES_PROMPTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the software, for example "studio"."""
@@ -134,6 +166,8 @@ class DescribeResponse(_message.Message):
     """Largest picture it takes, in pixels (width times height)."""
     max_image_bytes: _builtins.int
     """Largest picture it takes, in encoded bytes."""
+    picture_source: Global___DescribeResponse.PictureSource.ValueType
+    """How its pictures come to be; the mark that they carry says so."""
     takes_prompts: _builtins.bool
     """Whether it reads the prompt of a header."""
     @_builtins.property
@@ -161,11 +195,12 @@ class DescribeResponse(_message.Message):
         supports_forget: _builtins.bool = ...,
         max_pixels: _builtins.int = ...,
         max_image_bytes: _builtins.int = ...,
+        picture_source: Global___DescribeResponse.PictureSource.ValueType = ...,
         takes_prompts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "face_features", b"face_features", "max_image_bytes", b"max_image_bytes", "max_pixels", b"max_pixels", "model_digest", b"model_digest", "models", b"models", "name", b"name", "region", b"region", "retention_seconds", b"retention_seconds", "styles", b"styles", "supports_cancel", b"supports_cancel", "supports_forget", b"supports_forget", "takes_prompts", b"takes_prompts", "trains_on_inputs", b"trains_on_inputs", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "face_features", b"face_features", "max_image_bytes", b"max_image_bytes", "max_pixels", b"max_pixels", "model_digest", b"model_digest", "models", b"models", "name", b"name", "picture_source", b"picture_source", "region", b"region", "retention_seconds", b"retention_seconds", "styles", b"styles", "supports_cancel", b"supports_cancel", "supports_forget", b"supports_forget", "takes_prompts", b"takes_prompts", "trains_on_inputs", b"trains_on_inputs", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

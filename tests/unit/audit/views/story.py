@@ -90,7 +90,8 @@ class Story:
             exp=self.now + (30 if fate in {"kept", "open", "erased"} else 7) * DAY,
             **purposes,
         )
-        self.say("job.succeeded", job=job, bak=backend, obj=output, dig="ef" * 32)
+        self.say("image.marked", obj=output, cert="ce" * 32, src="generated")
+        self.say("job.succeeded", job=job, bak=backend, obj=output, dig="ef" * 32, mark=["manifest"])
         self.say("result.released", job=job, obj=output)
         late = 9 * MINUTE if fate == "late" else -HOUR
         self.say("object.destroyed", self.now + DAY + late, obj=original, cat="original", why="expired")

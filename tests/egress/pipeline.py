@@ -1,0 +1,81 @@
+"""A gateway, the real studio, and portraits on their way: `python -m tests.egress.pipeline SECONDS`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from lethe.v1 import generation_pb2 as pb
+
+from gateway.admin.folder import Layout
+from gateway.client import Client
+from gateway.settings import load
+from tests.gateway import (
+    PORTRAIT,
+    Gateway,
+    add_subject,
+    consent,
+    finished,
+    header,
+    make_folder,
+    publish_notice,
+    running,
+)
+
+SUBJECT = "crew-4711"
+
+
+@contextlib.asynccontextmanager
+async def with_studio(layout: Layout) -> AsyncIterator[Gateway]:
+    """Run `lethe backend serve` and a gateway that knows it; a subject has consented."""
+    weights = os.environ.get("LETHE_WEIGHTS_DIR", ".cache/weights")
+    command = [sys.executable, "-m", "gateway.main", "backend", "serve", "--weights", weights]
+    command += ["--address", load(layout.config).backends[0].address, "--ca", str(layout.backend_ca)]
+    command += ["--cert", str(layout.cert("backend")), "--key", str(layout.key("backend"))]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            assert await process.stdout.readline()
+        async with running(layout, is_backend_real=True) as gateway:
+            async with gateway.client("officer") as officer, gateway.client("app") as app:
+                await publish_notice(officer)
+                await add_subject(app, SUBJECT)
+                await consent(app, SUBJECT)
+            yield gateway
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def headshot(app: Client) -> tuple[str, bytes]:
+    """Return a job's name and its result, as a client gets it."""
+    job = (await app.create_job(header(SUBJECT), PORTRAIT.read_bytes())).job.name
+    assert (await finished(app, job)).state == pb.Job.STATE_SUCCEEDED
+    return job, (await app.download(job))[1]
+
+
+async def main(seconds: float) -> None:
+    """Make portraits for so long, one at least, and look on for what is late until then."""
+    from tests.c2pa import state
+
+    until = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as folder:
+        layout = make_folder(Path(folder) / "dev")
+        async with with_studio(layout) as gateway, gateway.client("app", 60) as app:
+            made = 0
+            while not made or time.monotonic() < until:
+                _, result = await headshot(app)
+                assert state(result, layout.marking_ca.read_bytes()) == "Trusted"
+                made += 1
+    print(f"portraits {made}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(float(sys.argv[1])))
