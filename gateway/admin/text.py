@@ -39,7 +39,7 @@ def scrub(
     Line n answers line n.  A report has offsets and entities, never the text.  A refused
     prompt is an empty line, named on stderr, and makes the exit code 5 (all refused: 3).
 
-    Example: echo "Portrait of Ann Lee, 85mm" | lethe text scrub --report
+    Example: lethe text scrub --report < prompts.txt
     """
     from gateway.deidentify.text import PromptPolicy
 
