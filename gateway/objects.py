@@ -90,7 +90,9 @@ def log_prompt(
     tx: Transaction, ledger: Ledger, by: Caller | None, stored: StoredObject, found: Mapping[str, int]
 ) -> None:
     """Log that the prompt that came with a picture was scrubbed, and how often what was found in it."""
-    ledger.record(tx, stored.tenant, "prompt.scrubbed", by, obj=stored.object_id, job=stored.job_id, ents=dict(found))
+    ledger.record(
+        tx, stored.tenant, "prompt.scrubbed", by, obj=stored.object_id, job=stored.job_id, ents=dict(found)
+    )
 
 
 def transient(draft: Draft, object_id: str, now: datetime, at_most: timedelta) -> StoredObject:

@@ -13,7 +13,7 @@ from audit.note import Signer
 from gateway import compose
 from gateway.caller import Caller, Role
 from gateway.deidentify import Scrubbed, ScrubberUnavailable
-from gateway.deidentify.text import ScrubbedText
+from gateway.deidentify.text import PromptPolicy, ScrubbedText
 from gateway.deidentify.text import scrub as scrub_text
 from gateway.deidentify.limits import Limits
 from gateway.deidentify.walker import scrub
@@ -88,15 +88,16 @@ class PlainScrubber:
 
 
 class PlainPrompts:
-    """The prompt scrubber in process; `is_down` makes it unavailable."""
+    """The prompt scrubber in process; `is_down` makes it unavailable, `actions` is its policy."""
 
     def __init__(self) -> None:
         self.is_down = False
+        self.actions: dict[str, str] = {}
 
     async def scrub(self, text: str) -> ScrubbedText:
         if self.is_down:
             raise ScrubberUnavailable
-        return scrub_text(text)
+        return scrub_text(text, PromptPolicy(self.actions))
 
 
 FAULTS: dict[str, Callable[[], Exception]] = {

@@ -30,6 +30,7 @@ from gateway.admin import (
     retention,
     subject,
     tenant,
+    text,
 )
 from gateway.admin.exits import FAILED
 from gateway.admin.output import say
@@ -66,6 +67,7 @@ for _noun, _app in (
     ("dataset", dataset.app),
     ("incident", incident.app),
     ("policy", policy.app),
+    ("text", text.app),
     ("config", config.app),
 ):
     app.add_typer(_app, name=_noun)

@@ -15,14 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _ALIKE: Final = str.maketrans(
-    "АВЕЅІЈКМНОРСТУХЗавеѕіјкмнорстухԁһгүӏ"
-    "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαικνορτυχ"
-    "ıɑɡᴏᴀᴇɪʟ"
-    "‐‑‒–—−﹣’‘ʼ´`“”„«»․。｡⁄∕＠﹫·•",
-    "ABESIJKMHOPCTYX3abesijkmhopctyxdhryl"
-    "ABEZHIKMNOPTYXaiknoptux"
-    "iagoaeil"
-    "-------'''''\"\"\"\"\"...//@@..",
+    "АВЕЅІЈКМНОРСТУХЗавеѕіјкмнорстухԁһгүӏΑΒΕΖΗΙΚΜΝΟΡΤΥΧαικνορτυχıɑɡᴏᴀᴇɪʟ‐‑‒–—−﹣’‘ʼ´`“”„«»․。｡⁄∕＠﹫·•",
+    "ABESIJKMHOPCTYX3abesijkmhopctyxdhrylABEZHIKMNOPTYXaiknoptuxiagoaeil-------'''''\"\"\"\"\"...//@@..",
 )
 _JOINER: Final = "\u200d"
 _BLANKS: Final = frozenset("\u115f\u1160\u17b4\u17b5\u3164\uffa0\u2800\u034f")

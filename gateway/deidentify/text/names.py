@@ -22,16 +22,18 @@ def _words(file: str) -> frozenset[str]:
 
 
 GIVEN: Final = _words("given.txt")
-JARGON: Final = _words("jargon.txt")
+ARTISTS: Final = _words("artists.txt")
+JARGON: Final = _words("jargon.txt") | ARTISTS
 
-_BY_TRADE: Final = frozenset(
-    "white black brown green gray grey young king prince gold short koch winter sommer lange klein weiss schwarz "
-    "turner sargent singer hopper burton adams anderson newton penn sherman park blanco rojo lange".split()
+_BY_TRADE: Final = ARTISTS | frozenset(
+    "white black brown green gray grey young king prince gold short koch winter sommer klein weiss schwarz sawyer "
+    "park blanco rojo backer bauer tischler berg schneider hall field stone baker cook carpenter hunter fisher mason".split()
 )
 """Jargon that is as often a family name; it is one right behind a given name."""
 _BOTH: Final = frozenset(
     "max rose paris jordan florence victoria charlotte austin chelsea sydney carolina savannah brooklyn mark art berlin "
-    "hugo yves diego andy tim lee martin robert jimmy georgia cristina saint santa francisco raphael ruby".split()
+    "hugo yves diego andy tim lee martin robert jimmy georgia cristina saint santa francisco raphael ruby "
+    "dawn joy iris mercedes rosa santiago viola marina nieves alba trinidad".split()
 )
 """Jargon that is a given name as well: it is one where a phrase announces it and an unknown name follows."""
 _PARTICLES: Final = frozenset(
@@ -50,9 +52,7 @@ _NOUN: Final = (
     r"likeness|face|avatar|closeup|close-up|render|fotos?|bild|bilder|fotografie|portrat|portraet|bewerbungsfoto|bewerbungsbild|"
     r"profilbild|profilfoto|passfoto|nahaufnahme|aufnahme|gesicht|retratos?|imagen|fotografia|cara|primer plano|photographie|cliche|visage|gros plan)"
 )
-_LINK: Final = (
-    r"(?:of|von|vom|de|d')\s+(?:(?:my|our|the|a|an|mein(?:e[mnr]?)?|unser(?:e[mnr]?)?|mon|ma|notre|mi|nuestr[oa])\s+)?"
-)
+_LINK: Final = r"(?:of|von|vom|de|d')\s+(?:(?:my|our|the|a|an|mein(?:e[mnr]?)?|unser(?:e[mnr]?)?|mon|ma|notre|mi|nuestr[oa])\s+)?"
 _WHO: Final = (
     r"(?:wife|husband|boss|colleague|coworker|co-worker|friend|girlfriend|boyfriend|partner|daughter|son|mother|father|mom|mum|dad|"
     r"sister|brother|aunt|uncle|cousin|grandma|grandpa|grandmother|grandfather|niece|nephew|neighbou?r|client|customer|patient|"
@@ -114,7 +114,10 @@ _CUES: Final = (
     _cue(
         r"(?:with|mit|avec|con|for|fur|pour|para|by|and|und|et|y|of|von|de|from|to|like|wie|comme|como)\s+[\"']?"
     ),
-    _cue(r"(?:badge|name ?tag|sign|caption|namensschild|namensschild(?:chen)?|etiquette|placa|text|reads?|reading|says?|saying)\W{0,12}", takes_two=True),
+    _cue(
+        r"(?:badge|name ?tag|sign|caption|namensschild|namensschild(?:chen)?|etiquette|placa|text|reads?|reading|says?|saying)\W{0,12}",
+        takes_two=True,
+    ),
 )
 _TITLE: Final = re.compile(
     r"(?<!\w)(?:(?:Mr|Mrs|Ms|Mx|Dr|Prof|Sr|Sra|Srta|Mme|Mlle|Hr|Fr|mr|mrs|ms|dr|prof|sra?|mme|mlle)\b\.?|Miss\b|Professor(?:in)?\b|Sir\b|"
@@ -201,7 +204,11 @@ def _titled(text: str, words: list[_Word], index: int | None) -> Iterator[tuple[
         run = [first]
     if run:
         yield run[0].start, _trimmed(run[-1])
-    elif not first.is_capital and not first.is_jargon and text[: first.start].rstrip(" .").lower().endswith(("mr", "mrs", "ms", "dr")):
+    elif (
+        not first.is_capital
+        and not first.is_jargon
+        and text[: first.start].rstrip(" .").lower().endswith(("mr", "mrs", "ms", "dr"))
+    ):
         yield first.start, first.end
 
 
@@ -252,7 +259,8 @@ def _run(text: str, words: list[_Word], index: int) -> list[_Word]:
 def _is_unknown(text: str, word: _Word, following: list[_Word]) -> bool:
     """Tell whether what follows the word is a capitalised word that no list knows."""
     return any(
-        _joined(text, word, other) and other.is_capital and not (other.is_jargon or other.is_code) for other in following
+        _joined(text, word, other) and other.is_capital and not (other.is_jargon or other.is_code)
+        for other in following
     )
 
 

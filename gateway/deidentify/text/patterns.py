@@ -29,9 +29,7 @@ _TLD: Final = (
 )
 _AT: Final = r"(?:@|%40|&#64;|\s?[\[({<]\s?(?:at|@|arroba|arobase|at)\s?[\])}>]\s?)"
 _DOT: Final = r"(?:\.|\s?[\[({<]\s?(?:dot|punkt|point|punto|\.)\s?[\])}>]\s?)"
-_SPOKEN: Final = (
-    rf"(?<![\w.])[\w.+-]{{1,64}} (?:at|arroba|arobase|klammeraffe) (?:[\w-]{{1,63}} (?:dot|punkt|point|punto) ){{1,3}}{_TLD}\b"
-)
+_SPOKEN: Final = rf"(?<![\w.])[\w.+-]{{1,64}} (?:at|arroba|arobase|klammeraffe) (?:[\w-]{{1,63}} (?:dot|punkt|point|punto) ){{1,3}}{_TLD}\b"
 _LABEL: Final = r"(?:\s*(?:no|nr|num(?:ber|ero|mer)?|n\.?[o°]|n)(?!\w)\.?)?\s*(?:is|ist|est|es|[:=#])?\s*#?"
 
 _DAY: Final = r"(?:0?[1-9]|[12]\d|3[01])"
@@ -85,7 +83,11 @@ def _is_ip(text: str) -> bool:
 
 
 def _ip(text: str) -> Iterator[tuple[int, int]]:
-    for match in re.finditer(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)|(?<![\w:])[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:.]*", text, re.IGNORECASE):
+    for match in re.finditer(
+        r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)|(?<![\w:])[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:.]*",
+        text,
+        re.IGNORECASE,
+    ):
         if _is_ip(match.group().rstrip(".")) and len(match.group()) > 3:
             yield match.start(), match.start() + len(match.group().rstrip("."))
 
@@ -129,23 +131,54 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
     ("iban", _iban),
     (
         "national_id",
-        _checked(r"(?<![\d.])\d{3}[- ]\d{2}[- ]\d{4}(?![\d])", ssn.is_valid, lambda digits: digits[:3] not in {"000", "666"}),
+        _checked(
+            r"(?<![\d.])\d{3}[- ]\d{2}[- ]\d{4}(?![\d])",
+            ssn.is_valid,
+            lambda digits: digits[:3] not in {"000", "666"},
+        ),
     ),
-    ("national_id", _pattern(rf"(?<!\w)(?:ssn|social security|sozialversicherung\w*)(?: number)?{_LABEL}\s*(?P<x>[\d -]{{8,14}}\d)")),
-    ("national_id", _pattern(r"(?<!\w)(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w)")),
+    (
+        "national_id",
+        _pattern(
+            rf"(?<!\w)(?:ssn|social security|sozialversicherung\w*)(?: number)?{_LABEL}\s*(?P<x>[\d -]{{8,14}}\d)"
+        ),
+    ),
+    (
+        "national_id",
+        _pattern(
+            r"(?<!\w)(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w)"
+        ),
+    ),
     ("national_id", _checked(r"(?<![\w.])\d{2}[ ]?\d{3}[ ]?\d{3}[ ]?\d{3}(?![\d])", idnr.is_valid)),
-    ("national_id", _checked(r"(?<!\d)[1-478][ .]?\d{2}[ .]?\d{2}[ .]?(?:\d{2}|2[AB])[ .]?\d{3}[ .]?\d{3}[ .-]?\d{2}(?!\d)", nir.is_valid)),
-    ("national_id", _pattern(r"(?<!\d)[12] \d{2} (?:0[1-9]|1[0-2]) (?:\d{2}|2[AB]) \d{3} \d{3}(?: \d{2})?(?!\d)")),
+    (
+        "national_id",
+        _checked(
+            r"(?<!\d)[1-478][ .]?\d{2}[ .]?\d{2}[ .]?(?:\d{2}|2[AB])[ .]?\d{3}[ .]?\d{3}[ .-]?\d{2}(?!\d)",
+            nir.is_valid,
+        ),
+    ),
+    (
+        "national_id",
+        _pattern(r"(?<!\d)[12] \d{2} (?:0[1-9]|1[0-2]) (?:\d{2}|2[AB]) \d{3} \d{3}(?: \d{2})?(?!\d)"),
+    ),
     ("national_id", _checked(r"(?<!\w)(?:\d{8}|\d{2}\.\d{3}\.\d{3})[ -]?[A-Z](?!\w)", dni.is_valid)),
     ("national_id", _checked(r"(?<!\w)[XYZ][ -]?\d{7}[ -]?[A-Z](?!\w)", nie.is_valid)),
     ("national_id", _checked(r"(?<!\d)\d{3}\.?\d{3}\.?\d{3}-?\d{2}(?!\d)", cpf.is_valid)),
     ("national_id", _checked(r"(?<![\d.])\d{3}[ -]\d{3}[ -]\d{3}(?![\d])", sin.is_valid)),
     ("national_id", _checked(r"(?<![\d.])\d{3}[ -]\d{3}[ -]\d{4}(?![\d])", nhs.is_valid)),
-    ("national_id", _checked(r"(?<!\w)[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z](?!\w)", codicefiscale.is_valid)),
+    (
+        "national_id",
+        _checked(r"(?<!\w)[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z](?!\w)", codicefiscale.is_valid),
+    ),
     ("email", _pattern(rf"(?<![\w.+-])[\w.+'-]{{1,64}}{_AT}(?:[\w-]{{1,63}}{_DOT}){{1,4}}[a-z]{{2,24}}\b")),
     ("email", _pattern(_SPOKEN)),
     ("url", _pattern(r"(?<!\w)(?:https?|ftp|s3|ipfs|hxxps?)://[^\s<>\"']{2,}|(?<![\w.])www\.[^\s<>\"']{3,}")),
-    ("url", _pattern(rf"(?<![\w@.-])(?:[a-z0-9-]{{1,63}}\.){{1,4}}{_TLD}(?::\d{{2,5}})?(?:/[^\s<>\"',]*)?(?![\w.]*\w)(?<![.])")),
+    (
+        "url",
+        _pattern(
+            rf"(?<![\w@.-])(?:[a-z0-9-]{{1,63}}\.){{1,4}}{_TLD}(?::\d{{2,5}})?(?:/[^\s<>\"',]*)?(?![\w.]*\w)(?<![.])"
+        ),
+    ),
     ("ip_address", _ip),
     ("mac_address", _pattern(r"(?<![\w:-])(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}(?![\w:-])")),
     (
@@ -176,8 +209,16 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
             rf"{_LABEL}\s*(?P<x>(?=[\w-]*\d)(?:[A-Z]{{1,3}}[- ]){{0,2}}[A-Z0-9][\w./-]{{3,24}}(?:[ -]\d{{2,6}}){{0,4}})"
         ),
     ),
-    ("coordinates", _pattern(r"(?<![\w.])-?\d{1,2}\.\d{3,}°?\s?[NS]?[,;\s]\s?-?\d{1,3}\.\d{3,}°?\s?[EWO]?(?![\w.])")),
-    ("coordinates", _pattern(r"(?<!\w)\d{1,3}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]|\d{1,2}(?:\.\d+)?'')?\s?[NSEWO](?:[,\s]+\d{1,3}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]|\d{1,2}(?:\.\d+)?'')?\s?[NSEWO])?")),
+    (
+        "coordinates",
+        _pattern(r"(?<![\w.])-?\d{1,2}\.\d{3,}°?\s?[NS]?[,;\s]\s?-?\d{1,3}\.\d{3,}°?\s?[EWO]?(?![\w.])"),
+    ),
+    (
+        "coordinates",
+        _pattern(
+            r"(?<!\w)\d{1,3}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]|\d{1,2}(?:\.\d+)?'')?\s?[NSEWO](?:[,\s]+\d{1,3}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]|\d{1,2}(?:\.\d+)?'')?\s?[NSEWO])?"
+        ),
+    ),
     (
         "address",
         _pattern(
@@ -205,7 +246,13 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
             is_exact=True,
         ),
     ),
-    ("address", _pattern(rf"(?<![\w-])(?:D-|F-|E-|A-)?\d{{5}}\s{_CAP}(?:[ -](?:am|an der|sur|de|la|Main|{_CAP})){{0,3}}", is_exact=True)),
+    (
+        "address",
+        _pattern(
+            rf"(?<![\w-])(?:D-|F-|E-|A-)?\d{{5}}\s{_CAP}(?:[ -](?:am|an der|sur|de|la|Main|{_CAP})){{0,3}}",
+            is_exact=True,
+        ),
+    ),
     (
         "address",
         _pattern(
@@ -235,10 +282,17 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
             r"(?:\s(?:handle|account|name|user(?:name)?|profile|profil|konto|compte|cuenta|usuario))(?:\s(?:is|ist|est|es))?\s*[:=]?\s*@?(?P<x>[\w.]{3,30}\w)"
         ),
     ),
-    ("handle", _pattern(r"(?<!\w)(?:instagram|insta|ig|twitter|tiktok|snapchat|telegram|discord|skype)\s?[:=]\s?@?(?P<x>[\w.]{3,30}\w)")),
     (
         "handle",
-        _pattern(r"(?<!\w)(?:user ?name|nick ?name|handle|benutzername|pseudo|nombre de usuario|nom d'utilisateur|usuario)\s*(?:is|ist|est|es|[:=])\s*@?(?P<x>[\w.-]{3,32})"),
+        _pattern(
+            r"(?<!\w)(?:instagram|insta|ig|twitter|tiktok|snapchat|telegram|discord|skype)\s?[:=]\s?@?(?P<x>[\w.]{3,30}\w)"
+        ),
+    ),
+    (
+        "handle",
+        _pattern(
+            r"(?<!\w)(?:user ?name|nick ?name|handle|benutzername|pseudo|nombre de usuario|nom d'utilisateur|usuario)\s*(?:is|ist|est|es|[:=])\s*@?(?P<x>[\w.-]{3,32})"
+        ),
     ),
 )
 """Entity and what finds it, in no order: `gateway.deidentify.text.scrub` settles overlaps."""

@@ -70,13 +70,14 @@ def scrub(text: str, policy: PromptPolicy | None = None) -> ScrubbedText:
         if not left:
             break
         _refuse(left, policy)
-        clean = _applied(clean, left, PromptPolicy())
+        clean = _applied(clean, left, policy)
         found = [*found, *((0, 0, entity) for _, _, entity in left)]
     else:
         if _look(clean, _masks(clean)):
             raise PromptRefused("residue_found")
     return ScrubbedText(
-        clean.strip(), tuple(sorted(Found(start, end, what, policy.action(what)) for start, end, what in found))
+        clean.strip(),
+        tuple(sorted(Found(start, end, what, policy.action(what)) for start, end, what in found)),
     )
 
 

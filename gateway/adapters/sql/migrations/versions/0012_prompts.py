@@ -16,5 +16,7 @@ depends_on = None
 def upgrade() -> None:
     """Add the column; what is there has none."""
     with op.batch_alter_table("stored_object") as table:
-        table.add_column(sa.Column("sealed_prompt", sa.LargeBinary(), nullable=False, server_default=sa.text("''")))
+        table.add_column(
+            sa.Column("sealed_prompt", sa.LargeBinary(), nullable=False, server_default=sa.text("''"))
+        )
         table.alter_column("sealed_prompt", existing_type=sa.LargeBinary(), server_default=None)
