@@ -718,7 +718,7 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         )
         await scrubber.start()
         stack.push_async_callback(scrubber.close)
-        prompts = PromptScrubber(PromptPolicy({name: what for name, what in settings.prompts.entities.items()}), settings.prompts.timeout_s)
+        prompts = PromptScrubber(PromptPolicy(settings.prompts.actions), settings.prompts.timeout_s)
         await prompts.start()
         stack.push_async_callback(prompts.close)
         lock = FileLock(lock_directory(settings))

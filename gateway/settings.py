@@ -300,6 +300,11 @@ class PromptsSection(Section):
     entities: dict[Entity, Literal["mask", "drop", "refuse"]] = {}
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
 
+    @property
+    def actions(self) -> dict[str, str]:
+        """What is done, by entity."""
+        return {str(entity): str(action) for entity, action in self.entities.items()}
+
 
 class Limits(Section):
     """What strangers may ask for; `max_transient_bytes` of pictures at once, where nothing is kept."""

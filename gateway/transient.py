@@ -35,7 +35,9 @@ class Transients:
     _pictures: dict[str, _Picture] = field(default_factory=dict, repr=False)
 
     def put(self, stored: StoredObject, data: bytes, prompt: str = "") -> None:
-        """Hold a picture, and the prompt that came with it, whose record is about to be committed; `record` follows, or `drop`.
+        """Hold a picture whose record is about to be committed; `record` follows, or `drop`.
+
+        `prompt` came with it, and goes with it.
 
         Raises:
             RateLimited: Memory is full of others.

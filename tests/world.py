@@ -13,9 +13,9 @@ from audit.note import Signer
 from gateway import compose
 from gateway.caller import Caller, Role
 from gateway.deidentify import Scrubbed, ScrubberUnavailable
+from gateway.deidentify.limits import Limits
 from gateway.deidentify.text import PromptPolicy, ScrubbedText
 from gateway.deidentify.text import scrub as scrub_text
-from gateway.deidentify.limits import Limits
 from gateway.deidentify.walker import scrub
 from gateway.errors import AuditUnavailable, BackendUnavailable, KeyServiceUnavailable, StoreUnavailable
 from gateway.flows.consent import ConsentDraft

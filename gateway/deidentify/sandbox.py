@@ -283,10 +283,11 @@ class ImageScrubber:
 
 
 def walls(header: dict[str, Any]) -> dict[str, bool]:
-    walls = header.get("confinement")
-    if not isinstance(walls, dict):
+    """Return which walls a worker says stand around it."""
+    said = header.get("confinement")
+    if not isinstance(said, dict):
         raise BadFrame
-    return {wall: walls.get(wall) is True for wall in _WALLS}
+    return {wall: said.get(wall) is True for wall in _WALLS}
 
 
 def _answer(header: dict[str, Any], body: bytes) -> Scrubbed | Rejected:

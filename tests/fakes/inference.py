@@ -86,7 +86,8 @@ class FakeInference:
     def everything_seen(self) -> bytes:
         """Return all that it was ever given, as bytes to search for what it must not know."""
         texts = [
-            f"{call.method} {call.job_pseudonym} {call.style} {call.image_type} {call.prompt} {call.subject_pseudonym}"
+            f"{call.method} {call.job_pseudonym} {call.style} {call.image_type} "
+            f"{call.prompt} {call.subject_pseudonym}"
             for call in self.seen
         ]
         return b"\n".join([*(text.encode() for text in texts), *(call.image for call in self.seen)])

@@ -101,7 +101,7 @@ _WISHES: Mapping[str, frozenset[str]] = {
 
 
 def wished(style: str, prompt: str) -> str:
-    """Return the style whose backdrop the prompt names first, or `style`; the other words say nothing to us."""
+    """Return the style whose backdrop the prompt names first, or `style`; no other word counts."""
     for word in re.findall(r"\w+", prompt.lower()):
         for name, words in _WISHES.items():
             if word in words:

@@ -1,8 +1,9 @@
 """The studio behind the contract `lethe.backend.v1`.
 
-It learns a pseudonym, a style, a prompt of which it reads the colour of the backdrop, and a picture; it writes nothing to disk and logs
-codes only.  A client certificate is demanded: whoever the given CA signs may
-send pictures, so the CA must be one for gateways alone.
+It learns a pseudonym, a style, a picture and a prompt, of which it reads the colour
+of the backdrop; it writes nothing to disk and logs codes only.  A client certificate
+is demanded: whoever the given CA signs may send pictures, so the CA must be one for
+gateways alone.
 """
 
 from __future__ import annotations

@@ -25,42 +25,40 @@ GIVEN: Final = _words("given.txt")
 ARTISTS: Final = _words("artists.txt")
 JARGON: Final = _words("jargon.txt") | ARTISTS
 
-_BY_TRADE: Final = ARTISTS | frozenset(
-    "white black brown green gray grey young king prince gold short koch winter sommer klein weiss schwarz sawyer "
-    "park blanco rojo backer bauer tischler berg schneider hall field stone baker cook carpenter hunter fisher mason".split()
-)
+_BY_TRADE: Final = ARTISTS | _words("trade.txt")
 """Jargon that is as often a family name; it is one right behind a given name."""
-_BOTH: Final = frozenset(
-    "max rose paris jordan florence victoria charlotte austin chelsea sydney carolina savannah brooklyn mark art berlin "
-    "hugo yves diego andy tim lee martin robert jimmy georgia cristina saint santa francisco raphael ruby "
-    "dawn joy iris mercedes rosa santiago viola marina nieves alba trinidad".split()
-)
+_BOTH: Final = _words("both.txt")
 """Jargon that is a given name as well: it is one where a phrase announces it and an unknown name follows."""
-_PARTICLES: Final = frozenset(
-    "de von van der den la las los del della di da dos du des le y e bin ibn al el af zu zur ten ter mac mc st".split()
-)
-_SMALL: Final = frozenset(
-    "a an the and or in on at with from to for of is are was as by wearing standing sitting smiling looking holding please "
-    "make into near who that which while during under over behind und oder im am mit ohne bei vor aus auf der die das "
-    "ein eine bitte tragt steht et ou dans sur avec sans qui est en pour devant chez le la les un une y o con sin "
-    "que es el los las una por para sobre i my me mein mon ma mi not no very so just here at his her".split()
-)
+_PARTICLES: Final = _words("particles.txt")
+_SMALL: Final = _words("small.txt")
 _TOKEN: Final = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*\.?")
 _ADJECTIVE: Final = re.compile(r".{2,}(?:ian|ish|ese|ean|esque|style|ic|punk|core|wave|ism|ist)\Z")
 _NOUN: Final = (
-    r"(?:photos?|photographs?|pictures?|pics?|portraits?|headshots?|head ?shots?|shots?|images?|selfies?|painting|drawing|sketch|"
-    r"likeness|face|avatar|closeup|close-up|render|fotos?|bild|bilder|fotografie|portrat|portraet|bewerbungsfoto|bewerbungsbild|"
-    r"profilbild|profilfoto|passfoto|nahaufnahme|aufnahme|gesicht|retratos?|imagen|fotografia|cara|primer plano|photographie|cliche|visage|gros plan)"
+    r"(?:photos?|photographs?|pictures?|pics?|portraits?|headshots?|head ?shots?|shots?|images?|selfies?|"
+    r"painting|drawing|sketch|"
+    r"likeness|face|avatar|closeup|close-up|render|fotos?|bild|bilder|fotografie|portrat|portraet|"
+    r"bewerbungsfoto|bewerbungsbild|"
+    r"profilbild|profilfoto|passfoto|nahaufnahme|aufnahme|gesicht|retratos?|imagen|fotografia|cara|"
+    r"primer plano|photographie|cliche|visage|gros plan)"
 )
-_LINK: Final = r"(?:of|von|vom|de|d')\s+(?:(?:my|our|the|a|an|mein(?:e[mnr]?)?|unser(?:e[mnr]?)?|mon|ma|notre|mi|nuestr[oa])\s+)?"
+_LINK: Final = (
+    r"(?:of|von|vom|de|d')\s+(?:(?:my|our|the|a|an|mein(?:e[mnr]?)?|unser(?:e[mnr]?)?|mon|ma|"
+    r"notre|mi|nuestr[oa])\s+)?"
+)
 _WHO: Final = (
-    r"(?:wife|husband|boss|colleague|coworker|co-worker|friend|girlfriend|boyfriend|partner|daughter|son|mother|father|mom|mum|dad|"
-    r"sister|brother|aunt|uncle|cousin|grandma|grandpa|grandmother|grandfather|niece|nephew|neighbou?r|client|customer|patient|"
+    r"(?:wife|husband|boss|colleague|coworker|co-worker|friend|girlfriend|boyfriend|partner|daughter|son|"
+    r"mother|father|mom|mum|dad|"
+    r"sister|brother|aunt|uncle|cousin|grandma|grandpa|grandmother|grandfather|niece|nephew|neighbou?r|"
+    r"client|customer|patient|"
     r"employee|teacher|ceo|cto|cfo|manager|director|founder|president|doctor|"
-    r"frau|mann|chefin|chef|kollegin|kollege|kollegen|freundin|freund|tochter|sohn|mutter|vater|schwester|bruder|tante|onkel|oma|opa|"
-    r"nachbarin|nachbar|kundin|kunde|patientin|mitarbeiterin|mitarbeiter|lehrerin|geschaftsfuhrerin|geschaftsfuhrer|"
-    r"femme|mari|patronne|patron|collegue|ami|amie|fille|fils|mere|pere|s.?oeur|frere|tante|oncle|cousine|voisine|voisin|cliente?|directrice|directeur|pdg|"
-    r"esposa|esposo|marido|mujer|jefa|jefe|companer[oa]|colega|amig[oa]|novi[oa]|hij[oa]|madre|padre|herman[oa]|ti[oa]|prim[oa]|"
+    r"frau|mann|chefin|chef|kollegin|kollege|kollegen|freundin|freund|tochter|sohn|mutter|vater|schwester|"
+    r"bruder|tante|onkel|oma|opa|"
+    r"nachbarin|nachbar|kundin|kunde|patientin|mitarbeiterin|mitarbeiter|lehrerin|geschaftsfuhrerin|"
+    r"geschaftsfuhrer|"
+    r"femme|mari|patronne|patron|collegue|ami|amie|fille|fils|mere|pere|s.?oeur|frere|tante|oncle|cousine|"
+    r"voisine|voisin|cliente?|directrice|directeur|pdg|"
+    r"esposa|esposo|marido|mujer|jefa|jefe|companer[oa]|colega|amig[oa]|novi[oa]|hij[oa]|madre|padre|"
+    r"herman[oa]|ti[oa]|prim[oa]|"
     r"abuel[oa]|vecin[oa]|client[ea]|paciente|emplead[oa]|director[a]?)"
 )
 
@@ -84,44 +82,53 @@ def _cue(pattern: str, **how: bool) -> _Cue:
 
 _CUES: Final = (
     _cue(
-        r"(?:my (?:full |first |last )?name(?:'s| is)|mein (?:voller )?name (?:ist|lautet)|ich heisse|ich heiße|je m'appelle|"
+        r"(?:my (?:full |first |last )?name(?:'s| is)|mein (?:voller )?name (?:ist|lautet)|ich heisse|"
+        r"ich heiße|je m'appelle|"
         r"mon nom est|mon nom, c'est|me llamo|mi nombre es|(?:his|her|their) name is|(?:sein|ihr) name ist|"
         r"(?:il|elle) s'appelle|(?:se|que se) llama|qui s'appelle|su nombre es|nombre es)[ :,]+",
         takes_any=True,
         takes_one=True,
     ),
     _cue(
-        r"(?:(?:full |first |last |family |sur)?name|vorname|nachname|(?:nom|prenom)(?: et prenom)?|nombre(?: y apellidos)?|apellidos?)"
+        r"(?:(?:full |first |last |family |sur)?name|vorname|nachname|(?:nom|prenom)(?: et prenom)?|"
+        r"nombre(?: y apellidos)?|apellidos?)"
         r"\s*[:=]\s*[\"']?",
         takes_any=True,
         takes_one=True,
     ),
     _cue(
-        r"(?:named|called|by the name of|known as|namens|genannt|heisst|heißt|nommee?s?|appelee?s?|prenommee?|llamad[oa]s?|"
+        r"(?:named|called|by the name of|known as|namens|genannt|heisst|heißt|nommee?s?|appelee?s?|"
+        r"prenommee?|llamad[oa]s?|"
         r"de nombre|the names?|den namen|le (?:pre)?nom|el nombre|signed by|dedicated to|tagged)\s+[\"']?",
         takes_one=True,
     ),
     _cue(rf"{_NOUN}\s+{_LINK}(?:{_WHO}\s+)?", takes_one=True),
     _cue(
-        r"(?:my|our|his|her|the|meine[rmn]?|mein|unsere[rmn]?|unser|seine[rmn]?|ihre[rmn]?|mon|ma|notre|son|sa|mi|nuestr[oa]|su)\s+"
+        r"(?:my|our|his|her|the|meine[rmn]?|mein|unsere[rmn]?|unser|seine[rmn]?|ihre[rmn]?|mon|ma|notre|"
+        r"son|sa|mi|nuestr[oa]|su)\s+"
         rf"(?:\w+\s+)?{_WHO},?\s+",
         takes_one=True,
     ),
     _cue(
-        r"(?:i'm|i am|this is|here is|ich bin|das ist|hier ist|je suis|c'est|voici|soy|yo soy|est[ea] es|aqui esta)\s+[\"']?",
+        r"(?:i'm|i am|this is|here is|ich bin|das ist|hier ist|je suis|c'est|voici|soy|yo soy|est[ea] es|"
+        r"aqui esta)\s+[\"']?",
         takes_two=True,
     ),
     _cue(
-        r"(?:with|mit|avec|con|for|fur|pour|para|by|and|und|et|y|of|von|de|from|to|like|wie|comme|como)\s+[\"']?"
+        r"(?:with|mit|avec|con|for|fur|pour|para|by|and|und|et|y|of|von|de|from|to|like|wie|comme|"
+        r"como)\s+[\"']?"
     ),
     _cue(
-        r"(?:badge|name ?tag|sign|caption|namensschild|namensschild(?:chen)?|etiquette|placa|text|reads?|reading|says?|saying)\W{0,12}",
+        r"(?:badge|name ?tag|sign|caption|namensschild|namensschild(?:chen)?|etiquette|placa|text|reads?|"
+        r"reading|says?|saying)\W{0,12}",
         takes_two=True,
     ),
 )
 _TITLE: Final = re.compile(
-    r"(?<!\w)(?:(?:Mr|Mrs|Ms|Mx|Dr|Prof|Sr|Sra|Srta|Mme|Mlle|Hr|Fr|mr|mrs|ms|dr|prof|sra?|mme|mlle)\b\.?|Miss\b|Professor(?:in)?\b|Sir\b|"
-    r"Doktor\b|Herrn?\b|Frau\b|Fraulein\b|Monsieur\b|Madame\b|Mademoiselle\b|Senora?\b|Senorita\b|senora?\b|Don\b|Dona\b|dona\b|"
+    r"(?<!\w)(?:(?:Mr|Mrs|Ms|Mx|Dr|Prof|Sr|Sra|Srta|Mme|Mlle|Hr|Fr|mr|mrs|ms|dr|prof|sra?|mme|mlle)\b\.?|"
+    r"Miss\b|Professor(?:in)?\b|Sir\b|"
+    r"Doktor\b|Herrn?\b|Frau\b|Fraulein\b|Monsieur\b|Madame\b|Mademoiselle\b|Senora?\b|Senorita\b|"
+    r"senora?\b|Don\b|Dona\b|dona\b|"
     r"monsieur\b|madame\b|M\.|Me\.)\s*"
 )
 _BACKWARDS: Final = re.compile(r"(?<!\w)([^\W\d_]{2,}(?:-[^\W\d_]+)?),\s+([^\W\d_]{2,})")
@@ -181,9 +188,9 @@ def _behind(text: str, words: list[_Word], index: int | None, cue: _Cue) -> Iter
     run = _run(text, words, index)
     if not run:
         first = words[index]
-        if cue.takes_any and first.low not in _SMALL and not (first.is_jargon and not first.is_given):
-            yield first.start, _small_run(text, words, index)
-        elif first.is_given and not first.is_capital:
+        if (cue.takes_any and first.low not in _SMALL and not (first.is_jargon and not first.is_given)) or (
+            first.is_given and not first.is_capital
+        ):
             yield first.start, _small_run(text, words, index)
         return
     if _is_style(run):

@@ -24,23 +24,30 @@ PHONE_REGIONS: Final = ("US", "GB", "DE", "FR", "ES")
 """Whose national forms are known; with a leading + every country's are."""
 
 _TLD: Final = (
-    r"(?:com|org|net|edu|gov|info|biz|io|co|me|app|dev|tv|xyz|site|online|shop|studio|photo|photos|photography|gallery|email|eu|de|at|ch|fr|be|es|"
+    r"(?:com|org|net|edu|gov|info|biz|io|co|me|app|dev|tv|xyz|site|online|shop|studio|photo|photos|"
+    r"photography|gallery|email|eu|de|at|ch|fr|be|es|"
     r"mx|ar|cl|it|pt|br|nl|uk|ie|us|ca|au|nz|in|jp|cn|pl|se|no|dk|fi|cz|test|example|invalid|local)"
 )
-_AT: Final = r"(?:@|%40|&#64;|\s?[\[({<]\s?(?:at|@|arroba|arobase|at)\s?[\])}>]\s?)"
+_AT: Final = r"(?:@|%40|&#64;|\s?[\[({<]\s?(?:at|@|arroba|arobase)\s?[\])}>]\s?)"
 _DOT: Final = r"(?:\.|\s?[\[({<]\s?(?:dot|punkt|point|punto|\.)\s?[\])}>]\s?)"
-_SPOKEN: Final = rf"(?<![\w.])[\w.+-]{{1,64}} (?:at|arroba|arobase|klammeraffe) (?:[\w-]{{1,63}} (?:dot|punkt|point|punto) ){{1,3}}{_TLD}\b"
+_SPOKEN: Final = (
+    r"(?<![\w.])[\w.+-]{1,64} (?:at|arroba|arobase|klammeraffe) (?:[\w-]{1,63} (?:dot|"
+    rf"punkt|point|punto) ){{1,3}}{_TLD}\b"
+)
 _LABEL: Final = r"(?:\s*(?:no|nr|num(?:ber|ero|mer)?|n\.?[o°]|n)(?!\w)\.?)?\s*(?:is|ist|est|es|[:=#])?\s*#?"
 
 _DAY: Final = r"(?:0?[1-9]|[12]\d|3[01])"
 _MONTH: Final = (
-    r"(?:jan(?:uary|uar|vier)?|ene(?:ro)?|feb(?:ruary|ruar|rero)?|fev(?:rier)?|mar(?:ch|s|zo)?|marz|maerz|apr(?:il)?|avr(?:il)?|abr(?:il)?|may|mai|mayo|"
-    r"june?|juni|juin|junio|july?|juli|juillet|julio|aug(?:ust)?|aout|ago(?:sto)?|sept?(?:ember|embre|iembre)?|oct(?:ober|obre|ubre)?|okt(?:ober)?|"
+    r"(?:jan(?:uary|uar|vier)?|ene(?:ro)?|feb(?:ruary|ruar|rero)?|fev(?:rier)?|mar(?:ch|s|zo)?|marz|maerz|"
+    r"apr(?:il)?|avr(?:il)?|abr(?:il)?|may|mai|mayo|"
+    r"june?|juni|juin|junio|july?|juli|juillet|julio|aug(?:ust)?|aout|ago(?:sto)?|sept?(?:ember|embre|"
+    r"iembre)?|oct(?:ober|obre|ubre)?|okt(?:ober)?|"
     r"nov(?:ember|embre|iembre)?|dec(?:ember|embre)?|dez(?:ember)?|dic(?:iembre)?)\.?"
 )
 _DATE: Final = (
     rf"(?:\d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}|{_DAY}[-/.]\s?\d{{1,2}}[-/.]\s?\d{{2,4}}|"
-    rf"{_DAY}(?:st|nd|rd|th|\.|er)?\s(?:of\s|de\s)?{_MONTH},?(?:\s(?:de\s|del\s)?\d{{2,4}})?|{_MONTH}\s{_DAY}(?:st|nd|rd|th)?,?\s\d{{2,4}})"
+    rf"{_DAY}(?:st|nd|rd|th|\.|er)?\s(?:of\s|de\s)?{_MONTH},?(?:\s(?:de\s|del\s)?\d{{2,4}})?|"
+    rf"{_MONTH}\s{_DAY}(?:st|nd|rd|th)?,?\s\d{{2,4}})"
 )
 _CAP: Final = r"[A-Z][\w'-]{0,30}\.?"
 _TOWN: Final = rf"(?:,?\s(?:[A-Z]{{1,2}}-)?\d{{4,5}}\s{_CAP}(?:[ -]{_CAP}){{0,2}})?"
@@ -122,8 +129,10 @@ def _is_measure(text: str, end: int) -> bool:
 
 
 _CALL: Final = (
-    r"(?<!\w)(?:call(?: me)?(?: (?:at|on))?|phone|tel|telephone|mobile|cell|text me(?: at| on)?|whats ?app|telefon(?:nummer)?|tel\.?|handy(?:nummer)?|"
-    r"mobil|anrufen|ruf(?:nummer)?|telefono|movil|llama(?:me)?(?: al)?|portable|appel(?:le|ez)?(?:-moi)?(?: au)?|numero|number|signal|fax)"
+    r"(?<!\w)(?:call(?: me)?(?: (?:at|on))?|phone|tel|telephone|mobile|cell|text me(?: at| on)?|whats ?app|"
+    r"telefon(?:nummer)?|tel\.?|handy(?:nummer)?|"
+    r"mobil|anrufen|ruf(?:nummer)?|telefono|movil|llama(?:me)?(?: al)?|portable|appel(?:le|"
+    r"ez)?(?:-moi)?(?: au)?|numero|number|signal|fax)"
 )
 
 FINDERS: Final[tuple[tuple[str, Find], ...]] = (
@@ -140,13 +149,15 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
     (
         "national_id",
         _pattern(
-            rf"(?<!\w)(?:ssn|social security|sozialversicherung\w*)(?: number)?{_LABEL}\s*(?P<x>[\d -]{{8,14}}\d)"
+            r"(?<!\w)(?:ssn|social security|sozialversicherung\w*)(?: number)?"
+            rf"{_LABEL}\s*(?P<x>[\d -]{{8,14}}\d)"
         ),
     ),
     (
         "national_id",
         _pattern(
-            r"(?<!\w)(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w)"
+            r"(?<!\w)(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
+            r" ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w)"
         ),
     ),
     ("national_id", _checked(r"(?<![\w.])\d{2}[ ]?\d{3}[ ]?\d{3}[ ]?\d{3}(?![\d])", idnr.is_valid)),
@@ -185,14 +196,17 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
         "file_name",
         _pattern(
             r"(?<![\w/\\])(?:[a-z]:\\|~?/)?(?:[\w.-]{1,64}[/\\]){0,8}[\w.()-]{1,80}"
-            r"\.(?:jpe?g|png|webp|gif|tiff?|heic|avif|bmp|dng|cr[23]|nef|arw|psd|pdf|docx?|xlsx?|csv|txt|mp4|mov|zip)\b"
+            r"\.(?:jpe?g|png|webp|gif|tiff?|heic|avif|bmp|dng|cr[23]|nef|arw|psd|pdf|docx?|xlsx?|csv|txt|"
+            r"mp4|mov|zip)\b"
         ),
     ),
     (
         "date_of_birth",
         _pattern(
-            rf"(?<!\w)(?:born(?: on)?|birth ?(?:day|date)?|date of birth|d\.?o\.?b\.?|geboren(?: am)?|geb\.?|geburts(?:tag|datum)|nee?(?:\(e\))?s? le|"
-            rf"date de naissance|anniversaire|nacid[oa](?: el)?|nacio el|naci el|fecha de nacimiento|cumpleanos)"
+            rf"(?<!\w)(?:born(?: on)?|birth ?(?:day|date)?|date of birth|d\.?o\.?b\.?|geboren(?: am)?|"
+            rf"geb\.?|geburts(?:tag|datum)|nee?(?:\(e\))?s? le|"
+            rf"date de naissance|anniversaire|nacid[oa](?: el)?|nacio el|naci el|fecha de nacimiento|"
+            rf"cumpleanos)"
             rf"\s*(?:is|ist|est|es|am|le|el|on|in|the|[:=,])*\s*(?P<x>{_DATE})"
         ),
     ),
@@ -201,12 +215,17 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
     (
         "document_number",
         _pattern(
-            r"(?<!\w)(?:passport|reisepass(?:nummer)?|passeport|pasaporte|driv(?:er'?s?|ing) licen[cs]e|fuhrerschein(?:nummer)?|permis de conduire|"
-            r"carn?et de conducir|personalausweis(?:nummer)?|ausweis(?:nummer)?|carte d'identite|(?:employee|staff|customer|patient|student|member|badge|user|"
-            r"account|order|case|insurance|tax) ?(?:id|number|no)|(?:kunden|personal|mitarbeiter|patienten|mitglieds|versicherten|steuer|konto|matrikel)-?(?:nummer|nr|id)|"
-            r"numero (?:de )?(?:client|patient|dossier|securite sociale|cliente|paciente|empleado|expediente|socio)|steuer-?id|tax id|id|nif|cpf|"
+            r"(?<!\w)(?:passport|reisepass(?:nummer)?|passeport|pasaporte|driv(?:er'?s?|ing) licen[cs]e|"
+            r"fuhrerschein(?:nummer)?|permis de conduire|"
+            r"carn?et de conducir|personalausweis(?:nummer)?|ausweis(?:nummer)?|carte d'identite|"
+            r"(?:employee|staff|customer|patient|student|member|badge|user|"
+            r"account|order|case|insurance|tax) ?(?:id|number|no)|(?:kunden|personal|mitarbeiter|patienten|"
+            r"mitglieds|versicherten|steuer|konto|matrikel)-?(?:nummer|nr|id)|"
+            r"numero (?:de )?(?:client|patient|dossier|securite sociale|cliente|paciente|empleado|"
+            r"expediente|socio)|steuer-?id|tax id|id|nif|cpf|"
             r"licen[cs]e plate|number plate|kennzeichen|plaque|matricula|vin)"
-            rf"{_LABEL}\s*(?P<x>(?=[\w-]*\d)(?:[A-Z]{{1,3}}[- ]){{0,2}}[A-Z0-9][\w./-]{{3,24}}(?:[ -]\d{{2,6}}){{0,4}})"
+            rf"{_LABEL}\s*(?P<x>(?=[\w-]*\d)(?:[A-Z]{{1,3}}[- ]){{0,2}}"
+            r"[A-Z0-9][\w./-]{3,24}(?:[ -]\d{2,6}){0,4})"
         ),
     ),
     (
@@ -216,14 +235,18 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
     (
         "coordinates",
         _pattern(
-            r"(?<!\w)\d{1,3}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]|\d{1,2}(?:\.\d+)?'')?\s?[NSEWO](?:[,\s]+\d{1,3}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]|\d{1,2}(?:\.\d+)?'')?\s?[NSEWO])?"
+            r"(?<!\w)\d{1,3}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]|"
+            r"\d{1,2}(?:\.\d+)?'')?\s?[NSEWO](?:[,\s]+\d{1,3}°\s?\d{1,2}['′]\s?(?:\d{1,2}(?:\.\d+)?[\"″]|"
+            r"\d{1,2}(?:\.\d+)?'')?\s?[NSEWO])?"
         ),
     ),
     (
         "address",
         _pattern(
-            rf"(?<![\w.])\d{{1,5}}[A-Za-z]?,?\s(?:[NSEW]\.?\s)?(?:(?:{_CAP}|\d{{1,3}}(?:st|nd|rd|th))\s){{1,4}}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|"
-            r"Boulevard|Blvd|Court|Ct|Place|Pl|Way|Square|Sq|Terrace|Close|Crescent|Gardens|Grove|Hill|Mews|Row|Highway|Hwy|Parkway|Pkwy|Circle|Trail)\b\.?"
+            rf"(?<![\w.])\d{{1,5}}[A-Za-z]?,?\s(?:[NSEW]\.?\s)?(?:(?:{_CAP}|\d{{1,3}}(?:st|nd|rd|"
+            rf"th))\s){{1,4}}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|"
+            r"Boulevard|Blvd|Court|Ct|Place|Pl|Way|Square|Sq|Terrace|Close|Crescent|Gardens|Grove|Hill|"
+            r"Mews|Row|Highway|Hwy|Parkway|Pkwy|Circle|Trail)\b\.?"
             rf"(?:,?\s(?:Apt|Apartment|Unit|Suite|Flat|#)\.?\s?\w{{1,5}})?(?:,\s{_CAP}(?:\s{_CAP}){{0,2}})?(?:,?\s[A-Z]{{2}}(?:\s\d{{5}}(?:-\d{{4}})?)?)?"
             r"(?:,?\s[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2})?",
             is_exact=True,
@@ -232,7 +255,8 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
     (
         "address",
         _pattern(
-            r"(?<![\w.])\d{1,5}[a-z]?\s(?:[a-z]+\s){1,3}(?:street|road|avenue|lane|drive|boulevard|terrace|crescent)\b(?!\s(?:style|photo|fashion|light|scene))"
+            r"(?<![\w.])\d{1,5}[a-z]?\s(?:[a-z]+\s){1,3}(?:street|road|avenue|lane|drive|boulevard|terrace|"
+            r"crescent)\b(?!\s(?:style|photo|fashion|light|scene))"
         ),
     ),
     ("address", _pattern(r"(?<!\w)(?:P\.?\s?O\.?\s?Box|Postfach|Apartado(?: de correos)?|BP)\s\d{2,6}\b")),
@@ -241,8 +265,10 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
     (
         "address",
         _pattern(
-            r"(?<!\w)(?:(?:[A-Z][\w-]{0,30}\s){0,2}[\w-]{0,30}(?i:strasse|straße|str\.|weg|allee|gasse|ufer|damm|platz|chaussee|steig|promenade|(?<=[a-z])ring)|"
-            rf"(?:Am|An der|Auf der|Im|In der|Unter den|Zum|Zur|Alte|Alter|Neue|Neuer)\s{_CAP}(?:\s{_CAP})?)\s\d{{1,4}}\s?[a-h]?(?![\w.]|\s?(?:mm|px)){_TOWN}",
+            r"(?<!\w)(?:(?:[A-Z][\w-]{0,30}\s){0,2}[\w-]{0,30}(?i:strasse|straße|str\.|weg|allee|gasse|"
+            r"ufer|damm|platz|chaussee|steig|promenade|(?<=[a-z])ring)|"
+            rf"(?:Am|An der|Auf der|Im|In der|Unter den|Zum|Zur|Alte|Alter|Neue|"
+            rf"Neuer)\s{_CAP}(?:\s{_CAP})?)\s\d{{1,4}}\s?[a-h]?(?![\w.]|\s?(?:mm|px)){_TOWN}",
             is_exact=True,
         ),
     ),
@@ -256,21 +282,26 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
     (
         "address",
         _pattern(
-            r"(?<![\w.])\d{1,4}(?:\s?(?:bis|ter|quater))?,?\s(?:rue|r\.|boulevard|bd|avenue|av\.|place|allee|chemin|impasse|quai|cours|route|passage|square|faubourg|sentier|ruelle)\s"
-            rf"(?:(?:de\s(?:la\s|l')?|du\s|des\s|d'|la\s|le\s|l')?[\w'-]+)(?:\s(?!(?:avec|dans|sur|pour|et|en|au|a|chez)\b)(?:de\s|du\s|des\s|la\s)?{_CAP}){{0,3}}{_TOWN}"
+            r"(?<![\w.])\d{1,4}(?:\s?(?:bis|ter|quater))?,?\s(?:rue|r\.|boulevard|bd|avenue|av\.|place|"
+            r"allee|chemin|impasse|quai|cours|route|passage|square|faubourg|sentier|ruelle)\s"
+            rf"(?:(?:de\s(?:la\s|l')?|du\s|des\s|d'|la\s|le\s|l')?[\w'-]+)(?:\s(?!(?:avec|dans|sur|pour|et|"
+            rf"en|au|a|chez)\b)(?:de\s|du\s|des\s|la\s)?{_CAP}){{0,3}}{_TOWN}"
         ),
     ),
     (
         "address",
         _pattern(
-            r"(?<!\w)(?:calle|c/|avenida|avda\.?|av\.|plaza|pza\.?|paseo|pº|camino|carrera|carretera|ronda|travesia|callejon|via|gran via|rambla)\s?(?:de\s(?:la\s|los\s|las\s)?|del\s|la\s)?"
-            rf"(?:[\w'-]+\s){{0,3}}?[\w'-]+,?\s(?:n\.?[ºo°]?\s?|numero\s|num\.?\s)?\d{{1,4}}(?![\w.]|\s?(?:mm|px|k\b))(?:,?\s\d{{1,2}}[ºo°]\s?\w?)?{_TOWN}"
+            r"(?<!\w)(?:calle|c/|avenida|avda\.?|av\.|plaza|pza\.?|paseo|pº|camino|carrera|carretera|ronda|"
+            r"travesia|callejon|via|gran via|rambla)\s?(?:de\s(?:la\s|los\s|las\s)?|del\s|la\s)?"
+            rf"(?:[\w'-]+\s){{0,3}}?[\w'-]+,?\s(?:n\.?[ºo°]?\s?|numero\s|num\.?\s)?\d{{1,4}}(?![\w.]|"
+            rf"\s?(?:mm|px|k\b))(?:,?\s\d{{1,2}}[ºo°]\s?\w?)?{_TOWN}"
         ),
     ),
     (
         "handle",
         _pattern(
-            r"(?<![\w@.+-])@(?!\d+(?:\.\d+)?\s?(?:mm|k|p|px|fps|s|hz|iso|dpi|ev|%|x)?\b(?!\w))(?!f/?\d|iso\s?\d|t\d|1/\d)[A-Za-z0-9_](?:[\w.]{0,28}\w)?"
+            r"(?<![\w@.+-])@(?!\d+(?:\.\d+)?\s?(?:mm|k|p|px|fps|s|hz|iso|dpi|ev|%|x)?\b(?!\w))(?!f/?\d|"
+            r"iso\s?\d|t\d|1/\d)[A-Za-z0-9_](?:[\w.]{0,28}\w)?"
         ),
     ),
     ("handle", _pattern(r"(?<![\w/])(?:u|r|user)/[A-Za-z0-9_-]{3,30}")),
@@ -278,20 +309,24 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
     (
         "handle",
         _pattern(
-            r"(?<!\w)(?:instagram|insta|ig|twitter|tiktok|snapchat|snap|telegram|discord|threads|mastodon|bluesky|github|facebook|fb|linkedin|x)"
-            r"(?:\s(?:handle|account|name|user(?:name)?|profile|profil|konto|compte|cuenta|usuario))(?:\s(?:is|ist|est|es))?\s*[:=]?\s*@?(?P<x>[\w.]{3,30}\w)"
+            r"(?<!\w)(?:instagram|insta|ig|twitter|tiktok|snapchat|snap|telegram|discord|threads|mastodon|"
+            r"bluesky|github|facebook|fb|linkedin|x)"
+            r"(?:\s(?:handle|account|name|user(?:name)?|profile|profil|konto|compte|cuenta|"
+            r"usuario))(?:\s(?:is|ist|est|es))?\s*[:=]?\s*@?(?P<x>[\w.]{3,30}\w)"
         ),
     ),
     (
         "handle",
         _pattern(
-            r"(?<!\w)(?:instagram|insta|ig|twitter|tiktok|snapchat|telegram|discord|skype)\s?[:=]\s?@?(?P<x>[\w.]{3,30}\w)"
+            r"(?<!\w)(?:instagram|insta|ig|twitter|tiktok|snapchat|telegram|discord|"
+            r"skype)\s?[:=]\s?@?(?P<x>[\w.]{3,30}\w)"
         ),
     ),
     (
         "handle",
         _pattern(
-            r"(?<!\w)(?:user ?name|nick ?name|handle|benutzername|pseudo|nombre de usuario|nom d'utilisateur|usuario)\s*(?:is|ist|est|es|[:=])\s*@?(?P<x>[\w.-]{3,32})"
+            r"(?<!\w)(?:user ?name|nick ?name|handle|benutzername|pseudo|nombre de usuario|"
+            r"nom d'utilisateur|usuario)\s*(?:is|ist|est|es|[:=])\s*@?(?P<x>[\w.-]{3,32})"
         ),
     ),
 )
