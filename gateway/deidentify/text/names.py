@@ -15,14 +15,19 @@ from typing import Final
 from gateway.deidentify.text.fold import fold
 
 
-def _words(file: str) -> frozenset[str]:
+def _lines(file: str) -> list[str]:
     text = (resources.files("gateway.deidentify.text") / file).read_text(encoding="utf-8")
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
-    return frozenset(fold(word).text for line in lines for word in line.split())
+    return [fold(line).text for line in text.splitlines() if not line.startswith("#")]
+
+
+def _words(file: str) -> frozenset[str]:
+    return frozenset(word.strip(",") for line in _lines(file) for word in line.split())
 
 
 GIVEN: Final = _words("given.txt")
 ARTISTS: Final = _words("artists.txt")
+_WHOLE: Final = frozenset(name.strip() for line in _lines("artists.txt") for name in line.split(","))
+"""The names of artists, each as it is said."""
 JARGON: Final = _words("jargon.txt") | ARTISTS
 
 _BY_TRADE: Final = ARTISTS | _words("trade.txt")
@@ -42,7 +47,8 @@ _NOUN: Final = (
     r"primer plano|photographie|cliche|visage|gros plan)"
 )
 _LINK: Final = (
-    r"(?:of|von|vom|de|d')\s+(?:(?:my|our|the|a|an|mein(?:e[mnr]?)?|unser(?:e[mnr]?)?|mon|ma|"
+    r"(?:de profil |de perfil )?(?:of|von|vom|de|d')\s+(?:(?:my|our|the|a|an|mein(?:e[mnr]?)?|"
+    r"unser(?:e[mnr]?)?|mon|ma|"
     r"notre|mi|nuestr[oa])\s+)?"
 )
 _WHO: Final = (
@@ -193,7 +199,7 @@ def _behind(text: str, words: list[_Word], index: int | None, cue: _Cue) -> Iter
         ):
             yield first.start, _small_run(text, words, index)
         return
-    if _is_style(run):
+    if _is_style(run) and not (cue.takes_one and len(run) == 1 and run[0].is_given):
         return
     unknown = [word for word in run if word.low not in _PARTICLES]
     is_long = len(unknown) > 1 and (cue.takes_one or cue.takes_two)
@@ -266,7 +272,10 @@ def _run(text: str, words: list[_Word], index: int) -> list[_Word]:
 def _is_unknown(text: str, word: _Word, following: list[_Word]) -> bool:
     """Tell whether what follows the word is a capitalised word that no list knows."""
     return any(
-        _joined(text, word, other) and other.is_capital and not (other.is_jargon or other.is_code)
+        _joined(text, word, other)
+        and other.is_capital
+        and not other.is_code
+        and (not other.is_jargon or other.low in _BY_TRADE)
         for other in following
     )
 
@@ -288,8 +297,13 @@ def _joined(text: str, first: _Word, second: _Word) -> bool:
 
 
 def _is_style(run: list[_Word]) -> bool:
-    """Tell whether all of it is jargon: an artist, a city, a lens."""
-    return all(word.low in JARGON or word.low in _PARTICLES for word in run)
+    """Tell whether all of it is jargon: an artist by the whole name, a city, a lens."""
+    if not all(word.low in JARGON or word.low in _PARTICLES for word in run):
+        return False
+    name = " ".join(word.low for word in run)
+    if len(run) == 1:
+        return not run[0].is_given or name in _WHOLE
+    return name in _WHOLE or not any(word.low in ARTISTS for word in run)
 
 
 def _trimmed(word: _Word) -> int:

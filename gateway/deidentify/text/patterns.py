@@ -229,6 +229,13 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
         ),
     ),
     (
+        "document_number",
+        _pattern(
+            r"(?<!\w)(?:licen[cs]e plate|number plate|kennzeichen|nummernschild|plaque|matricula)"
+            r"\W{1,3}(?P<x>[A-Z]{1,3}[- ]?[A-Z]{1,3}[- ]?\d{1,4}[A-Z]?)(?!\w)"
+        ),
+    ),
+    (
         "coordinates",
         _pattern(r"(?<![\w.])-?\d{1,2}\.\d{3,}°?\s?[NS]?[,;\s]\s?-?\d{1,3}\.\d{3,}°?\s?[EWO]?(?![\w.])"),
     ),
@@ -261,6 +268,8 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
     ),
     ("address", _pattern(r"(?<!\w)(?:P\.?\s?O\.?\s?Box|Postfach|Apartado(?: de correos)?|BP)\s\d{2,6}\b")),
     ("address", _pattern(r"(?<!\w)[A-Z]{1,2}\d[A-Z\d]?\s\d[A-Z]{2}(?!\w)", is_exact=True)),
+    ("address", _pattern(r"(?<!\w)[A-Z]\d[A-Z]\s\d[A-Z]\d(?!\w)", is_exact=True)),
+    ("national_id", _pattern(r"(?<!\w)\d{2} ?[0-3]\d[01]\d{3} ?[A-Z] ?\d{2}[ ]?\d(?!\w)", is_exact=True)),
     ("address", _pattern(r"(?<!\w)[A-Z]{2}\s\d{5}(?:-\d{4})?(?![\w.])", is_exact=True)),
     (
         "address",
@@ -294,7 +303,7 @@ FINDERS: Final[tuple[tuple[str, Find], ...]] = (
             r"(?<!\w)(?:calle|c/|avenida|avda\.?|av\.|plaza|pza\.?|paseo|pº|camino|carrera|carretera|ronda|"
             r"travesia|callejon|via|gran via|rambla)\s?(?:de\s(?:la\s|los\s|las\s)?|del\s|la\s)?"
             rf"(?:[\w'-]+\s){{0,3}}?[\w'-]+,?\s(?:n\.?[ºo°]?\s?|numero\s|num\.?\s)?\d{{1,4}}(?![\w.]|"
-            rf"\s?(?:mm|px|k\b))(?:,?\s\d{{1,2}}[ºo°]\s?\w?)?{_TOWN}"
+            rf"\s?(?:mm|px|k\b))(?:,?\s\d{{1,2}}[ºo°]\s?\w{{0,5}})?{_TOWN}"
         ),
     ),
     (
