@@ -858,6 +858,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 never("obj", "object.destroyed", rule="scrubbed_destroyed"),
             ),
         ),
+        "prompt.scrubbed": Rule(
+            "a prompt is scrubbed once, with the picture that it came with",
+            (
+                once("obj", "prompt.scrubbed", rule="prompt_scrubbed_twice"),
+                needs("obj", "image.scrubbed", rule="prompt_without_picture"),
+                never("obj", "object.destroyed", rule="prompt_scrubbed_destroyed"),
+            ),
+        ),
         "incident.recorded": Rule(
             "versions of a breach follow one another, and none once it has left the register",
             (_versions_follow, never("inc", "record.expired", rule="incident_over")),

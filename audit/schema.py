@@ -243,6 +243,24 @@ CONSIDERED = record(
     },
     {"con": HEX16, "by": one_of("depicted", "depicted_guardian", "guardian", "other")},
 )
+ENTITY = one_of(
+    "national_id",
+    "iban",
+    "payment_card",
+    "email",
+    "url",
+    "ip_address",
+    "mac_address",
+    "file_name",
+    "date_of_birth",
+    "phone",
+    "document_number",
+    "coordinates",
+    "address",
+    "handle",
+    "person",
+    "hidden_text",
+)
 AGE = one_of("lt13", "13-15", "16-17", "adult", "unknown")
 CLASS = one_of("content", "profile", "evidence", "dsr", "audit")
 DSR_KIND = one_of(
@@ -430,6 +448,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         ),
         # A result carries a signed manifest: by which certificate (SHA-256), and what it says of its making.
         "image.marked": Fields({"obj": HEX16, "cert": HEX32, "src": SOURCE}),
+        # What was found in the prompt of a job, and how often; `obj` is the picture that it came with.
+        "prompt.scrubbed": Fields({"obj": HEX16, "job": HEX16, "ents": counts(ENTITY)}),
         # A breach as it was known then: kind, when it was noticed, packs that apply, whether the authorities
         # and the persons were told (`exempt`: need not be), the earliest end of a clock that runs.
         "incident.recorded": Fields(

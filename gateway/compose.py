@@ -48,6 +48,7 @@ from gateway.debts import Debts
 from gateway.deidentify import Scrubber
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
+from gateway.deidentify.text import PromptPolicy, PromptScrubber, TextScrubber
 from gateway.errors import AuditUnavailable, LetheError, StoreUnavailable
 from gateway.flows.audit import Audit
 from gateway.flows.backup import Backup
@@ -153,6 +154,7 @@ class Outside:
     objects: ObjectStore
     keys: KeyService
     scrubber: Scrubber
+    prompts: TextScrubber
     confinement: Mapping[str, bool]
     backends: Mapping[str, Inference]
     lock: CheckpointLock
@@ -288,6 +290,7 @@ def flows(
             keys=keys,
             safe=safe,
             scrubber=outside.scrubber,
+            prompts=outside.prompts,
             backends=lambda: board.known,
             clock=clock,
             limits=UploadLimits(
@@ -327,6 +330,11 @@ def flows(
             transients=transients,
             debts=debts,
             marks=marks,
+            subject_spans={
+                section.name: timedelta(days=section.pseudonym_days)
+                for section in settings.backends
+                if section.pseudonym == "subject"
+            },
             bell=bell,
         ),
         jobs=Jobs(records, people, ledger, objects, clock, poll_s, bell),
@@ -748,6 +756,9 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         )
         await scrubber.start()
         stack.push_async_callback(scrubber.close)
+        prompts = PromptScrubber(PromptPolicy(settings.prompts.actions), settings.prompts.timeout_s)
+        await prompts.start()
+        stack.push_async_callback(prompts.close)
         lock = FileLock(lock_directory(settings))
         stack.callback(lock.close)
         witnesses = tuple(map(witness, settings.audit.witnesses))
@@ -762,7 +773,10 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             objects=await open_objects(settings.objects, stack),
             keys=open_keys(settings, stack),
             scrubber=scrubber,
-            confinement=scrubber.confinement,
+            prompts=prompts,
+            confinement={
+                wall: stands and prompts.confinement[wall] for wall, stands in scrubber.confinement.items()
+            },
             backends=backends,
             lock=lock,
             witnesses=witnesses,
@@ -1125,7 +1139,7 @@ async def keep_packs(wired: Flows) -> None:
 
 
 def warn_of_confinement(walls: Mapping[str, bool], watch: Watch) -> None:
-    """Say loudly which walls around the scrubber this kernel cannot build."""
+    """Say loudly which walls around the scrubbers this kernel cannot build."""
     structlog.get_logger().info(
         "scrubber_confined", landlock=walls["landlock"], seccomp=walls["seccomp"], rlimits=walls["rlimits"]
     )

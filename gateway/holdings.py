@@ -180,7 +180,7 @@ class VaultHolding:
         doomed = doomed_keys(tx, tenant, handle, plan)
         for stored in objects:
             # The row waits for its bytes to go; whose they were is not said any more.
-            tx.put(replace(stored, handle="", wrapped_dek=b"", state="destroyed"))
+            tx.put(replace(stored, handle="", wrapped_dek=b"", sealed_prompt=b"", state="destroyed"))
         destroyed = 0
         for key in tx.find(SubjectKey, equal=_of(tenant, handle)):
             if key in doomed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -50,7 +50,7 @@ def destroy_object(
         return None
     if stored.state == "held":
         ledger.record(tx, stored.tenant, "object.freed", by, **said)
-    tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
+    tx.put(replace(stored, wrapped_dek=b"", sealed_prompt=b"", state="destroyed"))
     return ledger.record(tx, stored.tenant, "object.destroyed", by, **said, why=why)
 
 
@@ -58,7 +58,7 @@ def destroy_objects(tx: Transaction, ledger: Ledger, many: Sequence[StoredObject
     """Destroy live objects' keys inside `tx`, as `destroy_object` would one by one, in few statements."""
     with_holds = {hold.handle for hold in tx.find(Hold, among={"handle": sorted({o.handle for o in many})})}
     plain = [stored for stored in many if stored.state == "live" and stored.handle not in with_holds]
-    tx.put(*(replace(stored, wrapped_dek=b"", state="destroyed") for stored in plain))
+    tx.put(*(replace(stored, wrapped_dek=b"", sealed_prompt=b"", state="destroyed") for stored in plain))
     for stored in plain:
         ledger.record(
             tx, stored.tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why=why
@@ -91,6 +91,15 @@ def log_object(
         cat=stored.kind,
         exp=int(stored.expires_at.timestamp() * 1000),
         pur=stored.purpose,
+    )
+
+
+def log_prompt(
+    tx: Transaction, ledger: Ledger, by: Caller | None, stored: StoredObject, found: Mapping[str, int]
+) -> None:
+    """Log that the prompt that came with a picture was scrubbed, and how often what was found in it."""
+    ledger.record(
+        tx, stored.tenant, "prompt.scrubbed", by, obj=stored.object_id, job=stored.job_id, ents=dict(found)
     )
 
 

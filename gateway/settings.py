@@ -23,6 +23,24 @@ EXTRAS = {"pkcs11": ("pkcs11", "hsm"), "aws": ("boto3", "aws")}
 """What a kind of key service imports, and the extra of this package that brings it."""
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Entity = Literal[
+    "national_id",
+    "iban",
+    "payment_card",
+    "email",
+    "url",
+    "ip_address",
+    "mac_address",
+    "file_name",
+    "date_of_birth",
+    "phone",
+    "document_number",
+    "coordinates",
+    "address",
+    "handle",
+    "person",
+]
+"""What is looked for in prompts; the floor above has the list that counts, and a test compares them."""
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
@@ -256,7 +274,11 @@ class CallerSection(Section):
 
 
 class BackendSection(Section):
-    """An inference backend that speaks `lethe.backend.v1`."""
+    """An inference backend that speaks `lethe.backend.v1`.
+
+    Every job goes by a pseudonym of its own.  With `pseudonym: subject` the backend is also told one
+    of the subject, the same for `pseudonym_days` and unlike any other backend's.
+    """
 
     name: Code
     address: str
@@ -265,6 +287,23 @@ class BackendSection(Section):
     cert: Path
     key: Path
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    pseudonym: Literal["job", "subject"] = "job"
+    pseudonym_days: Annotated[int, Field(gt=0, le=366)] = 30
+
+
+class PromptsSection(Section):
+    """What is done with what is found in prompts, by entity: `mask`, `drop` or `refuse`; `mask` unless said.
+
+    A prompt that is not looked at within `timeout_s` is not taken.
+    """
+
+    entities: dict[Entity, Literal["mask", "drop", "refuse"]] = {}
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+
+    @property
+    def actions(self) -> dict[str, str]:
+        """What is done, by entity."""
+        return {str(entity): str(action) for entity, action in self.entities.items()}
 
 
 class Limits(Section):
@@ -358,6 +397,7 @@ class Settings(BaseSettings):
     callers: tuple[CallerSection, ...]
     backends: tuple[BackendSection, ...]
     limits: Limits = Limits()
+    prompts: PromptsSection = PromptsSection()
     jobs: JobsSection = JobsSection()
     sweep: SweepSection = SweepSection()
     telemetry: TelemetrySection = TelemetrySection()

@@ -19,6 +19,7 @@ class _Picture:
     job_id: str
     data: bytearray
     until: datetime
+    prompt: bytearray
     is_recorded: bool = False
 
 
@@ -33,15 +34,19 @@ class Transients:
     max_bytes: int
     _pictures: dict[str, _Picture] = field(default_factory=dict, repr=False)
 
-    def put(self, stored: StoredObject, data: bytes) -> None:
+    def put(self, stored: StoredObject, data: bytes, prompt: str = "") -> None:
         """Hold a picture whose record is about to be committed; `record` follows, or `drop`.
+
+        `prompt` came with it, and goes with it.
 
         Raises:
             RateLimited: Memory is full of others.
         """
         if len(data) + sum(len(one.data) for one in self._pictures.values()) > self.max_bytes:
             raise RateLimited("too many pictures are in memory", detail="memory_full")
-        self._pictures[stored.object_id] = _Picture(stored.job_id, bytearray(data), stored.expires_at)
+        self._pictures[stored.object_id] = _Picture(
+            stored.job_id, bytearray(data), stored.expires_at, bytearray(prompt.encode())
+        )
 
     def record(self, object_id: str) -> None:
         """Note that the picture's record is committed: from now on it ends when that does."""
@@ -53,11 +58,17 @@ class Transients:
         found = self._pictures.get(object_id)
         return None if found is None else bytes(found.data)
 
+    def open_prompt(self, object_id: str) -> str:
+        """Return the prompt that came with a picture; empty where there was none."""
+        found = self._pictures.get(object_id)
+        return "" if found is None else found.prompt.decode()
+
     def drop(self, object_id: str) -> None:
         """Overwrite a picture and let it go; one that is not here is no error."""
         found = self._pictures.pop(object_id, None)
         if found is not None:
             wipe(found.data)
+            wipe(found.prompt)
 
     def expire(self, now: datetime) -> None:
         """Drop what is past its term, whatever the records say: they may be out of reach."""

@@ -252,10 +252,10 @@ class HookedInference:
         return await _around(self.hook, "inference.describe", self.inner.describe())  # type: ignore[no-any-return]  # likewise
 
     async def generate(
-        self, job_pseudonym: str, style: str, image: bytes, image_type: str
+        self, job_pseudonym: str, style: str, image: bytes, image_type: str, **also: str
     ) -> AsyncIterator[Progress | Result]:
         self.hook("inference.generate", "before", wrote=False)
-        async with aclosing(self.inner.generate(job_pseudonym, style, image, image_type)) as messages:
+        async with aclosing(self.inner.generate(job_pseudonym, style, image, image_type, **also)) as messages:
             async for message in messages:
                 if isinstance(message, Result):
                     self.hook("inference.generate", "after", wrote=False)

@@ -14,6 +14,8 @@ from gateway import compose
 from gateway.caller import Caller, Role
 from gateway.deidentify import Mode, Scrubbed, ScrubberUnavailable
 from gateway.deidentify.limits import Limits
+from gateway.deidentify.text import PromptPolicy, ScrubbedText
+from gateway.deidentify.text import scrub as scrub_text
 from gateway.deidentify.walker import scrub
 from gateway.errors import (
     AuditUnavailable,
@@ -93,6 +95,19 @@ class PlainScrubber:
         return replace(scrub(bytes(data), Limits()), mode=mode)
 
 
+class PlainPrompts:
+    """The prompt scrubber in process; `is_down` makes it unavailable, `actions` is its policy."""
+
+    def __init__(self) -> None:
+        self.is_down = False
+        self.actions: dict[str, str] = {}
+
+    async def scrub(self, text: str) -> ScrubbedText:
+        if self.is_down:
+            raise ScrubberUnavailable
+        return scrub_text(text, PromptPolicy(self.actions))
+
+
 FAULTS: dict[str, Callable[[], Exception]] = {
     "records": StoreUnavailable,
     "objects": StoreUnavailable,
@@ -144,6 +159,7 @@ class World:
         self.keys = FakeKeys()
         self.objects = FakeObjects(self.clock.now)
         self.scrubber = PlainScrubber()
+        self.prompts = PlainPrompts()
         self.lock = FakeLock()
         self.marker = FakeMarker()
         self.backend = FakeInference(replace(FACTS, name="studio"))
@@ -154,6 +170,7 @@ class World:
             objects=self.objects,
             keys=self.keys,
             scrubber=self.scrubber,
+            prompts=self.prompts,
             confinement={},
             backends={"studio": self.backend},
             lock=self.lock,

@@ -156,6 +156,7 @@ CONTROLS = (
         (
             "notice.published",
             "image.scrubbed",
+            "prompt.scrubbed",
             "object.sealed",
             "object.transient",
             *_JOBS,
@@ -259,6 +260,7 @@ CONTROLS = (
         "Remove what is not needed, keep no longer than necessary, and dispose by documented means.",
         (
             "image.scrubbed",
+            "prompt.scrubbed",
             "object.destroyed",
             "job.deleted",
             "record.expired",
@@ -301,6 +303,7 @@ SAID: Mapping[str, str] = MappingProxyType(
         "hold.released": "A legal hold was released, or came to its end",
         "image.marked": "A result was marked as artificial, by a signed manifest",
         "image.scrubbed": "Metadata was removed from an image",
+        "prompt.scrubbed": "Personal data was replaced in a prompt",
         "incident.recorded": "A breach was entered in the register, or what was known of it later",
         "job.cancelled": "A generation job was cancelled",
         "job.created": "A generation job was accepted",

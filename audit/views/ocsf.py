@@ -79,6 +79,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "hold.released": Mapped(ENTITY, _DELETE, "Legal Hold", "hld"),
         "image.marked": Mapped(DATASTORE, _ALTER, "objects", "obj"),
         "image.scrubbed": Mapped(DATASTORE, _ALTER, "objects", "obj"),
+        "prompt.scrubbed": Mapped(DATASTORE, _ALTER, "objects", "obj"),
         "incident.recorded": Mapped(ENTITY, _UPDATE, "Breach Register", "inc", MEDIUM),
         "job.cancelled": Mapped(ENTITY, _DEACTIVATE, "Generation Job", "job"),
         "job.created": Mapped(ENTITY, _CREATE, "Generation Job", "job"),

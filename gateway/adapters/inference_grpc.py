@@ -1,7 +1,7 @@
 """The door to a backend that speaks `lethe.backend.v1`, over mutual TLS.
 
-A backend is a stranger.  What it is sent is a pseudonym, a style and a scrubbed
-picture; what it sends is measured against the contract before it goes further,
+A backend is a stranger.  What it is sent is a pseudonym, a style, a scrubbed
+picture and prompt; what it sends is measured against the contract before it goes further,
 because stages and names end up in records and on the wire.  Refusals carry
 codes of ours and never its words: those may quote a picture or a prompt.
 """
@@ -98,14 +98,29 @@ class GrpcInference:
         return _facts(self._name, said)
 
     async def generate(
-        self, job_pseudonym: str, style: str, image: bytes, image_type: str
+        self,
+        job_pseudonym: str,
+        style: str,
+        image: bytes,
+        image_type: str,
+        *,
+        prompt: str = "",
+        subject_pseudonym: str = "",
     ) -> AsyncGenerator[Progress | Result]:
         """Yield progress, then exactly one `Result`, once the backend has ended well.
 
         However this ends, the call has ended too, and with it the work.
         """
         self._need_open()
-        order = _order(job_pseudonym, style, image, image_type)
+        header = backend_pb2.JobHeader(
+            job_id=job_pseudonym,
+            style=style,
+            image_type=image_type,
+            size_bytes=len(image),
+            prompt=prompt,
+            subject_id=subject_pseudonym,
+        )
+        order = _order(header, image)
         call = self._stub.Generate(order, timeout=self._timeout_s)
         answer = _Answer(self._name, self._max_result_bytes)
         refusal: LetheError | None = None
@@ -199,13 +214,8 @@ def _options(server_name: str | None) -> list[tuple[str, Any]]:
     return options
 
 
-def _order(
-    job_pseudonym: str, style: str, image: bytes, image_type: str
-) -> Iterator[backend_pb2.GenerateRequest]:
+def _order(header: backend_pb2.JobHeader, image: bytes) -> Iterator[backend_pb2.GenerateRequest]:
     """Yield the header, then the picture in chunks."""
-    header = backend_pb2.JobHeader(
-        job_id=job_pseudonym, style=style, image_type=image_type, size_bytes=len(image)
-    )
     yield backend_pb2.GenerateRequest(header=header)
     for start in range(0, len(image), CHUNK_BYTES):
         yield backend_pb2.GenerateRequest(chunk=image[start : start + CHUNK_BYTES])
@@ -326,6 +336,7 @@ def _facts(name: str, said: backend_pb2.DescribeResponse) -> BackendFacts:
         supports_cancel=said.supports_cancel,
         supports_forget=said.supports_forget,
         source=_SOURCES.get(said.picture_source, "generated"),
+        takes_prompts=said.takes_prompts,
     )
 
 

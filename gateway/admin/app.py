@@ -31,6 +31,7 @@ from gateway.admin import (
     retention,
     subject,
     tenant,
+    text,
 )
 from gateway.admin.exits import FAILED
 from gateway.admin.output import say
@@ -68,6 +69,7 @@ for _noun, _app in (
     ("incident", incident.app),
     ("image", image.app),
     ("policy", policy.app),
+    ("text", text.app),
     ("config", config.app),
 ):
     app.add_typer(_app, name=_noun)

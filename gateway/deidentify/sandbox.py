@@ -60,7 +60,7 @@ class _WorkerDied(Exception):
         self.exit_code = exit_code
 
 
-class _Worker:
+class Worker:
     """One process and the socket to it."""
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -128,11 +128,11 @@ class _Post:
 
     def __init__(self, terms: _Terms) -> None:
         self._terms = terms
-        self.worker: _Worker | None = None
+        self.worker: Worker | None = None
         self._is_closed = False
         self.confinement = dict.fromkeys(_WALLS, False)
 
-    async def fill(self) -> _Worker:
+    async def fill(self) -> Worker:
         """Return the worker, started now if there is none.
 
         Raises:
@@ -142,10 +142,10 @@ class _Post:
             raise ScrubberUnavailable
         if self.worker is None:
             try:
-                self.worker = _Worker(self._terms.command)
+                self.worker = Worker(self._terms.command)
                 async with asyncio.timeout(_START_TIMEOUT_S):
                     header, _ = await self.worker.exchange(self._terms.orders(), b"", 0)
-                self.confinement = _walls(header)
+                self.confinement = walls(header)
             except (OSError, EOFError, BadFrame) as error:
                 await self.empty()
                 raise ScrubberUnavailable from error
@@ -284,11 +284,12 @@ class ImageScrubber:
             await (await self._free.get()).empty()
 
 
-def _walls(header: dict[str, Any]) -> dict[str, bool]:
-    walls = header.get("confinement")
-    if not isinstance(walls, dict):
+def walls(header: dict[str, Any]) -> dict[str, bool]:
+    """Return which walls a worker says stand around it."""
+    said = header.get("confinement")
+    if not isinstance(said, dict):
         raise BadFrame
-    return {wall: walls.get(wall) is True for wall in _WALLS}
+    return {wall: said.get(wall) is True for wall in _WALLS}
 
 
 def _answer(header: dict[str, Any], body: bytes) -> Scrubbed | Rejected:

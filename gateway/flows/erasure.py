@@ -296,7 +296,7 @@ class Erasure:
             stored = tx.get(StoredObject, object_id)
             if stored is not None:
                 ended += destroy_object(tx, self.ledger, stored, "erasure") is not None
-                tx.put(replace(stored, handle=NOBODY, wrapped_dek=b"", state="destroyed"))
+                tx.put(replace(stored, handle=NOBODY, wrapped_dek=b"", sealed_prompt=b"", state="destroyed"))
             elif category:
                 self.ledger.record(
                     tx, tenant, "object.destroyed", None, obj=object_id, cat=category, why="erasure"

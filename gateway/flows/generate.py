@@ -44,6 +44,7 @@ from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Debt, Job, Records, StoredObject, Subject, Transaction
 from gateway.transient import Transients
+from gateway.vault.box import prefixed
 from gateway.vault.payload import PayloadKey
 from gateway.vault.safe import Draft, Safe
 
@@ -72,6 +73,7 @@ class _Input:
 
     image: bytes = field(repr=False)
     image_type: str
+    prompt: str = field(repr=False)
     is_transient: bool
 
 
@@ -98,6 +100,8 @@ class Generate:
     transients: Transients
     marks: Marks
     debts: Debts
+    subject_spans: Mapping[str, timedelta] = field(default_factory=dict)
+    """Backends that learn a pseudonym of the subject, and for how long it is the same."""
     bell: Bell = field(default_factory=Bell)
     random: Callable[[int], bytes] = os.urandom
 
@@ -372,11 +376,16 @@ class Generate:
         image = self.transients.open(stored.object_id) if is_transient else await self.safe.open(stored)
         if image is None:
             raise InputLost
+        prompt = (
+            self.transients.open_prompt(stored.object_id)
+            if is_transient
+            else await self.safe.open_prompt(stored)
+        )
         key: PayloadKey | None = None
         with contextlib.suppress(SubjectBlocked):  # the dispatch itself finds the same, and stops the job
             key = await self.people.payload_key(job.tenant, job.handle)
         await self.records.transact(lambda tx: self._dispatch(tx, job, case, key))
-        return _Input(image, stored.image_type, is_transient)
+        return _Input(image, stored.image_type, prompt, is_transient)
 
     def _facts(self, job: Job) -> BackendFacts:
         facts = self.known().get(job.backend)
@@ -434,7 +443,14 @@ class Generate:
 
     async def _talk(self, job: Job, backend: Inference, picture: _Input) -> Result:
         # Closed at once when this is cancelled: an open call would keep the picture at the backend.
-        talking = backend.generate(job.backend_job, job.style, picture.image, picture.image_type)
+        talking = backend.generate(
+            job.backend_job,
+            job.style,
+            picture.image,
+            picture.image_type,
+            prompt=picture.prompt,
+            subject_pseudonym=await self._subject_pseudonym(job),
+        )
         async with contextlib.aclosing(talking) as messages:
             async for message in _unless_cancelled(messages):
                 if isinstance(message, Result):
@@ -442,6 +458,19 @@ class Generate:
                 await self.records.transact(partial(self._note_progress, job=job, progress=message))
                 self.bell.ring(job.job_id)
         raise BackendProtocol("the backend ended without a result")
+
+    async def _subject_pseudonym(self, job: Job) -> str:
+        """Return under what the backend may know the subject; empty, unless the operator wants that.
+
+        Keyed, made for this backend and this span of days: no two backends share it, and
+        none can tell who it was before.  A job tried again has the one it had.
+        """
+        span = self.subject_spans.get(job.backend)
+        if span is None:
+            return ""
+        count = int(job.created_at.timestamp() // span.total_seconds())
+        said = prefixed(job.backend.encode(), job.handle.encode(), str(count).encode())
+        return (await self.people.keys.mac(job.tenant, "backend_subject", said))[:16].hex()
 
     def _note_progress(self, tx: Transaction, job: Job, progress: Progress) -> None:
         standing = self._standing(tx, job)

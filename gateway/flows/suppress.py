@@ -246,7 +246,7 @@ class Suppress:
         if ty == "object.destroyed":
             stored = tx.get(StoredObject, event["obj"])
             if stored is not None and stored.state in STANDING:
-                tx.put(replace(stored, wrapped_dek=b"", state="destroyed"))
+                tx.put(replace(stored, wrapped_dek=b"", sealed_prompt=b"", state="destroyed"))
                 return ("nobj",)
         if ty == "object.kept":
             stored = tx.get(StoredObject, event["obj"])

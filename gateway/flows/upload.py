@@ -15,6 +15,7 @@ from typing import Any
 from gateway import deidentify
 from gateway.bell import Bell
 from gateway.caller import Caller
+from gateway.deidentify.text import PromptRefused, ScrubbedText, TextScrubber
 from gateway.errors import (
     BackendRetentionTooLong,
     BackendUnavailable,
@@ -34,7 +35,7 @@ from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
 from gateway.marking import Marks
-from gateway.objects import backend_id, discard_unkept, log_object, refuse_unfit, transient
+from gateway.objects import backend_id, discard_unkept, log_object, log_prompt, refuse_unfit, transient
 from gateway.people import People, Person
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
@@ -100,6 +101,7 @@ class _Admitted:
     backend: BackendFacts
     until: datetime
     key: PayloadKey
+    prompt: ScrubbedText | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class Upload:
     keys: KeyService
     safe: Safe
     scrubber: deidentify.Scrubber
+    prompts: TextScrubber
     backends: Callable[[], Mapping[str, BackendFacts]]
     clock: Clock
     limits: UploadLimits
@@ -133,7 +136,7 @@ class Upload:
         """Return the queued job; `is_attended` where the caller waits for the result in the same call.
 
         Steps:
-            (1) The subject, the notice and the backend are known, policy permits.
+            (1) The subject, the notice and the backend are known, policy permits; the prompt is scrubbed.
             (2) Bytes arrive, bounded; the scrubber returns a clean picture.
             (3) Ciphertext is stored; a crash from here leaves unreadable garbage.
                 Under zero retention nothing is: the picture waits in memory.
@@ -203,11 +206,6 @@ class Upload:
 
     # (1)
     async def _admit(self, caller: Caller, order: JobOrder, person: Person) -> _Admitted:
-        if order.prompt:
-            # No scrubber for free text is built yet, so none is forwarded.
-            raise PromptRejected(
-                "prompts are not taken yet; choose a style", detail="prompt_scrubber_not_built"
-            )
         if order.purpose != Purpose.GENERATE.value:
             # A consent to anything else is none to having a picture made.
             raise MessageInvalid(
@@ -235,7 +233,16 @@ class Upload:
         verdict, until = await self.records.transact(judge)
         if not verdict.allowed:
             raise self.judge.refusal(verdict)
-        return _Admitted(person, case, backend, until, key)
+        prompt = await self._scrub_prompt(order.prompt) if order.prompt else None
+        return _Admitted(person, case, backend, until, key, prompt)
+
+    async def _scrub_prompt(self, prompt: str) -> ScrubbedText:
+        try:
+            return await self.prompts.scrub(prompt)
+        except PromptRefused as refused:
+            raise PromptRejected(detail=refused.detail) from None
+        except deidentify.ScrubberUnavailable as error:
+            raise ScrubberUnavailable(detail="prompt") from error
 
     def _need_notice(self, tx: Transaction, tenant: str, order: JobOrder) -> None:
         """Refuse a notice that was never published, or whose newest version does not name the purpose."""
@@ -257,9 +264,12 @@ class Upload:
         if not fit:
             # All are unfit; say why the first one is.
             refuse_unfit(usable[0], self.limits.max_backend_retention_s)
-        for facts in fit:
-            if order.style in facts.styles:
+        offering = [facts for facts in fit if order.style in facts.styles]
+        for facts in offering:
+            if facts.takes_prompts or not order.prompt:
                 return facts
+        if offering:
+            raise PromptRejected("no backend takes a prompt", detail="backend_takes_none")
         raise MessageInvalid(
             "no backend offers the style", violations=(("header.parameters.style", "style.unknown"),)
         )
@@ -346,6 +356,7 @@ class Upload:
             height=clean.height,
             image=clean.data,
             expires_at=admitted.until,
+            prompt=admitted.prompt.text if admitted.prompt else "",
         )
         stored = self._hold(draft) if is_transient else await self.safe.seal(draft)
         job = Job(
@@ -389,6 +400,8 @@ class Upload:
             tx.add(kept, job)
             self.judge.record(tx, caller, admitted.person.subject, verdict, admitted.key, job_id)
             log_object(tx, self.ledger, caller, kept, clean)
+            if admitted.prompt is not None:
+                log_prompt(tx, self.ledger, caller, kept, admitted.prompt.counts)
             receipt = self.ledger.record(
                 tx,
                 caller.tenant,
@@ -416,7 +429,7 @@ class Upload:
     def _hold(self, draft: Draft) -> StoredObject:
         """Hold a picture in memory, and nowhere else."""
         stored = transient(draft, self.random(16).hex(), self.clock.now(), self.limits.transient_ttl)
-        self.transients.put(stored, draft.image)
+        self.transients.put(stored, draft.image, draft.prompt)
         return stored
 
     async def _let_go(self, stored: StoredObject) -> None:
@@ -444,5 +457,6 @@ def _content(order: JobOrder, image: bytes | bytearray) -> bytes:
         order.notice_id,
         order.style,
         order.backend_hint,
+        order.prompt,
     ]
     return json.dumps(head).encode() + hashlib.sha256(image).digest()

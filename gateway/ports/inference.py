@@ -25,6 +25,7 @@ class BackendFacts:
     supports_cancel: bool
     supports_forget: bool
     source: Source
+    takes_prompts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,9 @@ class Result:
 
 
 class Inference(Protocol):
-    """One backend.  It sees a scrubbed image, a per-backend job pseudonym and a style.
+    """One backend.  It sees a scrubbed image and prompt, a per-backend job pseudonym and a style.
+
+    Where the operator wants it, a pseudonym of the subject, too; else that is empty.
 
     Raises `BackendUnavailable` when it cannot be reached, `BackendProtocol` when
     it answers outside its contract, `ImageRejected` (`no_face`) when it cannot
@@ -59,7 +62,14 @@ class Inference(Protocol):
         """Return what the backend declares of itself."""
 
     def generate(
-        self, job_pseudonym: str, style: str, image: bytes, image_type: str
+        self,
+        job_pseudonym: str,
+        style: str,
+        image: bytes,
+        image_type: str,
+        *,
+        prompt: str = "",
+        subject_pseudonym: str = "",
     ) -> AsyncGenerator[Progress | Result]:
         """Yield progress, then exactly one `Result`, and end; closing it ends the call."""
 

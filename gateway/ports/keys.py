@@ -117,7 +117,8 @@ class KeyService(Protocol):
         """Return HMAC-SHA256 of `data` under the tenant's key for `label` (32 bytes).
 
         Labels in use: `handle` (row handle of a subject), `backend` (job
-        pseudonyms), `idempotency` (digest of a request's content), `sought` (the key
+        pseudonyms), `backend_subject` (pseudonyms of subjects, where an operator
+        wants them), `idempotency` (digest of a request's content), `sought` (the key
         that seals what the search after an erasure looks for).
         """
 

@@ -162,6 +162,7 @@ class StoredObject(Record):
     `purpose` is what it was sealed for; `kept_for` the one it is kept for since that ended.
     A package (`kind`) answers the request `dsr_id`, and `sha256` is the digest of its file, which the
     log names, too; of pictures neither is kept.
+    `sealed_prompt` is the scrubbed prompt that came with an original, under the object's own key.
     """
 
     object_id: str
@@ -182,6 +183,7 @@ class StoredObject(Record):
     kept_for: str = ""
     dsr_id: str = ""
     sha256: str = ""
+    sealed_prompt: bytes = b""
 
     @property
     def basis(self) -> str:

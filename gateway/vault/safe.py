@@ -15,9 +15,14 @@ from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectMissing, ObjectStore
 from gateway.ports.records import StoredObject
 from gateway.vault import stream
+from gateway.vault.box import derive, open_box, seal_box
 from gateway.vault.custody import Custody, HeldKey
+from gateway.vault.errors import SealBroken
 from gateway.vault.keys import Binding, unwrap_dek, wrap_dek
 from policy.retention import retention_month
+
+PROMPT_LABEL = b"lethe.dev/prompt/v1"
+"""What a prompt's key is derived with, from the key of the object that it came with."""
 
 
 def object_binding(stored: StoredObject) -> Binding:
@@ -33,7 +38,7 @@ def object_binding(stored: StoredObject) -> Binding:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is to be sealed: a scrubbed picture, whose it is, what for, and until when."""
+    """What is to be sealed: a scrubbed picture and prompt, whose it is, what for, and until when."""
 
     tenant: str
     handle: str
@@ -45,6 +50,7 @@ class Draft:
     height: int
     image: bytes
     expires_at: datetime
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,29 @@ class Safe:
         held, dek = await self._keys(bare)
         binding = object_binding(bare)
         await self._put(bare.object_id, _as_async(stream.seal(dek, binding.aad(), [draft.image])))
-        return replace(bare, key_id=held.record.key_id, wrapped_dek=wrap_dek(held.key, dek, binding))
+        return replace(
+            bare,
+            key_id=held.record.key_id,
+            wrapped_dek=wrap_dek(held.key, dek, binding),
+            sealed_prompt=_seal_prompt(dek, draft.prompt, binding),
+        )
+
+    async def open_prompt(self, stored: StoredObject) -> str:
+        """Return the prompt that came with a live object; it opens as long as the object does.
+
+        Raises:
+            StoreUnavailable: It is broken (detail `object_lost`).
+            KeyServiceUnavailable: The object's key does not open.
+        """
+        if not stored.sealed_prompt:
+            return ""
+        key = await self.custody.open_by_id(stored.key_id)
+        binding = object_binding(stored)
+        try:
+            dek = unwrap_dek(key, stored.wrapped_dek, binding)
+            return open_box(derive(dek, PROMPT_LABEL), stored.sealed_prompt, binding.aad()).decode()
+        except SealBroken as error:
+            raise StoreUnavailable("a sealed prompt is broken", detail="object_lost") from error
 
     async def seal_stream(self, draft: Draft, chunks: AsyncIterable[bytes]) -> StoredObject:
         """Store what comes in `chunks` sealed, a segment at a time, and return its record; see `seal`.
@@ -146,6 +174,10 @@ class Safe:
                 yield piece
         except (ObjectMissing, stream.SealBroken) as error:
             raise StoreUnavailable("a sealed object is lost or broken", detail="object_lost") from error
+
+
+def _seal_prompt(dek: bytes, prompt: str, binding: Binding) -> bytes:
+    return seal_box(derive(dek, PROMPT_LABEL), prompt.encode(), binding.aad()) if prompt else b""
 
 
 @dataclass(slots=True)

@@ -531,6 +531,30 @@ async def test_a_backend_is_told_pseudonym_style_type_and_picture_and_nothing_el
     assert {"user-agent"} == set(there.stranger.metadata[0])
 
 
+async def test_a_scrubbed_prompt_and_a_pseudonym_of_the_subject_go_along_where_they_are_given(pki):
+    async with visit(pki, Stranger(script=GOOD)) as there:
+        given = {"prompt": "[person] in blue", "subject_pseudonym": "a" * 32}
+        _ = [one async for one in there.door.generate("p-1", "oil", b"x", "webp", **given)]
+    header = there.stranger.orders[0][0].header
+    assert (header.prompt, header.subject_id) == ("[person] in blue", "a" * 32)
+
+
+async def test_no_call_carries_a_trace_or_anything_else_of_ours(pki):
+    """Not even where a span is open and the caller's own metadata had one."""
+    from opentelemetry.sdk.trace import TracerProvider
+
+    tracer = TracerProvider().get_tracer("t")
+    async with visit(pki, Stranger(script=GOOD)) as there:
+        with tracer.start_as_current_span("upload", attributes={"subject": CANARY}):
+            await there.door.describe()
+            await collect(there.door, b"x")
+            await there.door.cancel("j1")
+            await there.door.forget("j1")
+    assert [{"user-agent"}] * 4 == [set(metadata) for metadata in there.stranger.metadata]
+    assert len({metadata["user-agent"] for metadata in there.stranger.metadata}) == 1
+    assert CANARY not in repr(there.stranger.metadata)
+
+
 async def test_every_call_has_a_deadline_and_a_job_has_that_of_the_configuration(pki):
     async with visit(pki, Stranger(script=GOOD), timeout_s=90.0) as there:
         await there.door.describe()
@@ -558,6 +582,7 @@ async def test_what_a_backend_declares_is_carried_over(pki):
         supports_cancel=False,
         supports_forget=True,
         source="composite_synthetic",
+        takes_prompts=False,
     )
 
 

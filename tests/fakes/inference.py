@@ -40,6 +40,8 @@ class Seen:
     style: str = ""
     image: bytes = b""
     image_type: str = ""
+    prompt: str = ""
+    subject_pseudonym: str = ""
 
 
 @dataclass(eq=False)
@@ -84,7 +86,11 @@ class FakeInference:
 
     def everything_seen(self) -> bytes:
         """Return all that it was ever given, as bytes to search for what it must not know."""
-        texts = [f"{call.method} {call.job_pseudonym} {call.style} {call.image_type}" for call in self.seen]
+        texts = [
+            f"{call.method} {call.job_pseudonym} {call.style} {call.image_type} "
+            f"{call.prompt} {call.subject_pseudonym}"
+            for call in self.seen
+        ]
         return b"\n".join([*(text.encode() for text in texts), *(call.image for call in self.seen)])
 
     async def describe(self) -> BackendFacts:
@@ -92,9 +98,16 @@ class FakeInference:
         return self.facts
 
     async def generate(
-        self, job_pseudonym: str, style: str, image: bytes, image_type: str
+        self,
+        job_pseudonym: str,
+        style: str,
+        image: bytes,
+        image_type: str,
+        *,
+        prompt: str = "",
+        subject_pseudonym: str = "",
     ) -> AsyncGenerator[Progress | Result]:
-        self._answer(Seen("generate", job_pseudonym, style, image, image_type))
+        self._answer(Seen("generate", job_pseudonym, style, image, image_type, prompt, subject_pseudonym))
         await self._stop(job_pseudonym)
         job = self.running[job_pseudonym] = Running()
         try:

@@ -207,7 +207,7 @@ ROWS = {
     "prompt": Row(
         "INVALID_ARGUMENT",
         "PROMPT_REJECTED",
-        "prompt_scrubber_not_built",
+        "backend_takes_none",
         head={"parameters": pb.GenerationParameters(style="studio_grey", prompt="with a hat")},
     ),
     "second header": invalid(lambda head: [*parts(head), *parts(head)], is_logged=True),

@@ -55,6 +55,7 @@ class Ground:
             objects=self.world.objects,
             keys=self.keys,
             scrubber=self.world.scrubber,
+            prompts=self.world.prompts,
             confinement={},
             backends={},
             lock=FileLock.create(self.root / "lock"),

@@ -36,3 +36,4 @@ class StoredObjectRow(Table, table=True):
     kept_for: str = words()
     dsr_id: str = words()
     sha256: str = words()
+    sealed_prompt: bytes = blob()

@@ -10,6 +10,7 @@ Arrays are OpenCV's: height, width, channels BGR.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -90,6 +91,22 @@ STYLES: Mapping[str, Backdrop] = {
     "studio_blue": Backdrop(light=(158, 184, 208), dark=(38, 58, 88)),
     "studio_warm": Backdrop(light=(224, 208, 188), dark=(118, 94, 72)),
 }
+
+
+_WISHES: Mapping[str, frozenset[str]] = {
+    "studio_grey": frozenset({"grey", "gray", "grau", "grauer", "gris"}),
+    "studio_blue": frozenset({"blue", "blau", "blauer", "bleu", "azul"}),
+    "studio_warm": frozenset({"warm", "warmer", "beige", "chaud", "chaude", "calido", "c\u00e1lido"}),
+}
+
+
+def wished(style: str, prompt: str) -> str:
+    """Return the style whose backdrop the prompt names first, or `style`; no other word counts."""
+    for word in re.findall(r"\w+", prompt.lower()):
+        for name, words in _WISHES.items():
+            if word in words:
+                return name
+    return style
 
 
 @dataclass(frozen=True, slots=True)

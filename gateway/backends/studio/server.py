@@ -1,8 +1,9 @@
 """The studio behind the contract `lethe.backend.v1`.
 
-It learns a pseudonym, a style and a picture; it writes nothing to disk and logs
-codes only.  A client certificate is demanded: whoever the given CA signs may
-send pictures, so the CA must be one for gateways alone.
+It learns a pseudonym, a style, a picture and a prompt, of which it reads the colour
+of the backdrop; it writes nothing to disk and logs codes only.  A client certificate
+is demanded: whoever the given CA signs may send pictures, so the CA must be one for
+gateways alone.
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ class Studio(backend_pb2_grpc.InferenceBackendServiceServicer):
             max_image_bytes=self.limits.max_image_bytes,
             # The backdrop is drawn; nothing of the person is.
             picture_source=backend_pb2.DescribeResponse.PICTURE_SOURCE_COMPOSITE_SYNTHETIC,
+            takes_prompts=True,
         )
 
     async def Generate(  # type: ignore[override] # grpc.aio also takes a coroutine that writes, whose clean-up runs at once
@@ -199,7 +201,7 @@ class Studio(backend_pb2_grpc.InferenceBackendServiceServicer):
                 job,
                 image,
                 header.image_type,
-                header.style,
+                picture.wished(header.style, header.prompt),
                 report=lambda percent, stage: stages.put_nowait((percent, stage)),
                 max_pixels=self.limits.max_pixels,
             )

@@ -225,7 +225,9 @@ class GenerationParameters(_message.Message):
     style: _builtins.str
     """A style code that the backend offers, for example "studio_grey"."""
     prompt: _builtins.str
-    """Free text. Not taken yet: a prompt is refused with PROMPT_REJECTED."""
+    """Free text. What names, reaches or numbers a person is replaced before a backend reads it,
+    or refused with PROMPT_REJECTED, as the configuration says.
+    """
     def __init__(
         self,
         *,

@@ -92,6 +92,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "hold.released": {"hld": ID, "why": "released", "rc": "CASE_CLOSED"},
     "image.marked": {"obj": ID, "cert": HASH, "src": "composite_synthetic"},
     "image.scrubbed": {"obj": ID, "kind": "metadata", "meas": {"exif": 4711, "trailer_image": 0}},
+    "prompt.scrubbed": {"obj": ID, "job": ID, "ents": {"person": 1, "email": 2}},
     "incident.recorded": {
         "inc": ID,
         "ver": 1,

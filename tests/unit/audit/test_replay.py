@@ -42,6 +42,7 @@ def picture(obj: str, cat: str) -> list[Event]:
     ]
 
 
+PROMPT: Event = {"ty": "prompt.scrubbed", "obj": OBJ}
 STORY: list[Event] = [
     {"ty": "notice.published", "ntc": NTC, "pur": ["generate"]},
     {"ty": "consent.recorded", "con": CON, "ntc": NTC, "flags": ["separate"], "exp": EXP},
@@ -297,6 +298,9 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (marked({**MARKED, "obj": "e" * 32}), ("image.marked", "not_scrubbed")),
     (after("object.destroyed", {**MARKED, "obj": OBJ}), ("image.marked", "marked_destroyed")),
     (after("object.sealed", STORY[4]), ("object.sealed", "sealed_twice")),
+    (after("image.scrubbed", PROMPT, PROMPT), ("prompt.scrubbed", "prompt_scrubbed_twice")),
+    ([*without("image.scrubbed", "object.destroyed"), PROMPT], ("prompt.scrubbed", "prompt_without_picture")),
+    (after("object.destroyed", PROMPT), ("prompt.scrubbed", "prompt_scrubbed_destroyed")),
     (after("object.sealed", STUCK), ("object.stuck", "stuck_alive")),
     (without("object.sealed"), ("job.created", "picture_unknown")),
     (without("object.sealed"), ("job.succeeded", "result_unknown")),

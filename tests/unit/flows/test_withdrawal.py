@@ -32,7 +32,7 @@ class DeafInference(FakeInference):
         self.results = 0
 
     async def generate(
-        self, job_pseudonym: str, style: str, image: bytes, image_type: str
+        self, job_pseudonym: str, style: str, image: bytes, image_type: str, **also: str
     ) -> AsyncGenerator[Progress | Result]:
         yield Progress(1, "queued")
         self.begun.set()

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elethe/backend/v1/backend.proto\x12\x10lethe.backend.v1\"\x11\n\x0f\x44\x65scribeRequest\"%\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\x83\x06\n\x10\x44\x65scribeResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\'\n\x06models\x18\x05 \x03(\x0b\x32\x17.lethe.backend.v1.Model\x12\x0e\n\x06styles\x18\x06 \x03(\t\x12\x0e\n\x06region\x18\x07 \x01(\t\x12\x19\n\x11retention_seconds\x18\x08 \x01(\x03\x12\x18\n\x10trains_on_inputs\x18\t \x01(\x08\x12\x46\n\rface_features\x18\n \x01(\x0e\x32/.lethe.backend.v1.DescribeResponse.FaceFeatures\x12\x17\n\x0fsupports_cancel\x18\x0b \x01(\x08\x12\x17\n\x0fsupports_forget\x18\x0c \x01(\x08\x12\x12\n\nmax_pixels\x18\r \x01(\x03\x12\x17\n\x0fmax_image_bytes\x18\x0e \x01(\x03\x12H\n\x0epicture_source\x18\x0f \x01(\x0e\x32\x30.lethe.backend.v1.DescribeResponse.PictureSource\"~\n\x0c\x46\x61\x63\x65\x46\x65\x61tures\x12\x1d\n\x19\x46\x41\x43\x45_FEATURES_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46\x41\x43\x45_FEATURES_NONE\x10\x01\x12\x1b\n\x17\x46\x41\x43\x45_FEATURES_DETECTION\x10\x02\x12\x1a\n\x16\x46\x41\x43\x45_FEATURES_TEMPLATE\x10\x03\"\xba\x01\n\rPictureSource\x12\x1e\n\x1aPICTURE_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PICTURE_SOURCE_GENERATED\x10\x01\x12&\n\"PICTURE_SOURCE_COMPOSITE_GENERATED\x10\x02\x12&\n\"PICTURE_SOURCE_COMPOSITE_SYNTHETIC\x10\x03\x12\x1b\n\x17PICTURE_SOURCE_ENHANCED\x10\x04\"R\n\tJobHeader\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05style\x18\x02 \x01(\t\x12\x12\n\nimage_type\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\"Y\n\x0fGenerateRequest\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.lethe.backend.v1.JobHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"*\n\x08Progress\x12\x0f\n\x07percent\x18\x01 \x01(\x05\x12\r\n\x05stage\x18\x02 \x01(\t\"\x8c\x01\n\x0cResultHeader\x12\x12\n\nimage_type\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x07 \x01(\t\"\x8d\x01\n\x10GenerateResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1a.lethe.backend.v1.ProgressH\x00\x12\x30\n\x06result\x18\x02 \x01(\x0b\x32\x1e.lethe.backend.v1.ResultHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"\x1f\n\rCancelRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\"\x1f\n\rForgetRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x10\n\x0e\x46orgetResponse2\xdd\x02\n\x17InferenceBackendService\x12Q\n\x08\x44\x65scribe\x12!.lethe.backend.v1.DescribeRequest\x1a\".lethe.backend.v1.DescribeResponse\x12U\n\x08Generate\x12!.lethe.backend.v1.GenerateRequest\x1a\".lethe.backend.v1.GenerateResponse(\x01\x30\x01\x12K\n\x06\x43\x61ncel\x12\x1f.lethe.backend.v1.CancelRequest\x1a .lethe.backend.v1.CancelResponse\x12K\n\x06\x46orget\x12\x1f.lethe.backend.v1.ForgetRequest\x1a .lethe.backend.v1.ForgetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elethe/backend/v1/backend.proto\x12\x10lethe.backend.v1\"\x11\n\x0f\x44\x65scribeRequest\"%\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\x9a\x06\n\x10\x44\x65scribeResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\'\n\x06models\x18\x05 \x03(\x0b\x32\x17.lethe.backend.v1.Model\x12\x0e\n\x06styles\x18\x06 \x03(\t\x12\x0e\n\x06region\x18\x07 \x01(\t\x12\x19\n\x11retention_seconds\x18\x08 \x01(\x03\x12\x18\n\x10trains_on_inputs\x18\t \x01(\x08\x12\x46\n\rface_features\x18\n \x01(\x0e\x32/.lethe.backend.v1.DescribeResponse.FaceFeatures\x12\x17\n\x0fsupports_cancel\x18\x0b \x01(\x08\x12\x17\n\x0fsupports_forget\x18\x0c \x01(\x08\x12\x12\n\nmax_pixels\x18\r \x01(\x03\x12\x17\n\x0fmax_image_bytes\x18\x0e \x01(\x03\x12H\n\x0epicture_source\x18\x0f \x01(\x0e\x32\x30.lethe.backend.v1.DescribeResponse.PictureSource\x12\x15\n\rtakes_prompts\x18\x10 \x01(\x08\"~\n\x0c\x46\x61\x63\x65\x46\x65\x61tures\x12\x1d\n\x19\x46\x41\x43\x45_FEATURES_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46\x41\x43\x45_FEATURES_NONE\x10\x01\x12\x1b\n\x17\x46\x41\x43\x45_FEATURES_DETECTION\x10\x02\x12\x1a\n\x16\x46\x41\x43\x45_FEATURES_TEMPLATE\x10\x03\"\xba\x01\n\rPictureSource\x12\x1e\n\x1aPICTURE_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PICTURE_SOURCE_GENERATED\x10\x01\x12&\n\"PICTURE_SOURCE_COMPOSITE_GENERATED\x10\x02\x12&\n\"PICTURE_SOURCE_COMPOSITE_SYNTHETIC\x10\x03\x12\x1b\n\x17PICTURE_SOURCE_ENHANCED\x10\x04\"v\n\tJobHeader\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05style\x18\x02 \x01(\t\x12\x12\n\nimage_type\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06prompt\x18\x05 \x01(\t\x12\x12\n\nsubject_id\x18\x06 \x01(\t\"Y\n\x0fGenerateRequest\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.lethe.backend.v1.JobHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"*\n\x08Progress\x12\x0f\n\x07percent\x18\x01 \x01(\x05\x12\r\n\x05stage\x18\x02 \x01(\t\"\x8c\x01\n\x0cResultHeader\x12\x12\n\nimage_type\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x07 \x01(\t\"\x8d\x01\n\x10GenerateResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1a.lethe.backend.v1.ProgressH\x00\x12\x30\n\x06result\x18\x02 \x01(\x0b\x32\x1e.lethe.backend.v1.ResultHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"\x1f\n\rCancelRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\"\x1f\n\rForgetRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x10\n\x0e\x46orgetResponse2\xdd\x02\n\x17InferenceBackendService\x12Q\n\x08\x44\x65scribe\x12!.lethe.backend.v1.DescribeRequest\x1a\".lethe.backend.v1.DescribeResponse\x12U\n\x08Generate\x12!.lethe.backend.v1.GenerateRequest\x1a\".lethe.backend.v1.GenerateResponse(\x01\x30\x01\x12K\n\x06\x43\x61ncel\x12\x1f.lethe.backend.v1.CancelRequest\x1a .lethe.backend.v1.CancelResponse\x12K\n\x06\x46orget\x12\x1f.lethe.backend.v1.ForgetRequest\x1a .lethe.backend.v1.ForgetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,29 +36,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL']._serialized_start=71
   _globals['_MODEL']._serialized_end=108
   _globals['_DESCRIBERESPONSE']._serialized_start=111
-  _globals['_DESCRIBERESPONSE']._serialized_end=882
-  _globals['_DESCRIBERESPONSE_FACEFEATURES']._serialized_start=567
-  _globals['_DESCRIBERESPONSE_FACEFEATURES']._serialized_end=693
-  _globals['_DESCRIBERESPONSE_PICTURESOURCE']._serialized_start=696
-  _globals['_DESCRIBERESPONSE_PICTURESOURCE']._serialized_end=882
-  _globals['_JOBHEADER']._serialized_start=884
-  _globals['_JOBHEADER']._serialized_end=966
-  _globals['_GENERATEREQUEST']._serialized_start=968
-  _globals['_GENERATEREQUEST']._serialized_end=1057
-  _globals['_PROGRESS']._serialized_start=1059
-  _globals['_PROGRESS']._serialized_end=1101
-  _globals['_RESULTHEADER']._serialized_start=1104
-  _globals['_RESULTHEADER']._serialized_end=1244
-  _globals['_GENERATERESPONSE']._serialized_start=1247
-  _globals['_GENERATERESPONSE']._serialized_end=1388
-  _globals['_CANCELREQUEST']._serialized_start=1390
-  _globals['_CANCELREQUEST']._serialized_end=1421
-  _globals['_CANCELRESPONSE']._serialized_start=1423
-  _globals['_CANCELRESPONSE']._serialized_end=1439
-  _globals['_FORGETREQUEST']._serialized_start=1441
-  _globals['_FORGETREQUEST']._serialized_end=1472
-  _globals['_FORGETRESPONSE']._serialized_start=1474
-  _globals['_FORGETRESPONSE']._serialized_end=1490
-  _globals['_INFERENCEBACKENDSERVICE']._serialized_start=1493
-  _globals['_INFERENCEBACKENDSERVICE']._serialized_end=1842
+  _globals['_DESCRIBERESPONSE']._serialized_end=905
+  _globals['_DESCRIBERESPONSE_FACEFEATURES']._serialized_start=590
+  _globals['_DESCRIBERESPONSE_FACEFEATURES']._serialized_end=716
+  _globals['_DESCRIBERESPONSE_PICTURESOURCE']._serialized_start=719
+  _globals['_DESCRIBERESPONSE_PICTURESOURCE']._serialized_end=905
+  _globals['_JOBHEADER']._serialized_start=907
+  _globals['_JOBHEADER']._serialized_end=1025
+  _globals['_GENERATEREQUEST']._serialized_start=1027
+  _globals['_GENERATEREQUEST']._serialized_end=1116
+  _globals['_PROGRESS']._serialized_start=1118
+  _globals['_PROGRESS']._serialized_end=1160
+  _globals['_RESULTHEADER']._serialized_start=1163
+  _globals['_RESULTHEADER']._serialized_end=1303
+  _globals['_GENERATERESPONSE']._serialized_start=1306
+  _globals['_GENERATERESPONSE']._serialized_end=1447
+  _globals['_CANCELREQUEST']._serialized_start=1449
+  _globals['_CANCELREQUEST']._serialized_end=1480
+  _globals['_CANCELRESPONSE']._serialized_start=1482
+  _globals['_CANCELRESPONSE']._serialized_end=1498
+  _globals['_FORGETREQUEST']._serialized_start=1500
+  _globals['_FORGETREQUEST']._serialized_end=1531
+  _globals['_FORGETRESPONSE']._serialized_start=1533
+  _globals['_FORGETRESPONSE']._serialized_end=1549
+  _globals['_INFERENCEBACKENDSERVICE']._serialized_start=1552
+  _globals['_INFERENCEBACKENDSERVICE']._serialized_end=1901
 # @@protoc_insertion_point(module_scope)

@@ -141,6 +141,7 @@ class DescribeResponse(_message.Message):
     MAX_PIXELS_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_BYTES_FIELD_NUMBER: _builtins.int
     PICTURE_SOURCE_FIELD_NUMBER: _builtins.int
+    TAKES_PROMPTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the software, for example "studio"."""
     version: _builtins.str
@@ -167,6 +168,8 @@ class DescribeResponse(_message.Message):
     """Largest picture it takes, in encoded bytes."""
     picture_source: Global___DescribeResponse.PictureSource.ValueType
     """How its pictures come to be; the mark that they carry says so."""
+    takes_prompts: _builtins.bool
+    """Whether it reads the prompt of a header."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
         """The models behind that digest, by name."""
@@ -193,10 +196,11 @@ class DescribeResponse(_message.Message):
         max_pixels: _builtins.int = ...,
         max_image_bytes: _builtins.int = ...,
         picture_source: Global___DescribeResponse.PictureSource.ValueType = ...,
+        takes_prompts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "face_features", b"face_features", "max_image_bytes", b"max_image_bytes", "max_pixels", b"max_pixels", "model_digest", b"model_digest", "models", b"models", "name", b"name", "picture_source", b"picture_source", "region", b"region", "retention_seconds", b"retention_seconds", "styles", b"styles", "supports_cancel", b"supports_cancel", "supports_forget", b"supports_forget", "trains_on_inputs", b"trains_on_inputs", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "face_features", b"face_features", "max_image_bytes", b"max_image_bytes", "max_pixels", b"max_pixels", "model_digest", b"model_digest", "models", b"models", "name", b"name", "picture_source", b"picture_source", "region", b"region", "retention_seconds", b"retention_seconds", "styles", b"styles", "supports_cancel", b"supports_cancel", "supports_forget", b"supports_forget", "takes_prompts", b"takes_prompts", "trains_on_inputs", b"trains_on_inputs", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -212,6 +216,8 @@ class JobHeader(_message.Message):
     STYLE_FIELD_NUMBER: _builtins.int
     IMAGE_TYPE_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Pseudonym of the job, made for this backend alone: 1 to 64 of A-Z a-z 0-9 _ -."""
     style: _builtins.str
@@ -220,6 +226,10 @@ class JobHeader(_message.Message):
     """"jpeg", "png" or "webp"; a picture of another format is refused."""
     size_bytes: _builtins.int
     """Size of the whole picture in bytes; exactly as many follow in chunks."""
+    prompt: _builtins.str
+    """What is wished for, in words; scrubbed, at most 2000 characters, may be empty."""
+    subject_id: _builtins.str
+    """Pseudonym of the subject, made for this backend and a span of days: empty, or 32 hex digits."""
     def __init__(
         self,
         *,
@@ -227,10 +237,12 @@ class JobHeader(_message.Message):
         style: _builtins.str = ...,
         image_type: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        prompt: _builtins.str = ...,
+        subject_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_type", b"image_type", "job_id", b"job_id", "size_bytes", b"size_bytes", "style", b"style"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_type", b"image_type", "job_id", b"job_id", "prompt", b"prompt", "size_bytes", b"size_bytes", "style", b"style", "subject_id", b"subject_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,8 +28,9 @@ if _version_not_supported:
 class InferenceBackendServiceStub:
     """What an inference backend offers to the gateway.
 
-    A backend is told a pseudonym for the job, a style and a scrubbed picture,
-    and nothing else: no caller, no subject, no file name, no prompt of a person.
+    A backend is told a pseudonym for the job, a style, a scrubbed picture and, where it
+    takes prompts, a scrubbed prompt; where the operator wants it, a pseudonym of the
+    subject.  Nothing else: no caller, no subject, no file name, no trace.
     It keeps nothing once a job is over.
 
     A refusal carries a google.rpc.ErrorInfo of domain "lethe.dev" whose reason is
@@ -70,8 +71,9 @@ class InferenceBackendServiceStub:
 class InferenceBackendServiceServicer:
     """What an inference backend offers to the gateway.
 
-    A backend is told a pseudonym for the job, a style and a scrubbed picture,
-    and nothing else: no caller, no subject, no file name, no prompt of a person.
+    A backend is told a pseudonym for the job, a style, a scrubbed picture and, where it
+    takes prompts, a scrubbed prompt; where the operator wants it, a pseudonym of the
+    subject.  Nothing else: no caller, no subject, no file name, no trace.
     It keeps nothing once a job is over.
 
     A refusal carries a google.rpc.ErrorInfo of domain "lethe.dev" whose reason is
@@ -145,8 +147,9 @@ def add_InferenceBackendServiceServicer_to_server(servicer, server):
 class InferenceBackendService:
     """What an inference backend offers to the gateway.
 
-    A backend is told a pseudonym for the job, a style and a scrubbed picture,
-    and nothing else: no caller, no subject, no file name, no prompt of a person.
+    A backend is told a pseudonym for the job, a style, a scrubbed picture and, where it
+    takes prompts, a scrubbed prompt; where the operator wants it, a pseudonym of the
+    subject.  Nothing else: no caller, no subject, no file name, no trace.
     It keeps nothing once a job is over.
 
     A refusal carries a google.rpc.ErrorInfo of domain "lethe.dev" whose reason is

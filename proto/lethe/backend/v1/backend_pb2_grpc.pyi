@@ -15,8 +15,9 @@ GRPC_VERSION: str
 class InferenceBackendServiceStub:
     """What an inference backend offers to the gateway.
 
-    A backend is told a pseudonym for the job, a style and a scrubbed picture,
-    and nothing else: no caller, no subject, no file name, no prompt of a person.
+    A backend is told a pseudonym for the job, a style, a scrubbed picture and, where it
+    takes prompts, a scrubbed prompt; where the operator wants it, a pseudonym of the
+    subject.  Nothing else: no caller, no subject, no file name, no trace.
     It keeps nothing once a job is over.
 
     A refusal carries a google.rpc.ErrorInfo of domain "lethe.dev" whose reason is
@@ -43,8 +44,9 @@ class InferenceBackendServiceStub:
 class InferenceBackendServiceServicer(metaclass=_abc_1.ABCMeta):
     """What an inference backend offers to the gateway.
 
-    A backend is told a pseudonym for the job, a style and a scrubbed picture,
-    and nothing else: no caller, no subject, no file name, no prompt of a person.
+    A backend is told a pseudonym for the job, a style, a scrubbed picture and, where it
+    takes prompts, a scrubbed prompt; where the operator wants it, a pseudonym of the
+    subject.  Nothing else: no caller, no subject, no file name, no trace.
     It keeps nothing once a job is over.
 
     A refusal carries a google.rpc.ErrorInfo of domain "lethe.dev" whose reason is

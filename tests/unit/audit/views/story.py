@@ -74,6 +74,7 @@ class Story:
         backend = self.chance.choice(self.backends)
         self.say("object.sealed", obj=original, cat="original", exp=self.now + DAY, **purposes)
         self.say("image.scrubbed", obj=original, kind="metadata", meas={"exif": 4711, "trailer_image": 0})
+        self.say("prompt.scrubbed", job=job, obj=original, ents={"person": 1, "email": 2})
         self.say("job.created", job=job, bak=backend, obj=original, **purposes)
         self.now += 4_000
         self.say("job.dispatched", job=job, bak=backend)
