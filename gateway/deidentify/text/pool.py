@@ -62,7 +62,11 @@ class PromptScrubber:
     async def close(self) -> None:
         """End the worker; what is in flight fails with `ScrubberUnavailable`."""
         self._is_open = False
-        await self._empty()
+        if self._worker is not None:
+            # Whoever waits for its answer sees the socket close, and lets go of it first.
+            self._worker.kill()
+        async with self._turn:
+            await self._empty()
 
     async def scrub(self, text: str) -> ScrubbedText:
         """Return the prompt as it may be passed on; see `TextScrubber`."""

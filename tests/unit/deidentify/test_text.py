@@ -257,6 +257,16 @@ async def test_a_worker_that_is_slow_dead_or_lies_passes_nothing_on(does: str) -
         await scrubber.close()
 
 
+async def test_closing_fails_who_waits_and_who_queues() -> None:
+    scrubber = PromptScrubber(timeout_s=60, command=(sys.executable, "-I", "-c", STUB % "time.sleep(60)"))
+    await scrubber.start()
+    waiting = [asyncio.create_task(scrubber.scrub("a cat")) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    await scrubber.close()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [ScrubberUnavailable] * 3 == [type(outcome) for outcome in outcomes]
+
+
 async def test_a_caller_who_goes_away_leaves_no_answer_to_the_next() -> None:
     scrubber = PromptScrubber(timeout_s=10)
     await scrubber.start()
