@@ -515,11 +515,11 @@ async def test_no_payload_is_written_for_who_is_being_erased(w: World) -> None:
 
 
 async def test_leaves_share_only_what_names_the_same_thing(w: World) -> None:
-    """No eight bytes are common to two leaves unless they name an object, a consent, a job or a request."""
+    """No eight bytes are common to two leaves unless they name an object, a consent, a request or the like."""
     await w.portrait("ann")
     await w.portrait("bob")
     await w.erase("ann")
-    things = {"obj", "con", "job", "dsr", "bak", "ntc", "pol", "dig"}
+    things = {"obj", "con", "job", "dsr", "bak", "ntc", "pol", "dig", "cert"}
     seen: Counter[str] = Counter()
     for leaf in (json.loads(row.line) for row in w.records.all(Leaf)):
         hexes = {leaf["id"], leaf["n"], leaf["act"].removeprefix("tok:")} - {"sys:lethe", "svc:app"}
