@@ -515,7 +515,7 @@ async def test_no_payload_is_written_for_who_is_being_erased(w: World) -> None:
 
 
 async def test_leaves_share_only_what_names_the_same_thing(w: World) -> None:
-    """No eight bytes are common to two leaves unless they name an object, a consent, a request or the like."""
+    """No eight bytes are common to two leaves unless they name an object, a consent, a request or so."""
     await w.portrait("ann")
     await w.portrait("bob")
     await w.erase("ann")
