@@ -307,9 +307,9 @@ async def test_what_arrived_is_overwritten_once_it_is_scrubbed(
     seen: list[bytearray] = []
     scrub = w.scrubber.scrub
 
-    async def watch(data: bytearray) -> object:
+    async def watch(data: bytearray, *how: str) -> object:
         seen.append(data)
-        return await scrub(data)
+        return await scrub(data, *how)
 
     monkeypatch.setattr(w.scrubber, "scrub", watch)
     await upload(w)
