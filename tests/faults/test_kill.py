@@ -84,7 +84,7 @@ UPLOAD_READS = (
     "inference.cancel",
     "inference.forget",
     "records.transact/Generate._let_go.<lambda>",
-    "records.transact/Generate._finish.until",
+    "records.transact/Generate._finish.permit",
     "records.transact/Release._case.read",
 )
 ERASURE_WRITES = (

@@ -232,4 +232,5 @@ async def test_without_the_tail_of_the_log_nothing_is_restored_nor_served(drill:
     shutil.rmtree(drill.published)
     elsewhere.rename(drill.published)
     async with running(drill.layout) as gateway:
-        assert [event["size"] for event in await gateway.leaves("backup.restored")] == [1]
+        # When the backup was made, the first event may have waited for its place still.
+        assert [event["size"] for event in await gateway.leaves("backup.restored")] in ([0], [1])

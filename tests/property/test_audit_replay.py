@@ -189,5 +189,6 @@ def test_the_model_lives_long_enough_to_say_something() -> None:
         "destroyed_in_time",
         "erased_on_approval",
         "forwarded_with_consent",
+        "marked_when_demanded",
         "released_with_permission",
     }

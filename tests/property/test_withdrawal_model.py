@@ -116,11 +116,11 @@ class ParkedInference:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    async def generate(self, *asked: Any) -> AsyncGenerator[Progress | Result]:
+    async def generate(self, *asked: Any, **more: Any) -> AsyncGenerator[Progress | Result]:
         await self.loop.turn()
         if self.noted.answered:
             self.noted.faults.append("a backend call began after the answer")
-        async with aclosing(self.inner.generate(*asked)) as messages:
+        async with aclosing(self.inner.generate(*asked, **more)) as messages:
             async for message in messages:
                 yield message
                 await self.loop.turn()
