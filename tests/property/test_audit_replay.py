@@ -95,6 +95,8 @@ def test_an_event_that_another_needs_is_missed(gateway: Any, data: st.DataObject
         for place, event in enumerate(gateway.events)
         for (ty, name), types in NEEDED.items()
         if event["ty"] == ty and name in event
+        # A job that was dispatched twice is not without its dispatch once one of them is gone.
+        if sum(other["ty"] == ty and other.get(name) == event[name] for other in gateway.events) == 1
         if any(
             other["ty"] in types and other.get(name) == event[name] for other in gateway.events[place + 1 :]
         )

@@ -266,7 +266,7 @@ def test_the_same_seed_tells_the_same_story() -> None:
 def test_the_model_notices_when_policy_is_not_asked_again_at_the_release() -> None:
     """A seeded fault: the release is logged on the strength of the first answer."""
 
-    def forgetful(self: Release, tx: Transaction, caller: Any, job_id: str, case: Any) -> None:
+    def forgetful(self: Release, tx: Transaction, caller: Any, job_id: str, *_asked: Any) -> None:
         self.ledger.record(tx, caller.tenant, "result.released", caller, job=job_id, obj="0" * 32)
 
     with pytest.MonkeyPatch.context() as patch:
