@@ -49,6 +49,9 @@ NAMED_ON: Collection[tuple[type[Record], str]] = (
 )
 """Columns that name things which are gone, by design.  Only things: the handle is sought there, too."""
 
+SLACK = 10_000
+"""So many leaves before the first that names a person may be its siblings: what waits together is placed by
+its clock, and a clock may have been set back between two leaves of one commit."""
 _PACKAGE = "package.made"
 _CATEGORY = {"job.created": "original", "job.succeeded": "output", "dataset.added": "output"}
 _MADE = tuple(_CATEGORY)
@@ -196,7 +199,7 @@ class Absence:
         if not jobs:
             return found
         if starts and None not in starts:
-            first = min(seq for seq in starts if seq is not None) - 1
+            first = max(min(seq for seq in starts if seq is not None) - SLACK, 0) - 1
         async for leaf in self._leaves(log, first, _MADE):
             event = json.loads(leaf.line)
             if event["job"] in jobs:

@@ -798,10 +798,8 @@ class Watch:
     failing: Gauge = field(init=False)
     queue: Gauge = field(init=False)
     incidents: Gauge = field(init=False)
-    _pressing: dict[str, int] = field(default_factory=dict, init=False)
     due: Gauge = field(init=False)
-    pressing: int = 0
-    """How many requests were due today, or overdue, when they were last counted."""
+    _counted: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Register the metrics."""
@@ -835,9 +833,7 @@ class Watch:
         """Show how many open requests are due in so many days; more that are due today raise the alarm."""
         for days, number in left.items():
             self.due.labels(str(days)).set(number)
-        if left[STEPS[0]] > self.pressing:
-            self.alarm("request_due")
-        self.pressing = left[STEPS[0]]
+        self._count("request_due", left[STEPS[0]])
 
     def alarm(self, name: str, *places: str) -> None:
         """Raise an alarm: counted, and one line in the log, or one for each place."""
@@ -850,9 +846,13 @@ class Watch:
         for band in BANDS:
             number = left.get(band, 0)
             self.incidents.labels(band).set(number)
-            if number > self._pressing.get(band, 0):
-                self.alarm(f"incident_{band}")
-            self._pressing[band] = number
+            self._count(f"incident_{band}", number)
+
+    def _count(self, alarm: str, number: int) -> None:
+        """Raise an alarm where there are more of what it is about than at the last count."""
+        if number > self._counted.get(alarm, 0):
+            self.alarm(alarm)
+        self._counted[alarm] = number
 
     def heard(self, witness: str, code: str, is_new: bool) -> None:
         """Count what a witness answered; raise an alarm where it is new and neither consent nor an outage."""

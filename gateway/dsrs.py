@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.caller import Caller
 from gateway.controllers import ControllerFacts
-from gateway.errors import NotFound, PolicyUnavailable, StateConflict, StoreUnavailable
+from gateway.errors import LeaseLost, NotFound, PolicyUnavailable, StoreUnavailable
 from gateway.judge import Judge
 from gateway.people import People
 from gateway.ports.clock import Clock
@@ -23,10 +23,6 @@ from policy.dsr import FINAL, transition
 from policy.pack import Pack, parse_named
 
 T = TypeVar("T")
-
-
-class LeaseLost(StateConflict):
-    """Another worker took the request over."""
 
 
 def own(tx: Transaction, caller: Caller, dsr_id: str) -> Dsr:

@@ -282,6 +282,10 @@ class StateConflict(LetheError):
     reason = "STATE_CONFLICT"
 
 
+class LeaseLost(StateConflict):
+    """Another worker has taken the work over, or it has ended."""
+
+
 class ZeroRetention(LetheError):
     """This controller keeps no picture: only `Generate` takes one, and gives the result back at once."""
 

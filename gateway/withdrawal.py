@@ -1,4 +1,4 @@
-"""Ends consents inside a transaction, and with them everything that rests on them."""
+"""Ends consents inside a transaction, and with them everything that rests on them; notes opt-outs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from gateway.caller import Caller
 from gateway.judge import Judge
-from gateway.ledger import Receipt
+from gateway.ledger import Ledger, Receipt
 from gateway.objects import ask_to_stop, destroy_object, end_queued
-from gateway.ports.records import Consent, Job, StoredObject, Transaction
+from gateway.ports.records import Consent, Job, Signal, StoredObject, Transaction
 from policy.consent_state import STANDING, ConsentVerb, state_at, transition
 from policy.terms import Purpose
 
@@ -69,6 +69,26 @@ def end_consents(
         if not any(state_at(row.state, row.expires_at, now) in STANDING for row in rows):
             _stop(tx, judge, consent, by, ended)
     return ended
+
+
+def note_signal(
+    tx: Transaction,
+    ledger: Ledger,
+    by: Caller | None,
+    tenant: str,
+    handle: str,
+    *,
+    gpc: bool,
+    limit_spi: bool,
+) -> Receipt:
+    """Note which opt-out signals a subject has set, in place of those before (11 CCR 7025, 7027)."""
+    signal = Signal(tenant, handle, gpc, limit_spi, ledger.clock.now())
+    if tx.get(Signal, tenant, handle) is None:
+        tx.add(signal)
+    else:
+        tx.put(signal)
+    codes = [name for name, on in (("gpc", gpc), ("limit_spi", limit_spi)) if on]
+    return ledger.record(tx, tenant, "signal.recorded", by, sig=codes)
 
 
 def _end(

@@ -31,7 +31,7 @@ from gateway.ports.records import Consent, Job, Notice, Records, Signal, Subject
 from gateway.vault.custody import HeldKey
 from gateway.vault.keys import open_column, seal_column
 from gateway.vault.payload import PayloadKey
-from gateway.withdrawal import Ended, end_consents, of_purpose
+from gateway.withdrawal import Ended, end_consents, note_signal, of_purpose
 from policy.codes import TIER
 from policy.consent import Decision
 from policy.consent_state import NOTHING, STANDING, ConsentVerb, state_at, transition
@@ -437,13 +437,7 @@ class Consents:
         subject = tx.get(Subject, caller.tenant, handle)
         if subject is None or subject.state == "blocked":
             raise SubjectBlocked
-        signal = Signal(caller.tenant, handle, gpc, limit_spi, self.clock.now())
-        if tx.get(Signal, caller.tenant, handle) is None:
-            tx.add(signal)
-        else:
-            tx.put(signal)
-        codes = [name for name, on in (("gpc", gpc), ("limit_spi", limit_spi)) if on]
-        return self.ledger.record(tx, caller.tenant, "signal.recorded", caller, sig=codes)
+        return note_signal(tx, self.ledger, caller, caller.tenant, handle, gpc=gpc, limit_spi=limit_spi)
 
 
 def _shown(consent: Consent) -> dict[str, Any]:

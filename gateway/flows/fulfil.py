@@ -17,7 +17,7 @@ from gateway.objects import reap
 from gateway.ports.clock import Clock
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Consent, Dsr, Records, Signal, Subject, SubjectKey, Transaction
-from gateway.withdrawal import end_consents
+from gateway.withdrawal import end_consents, note_signal
 from policy.consent_state import ConsentVerb
 from policy.dsr import EFFECTS, Effect, ended_purposes, transition
 from policy.pack import Pack
@@ -116,20 +116,15 @@ class Fulfilment:
     def _signal(self, tx: Transaction, effect: Effect, subject: Subject) -> None:
         """Set one signal, and leave the other as it is (11 CCR 7026, 7027)."""
         said = tx.get(Signal, subject.tenant, subject.handle)
-        now = self.clock.now()
-        signal = said or Signal(subject.tenant, subject.handle, gpc=False, limit_spi=False, recorded_at=now)
-        signal = replace(
-            signal,
-            gpc=signal.gpc or effect is Effect.OPT_OUT,
-            limit_spi=signal.limit_spi or effect is Effect.LIMIT,
-            recorded_at=now,
+        note_signal(
+            tx,
+            self.ledger,
+            None,
+            subject.tenant,
+            subject.handle,
+            gpc=effect is Effect.OPT_OUT or (said is not None and said.gpc),
+            limit_spi=effect is Effect.LIMIT or (said is not None and said.limit_spi),
         )
-        if said is None:
-            tx.add(signal)
-        else:
-            tx.put(signal)
-        codes = [name for name, on in (("gpc", signal.gpc), ("limit_spi", signal.limit_spi)) if on]
-        self.ledger.record(tx, subject.tenant, "signal.recorded", None, sig=codes)
 
     def _end_consents(self, tx: Transaction, dsr: Dsr, subject: Subject) -> list[str]:
         purposes = ended_purposes(DsrKind(dsr.kind), tuple(dsr.purposes))

@@ -21,6 +21,7 @@ from gateway.errors import (
     DeidentificationRequired,
     ImageRejected,
     KeyServiceUnavailable,
+    LeaseLost,
     LetheError,
     NotFound,
     ObjectExpired,
@@ -85,10 +86,6 @@ class ShownDataset:
 
     record: Dataset
     removed: tuple[str, ...]
-
-
-class LeaseLost(StateConflict):
-    """Another worker has taken the training set over, or it has ended."""
 
 
 class _Full(Exception):

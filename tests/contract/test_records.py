@@ -57,6 +57,7 @@ from gateway.ports.records import (
     Transaction,
 )
 from tests.fakes.records import KEYS, UNIQUE, MemoryRecords
+from tests.needs import missing
 from tests.postgres import Postgres, running_postgres
 
 T = TypeVar("T")
@@ -868,13 +869,12 @@ async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_done(tmp_path:
         check.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system can be mounted by root alone")
 async def test_the_reserve_is_room_enough_to_rewrite_the_file(tmp_path: Path) -> None:
     """An erasure does that; `Reserve` keeps the file's own size once more, and something beside it."""
     beside = 256 << 10
     with _small_disk(tmp_path / "small") as (directory, _):
         if free_bytes(directory) > 8 << 20:
-            pytest.skip("nothing may be mounted here")
+            missing("a small file system", "run as root, where tmpfs may be mounted")
         url = f"sqlite://{directory}/lethe.db"
         await migrate(url)
         records = open_records(url)

@@ -10,8 +10,7 @@ from datetime import timedelta
 import pytest
 
 from audit.verify import verify_certificate
-from gateway.dsrs import LeaseLost
-from gateway.errors import LetheError, StateConflict, SubjectBlocked, SubjectUnknown
+from gateway.errors import LeaseLost, LetheError, StateConflict, SubjectBlocked, SubjectUnknown
 from gateway.flows.dsr import DsrDraft
 from gateway.people import Profile
 from gateway.ports.keys import Epoch

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dsrs import LeaseLost
-from gateway.errors import StoreUnavailable
+from gateway.errors import LeaseLost, StoreUnavailable
 from gateway.people import Guardian, Profile
 from gateway.ports.records import Consent, Dsr, Signal, StoredObject, Subject
 from policy.dsr import DIRECT, EFFECTS, Effect
