@@ -105,22 +105,8 @@ def log_prompt(
 
 def transient(draft: Draft, object_id: str, now: datetime, at_most: timedelta) -> StoredObject:
     """Return the record of a picture that is not sealed, because it will never be stored."""
-    return StoredObject(
-        object_id=object_id,
-        tenant=draft.tenant,
-        handle=draft.handle,
-        key_id="",
-        job_id=draft.job_id,
-        kind=draft.kind,
-        purpose=draft.purpose,
-        image_type=draft.image_type,
-        width=draft.width,
-        height=draft.height,
-        size_bytes=len(draft.image),
-        wrapped_dek=b"",
-        state="transient",
-        created_at=now,
-        expires_at=min(draft.expires_at, now + at_most),
+    return replace(
+        draft.bare(object_id, now), state="transient", expires_at=min(draft.expires_at, now + at_most)
     )
 
 

@@ -42,7 +42,7 @@ from gateway.vault.keys import open_column
 from gateway.vault.payload import PayloadKey
 from policy.dsr import told
 from policy.pack import Pack
-from policy.terms import PACKAGE, DsrKind
+from policy.terms import PACKAGE, DsrKind, Purpose
 
 FORMAT = "lethe.dev/access-package/v1"
 BATCH = 200
@@ -129,7 +129,8 @@ class Gatherer:
         profile = await self.people.open_profile(rows.subject)
         is_access = dsr.kind == DsrKind.ACCESS
         objects = [one for one in rows.objects if one.kind != PACKAGE and (is_access or _provided(one, rows))]
-        pictures = _named(objects)
+        # A copy in a training set is sealed once more under the set's key; `datasets` tells of it.
+        pictures = _named([one for one in objects if one.purpose != Purpose.TRAIN])
         consents = {
             _receipt_name(n): await self._consent(c, at) for n, c in enumerate(rows.consents, start=1)
         }

@@ -52,6 +52,26 @@ class Draft:
     expires_at: datetime
     prompt: str = ""
 
+    def bare(self, object_id: str, now: datetime) -> StoredObject:
+        """Return the record of it as long as no key opens it."""
+        return StoredObject(
+            object_id=object_id,
+            tenant=self.tenant,
+            handle=self.handle,
+            key_id="",
+            job_id=self.job_id,
+            kind=self.kind,
+            purpose=self.purpose,
+            image_type=self.image_type,
+            width=self.width,
+            height=self.height,
+            size_bytes=len(self.image),
+            wrapped_dek=b"",
+            state="live",
+            created_at=now,
+            expires_at=self.expires_at,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Safe:
@@ -68,7 +88,7 @@ class Safe:
         Ciphertext first: until the caller commits the record, the bytes in the
         store are garbage that nothing opens and the sweeper removes.
         """
-        bare = self._bare(draft)
+        bare = draft.bare(self.random(16).hex(), self.clock.now())
         held, dek = await self._keys(bare)
         binding = object_binding(bare)
         await self._put(bare.object_id, _as_async(stream.seal(dek, binding.aad(), [draft.image])))
@@ -101,7 +121,7 @@ class Safe:
 
         The record has the size and the SHA-256 of what came; `draft.image` is not read.
         """
-        bare = self._bare(draft)
+        bare = draft.bare(self.random(16).hex(), self.clock.now())
         held, dek = await self._keys(bare)
         binding, seen = object_binding(bare), _Seen()
         await self._put(bare.object_id, stream.seal_stream(dek, binding.aad(), seen.passing(chunks)))
@@ -111,25 +131,6 @@ class Safe:
             wrapped_dek=wrap_dek(held.key, dek, binding),
             size_bytes=seen.size,
             sha256=seen.digest.hexdigest(),
-        )
-
-    def _bare(self, draft: Draft) -> StoredObject:
-        return StoredObject(
-            object_id=self.random(16).hex(),
-            tenant=draft.tenant,
-            handle=draft.handle,
-            key_id="",
-            job_id=draft.job_id,
-            kind=draft.kind,
-            purpose=draft.purpose,
-            image_type=draft.image_type,
-            width=draft.width,
-            height=draft.height,
-            size_bytes=len(draft.image),
-            wrapped_dek=b"",
-            state="live",
-            created_at=self.clock.now(),
-            expires_at=draft.expires_at,
         )
 
     async def _keys(self, bare: StoredObject) -> tuple[HeldKey, bytes]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from PIL import Image
 
 from audit import leaf as leaf_codec
 from audit import proof, seal
@@ -36,6 +37,8 @@ from tests import invariants
 from tests.docs import REFERENCE
 from tests.fakes.inference import paint
 from tests.unit.flows.test_replay import replayed
+from tests.unit.flows.test_training import made as training_set
+from tests.unit.flows.test_training import ready as training_ready
 from tests.unit.package.example import DOCUMENT
 from tests.world import APP, OFFICER, ORIGIN, STRANGER, World
 
@@ -108,6 +111,21 @@ def test_every_kind_of_record_about_a_person_has_a_place_in_the_package() -> Non
     """A holding that is added without a place in the package fails here."""
     owned = {kind for holding in World().flows.subjects.holdings.each for kind in holding.kinds}
     assert owned == GATHERED.keys()
+
+
+async def test_a_copy_in_a_training_set_is_told_of_and_not_among_the_pictures() -> None:
+    """It is sealed once more under the set's key, and the picture it was made of is in the package."""
+    w = await training_ready("ann")
+    await training_set(w)
+    [copy] = [stored for stored in w.records.all(StoredObject) if stored.purpose == "train"]
+    package = await made(w)
+    said = document(package)
+    assert len(said["datasets"]) == 1
+    assert f"objects/{copy.object_id}" in {one["name"] for one in said["held"]}
+    assert said["images"]
+    assert f"objects/{copy.object_id}" not in {one["object"] for one in said["images"]}
+    for one in said["images"]:
+        assert Image.open(io.BytesIO(package.read(one["file"]))).size == (one["width"], one["height"])
 
 
 async def test_nothing_of_anybody_else_is_in_it(w: World) -> None:
