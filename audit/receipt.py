@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from audit import canonical, leaf, note, proof
-from audit.checkpoint import Checkpoint, open_checkpoint
-from audit.checkpoint import parse as parse_checkpoint
+from audit import canonical, note
+from audit.checkpoint import Checkpoint
 from audit.errors import AuditError, ReceiptInvalid
 from audit.note import Signer
+from audit.single import opened
 from audit.trust import Trust, read_trust
 
 FORMAT = "lethe.dev/consent-receipt/v1"
@@ -77,13 +77,9 @@ def verify_receipt(data: bytes, trust: str | None) -> ReceiptReport:
     known = None if trust is None else read_trust(trust)
     try:
         content, signature, text = _parts(data)
-        found = proof.parse(text)
-        if known is None:
-            head = parse_checkpoint(note.parse(found.checkpoint)[0])
-        else:
-            head = open_checkpoint(found.checkpoint, known)
+        found, head, event = opened(text, known)
         _check_signature(content, signature, head, known)
-        _check_event(content, leaf.decode(proof.check(found, head, None)))
+        _check_event(content, event)
     except AuditError as error:
         return ReceiptReport("invalid", str(error))
     return ReceiptReport(

@@ -172,6 +172,10 @@ class Log:
         """Return what it means that an event is not there that should stand before another."""
         return Finding("broken" if self.is_whole else "unseen", rule, detail)
 
+    def owed(self, rule: str, detail: str) -> Finding:
+        """Return what it means that something was not done in time: a selection may leave out an excuse."""
+        return Finding("broken" if self.is_gapless else "unseen", rule, detail)
+
 
 def _place(row: Row) -> int:
     return row.index
@@ -538,7 +542,7 @@ def _destroyed_in_time(log: Log, row: Row) -> Iterator[Finding]:
     elif gone is None and (due is None or due >= log.end_ms):
         yield Finding("pending", "not_due_yet")
     elif gone is None:
-        yield Finding("broken" if log.is_gapless else "unseen", "not_destroyed", f"by {row.event['exp']}")
+        yield log.owed("not_destroyed", f"by {row.event['exp']}")
 
 
 def _due(log: Log, row: Row) -> int | None:
@@ -566,13 +570,11 @@ def _answered_in_time(log: Log, row: Row) -> Iterator[Finding]:
     request, due = row.event["dsr"], _last_moment(log, row)
     answer = log.first("dsr", request, *_ANSWERS)
     if answer is not None and answer.t > due + SKEW_MS:
-        # What a selection leaves out may have extended the time.
-        state: State = "broken" if log.is_gapless else "unseen"
-        yield Finding(state, "answered_late", f"entry {answer.index} at {answer.t}, by {due}")
+        yield log.owed("answered_late", f"entry {answer.index} at {answer.t}, by {due}")
     elif answer is None and due >= log.end_ms:
         yield Finding("pending", "not_due_yet")
     elif answer is None:
-        yield Finding("broken" if log.is_gapless else "unseen", "not_answered", f"by {due}")
+        yield log.owed("not_answered", f"by {due}")
 
 
 def _last_moment(log: Log, row: Row) -> int:
@@ -594,8 +596,7 @@ def _extended_in_time(log: Log, row: Row) -> Iterator[Finding]:
     moves = [m for m in log.things["dsr", row.event["dsr"]].get("dsr.verified", ()) if m.index < row.index]
     dues = [int(m.event["due"]) for m in (received, *moves) if "due" in m.event]
     if row.t > max(dues) + SKEW_MS:
-        state: State = "broken" if log.is_gapless else "unseen"
-        yield Finding(state, "extended_late", f"the time ended at {max(dues)}")
+        yield log.owed("extended_late", f"the time ended at {max(dues)}")
     if row.event["due"] <= max(dues):
         yield Finding("broken", "extended_backwards", f"from {max(dues)} to {row.event['due']}")
 
