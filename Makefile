@@ -1,5 +1,5 @@
 # Every target is phony: proto, policy, audit, tests and deploy are folders too.
-.PHONY: help demo test test-matrix test-faults test-interop test-egress check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
+.PHONY: help demo test test-matrix test-faults test-interop test-egress check bench bench-reid reid-attackers proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -78,6 +78,12 @@ test-egress: setup-dev weights  ## 90 s of portraits where there is no network: 
 
 bench: setup-dev weights  ## the benchmarks, with what they compare against in the same run
 	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+bench-reid: setup-dev weights  ## whether treated faces are recognised all the same: ARGS='--faces DIR', a folder for each person
+	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/python -m tests.benchmarks.reid.run $(ARGS)
+
+reid-attackers: setup-dev  ## two more recognisers for bench-reid; one is for non-commercial use
+	@$(BIN)/python -m tests.benchmarks.reid.install .cache/reid
 
 # --- what a commit has passed ----------------------------------------------------------------
 
