@@ -52,11 +52,12 @@ def portrait(path: Path) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def write_people(folder: Path, each: int) -> None:
+def write_people(folder: Path, each: int, longest_side: int) -> None:
     """Write `each` photos of every person, in a folder of their own."""
     for number, path in enumerate(PORTRAITS):
         home = folder / f"person-{number}"
         home.mkdir(parents=True)
         original = portrait(path)
+        original.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
         for take, change in enumerate(CHANGES[:each]):
             change(original).save(home / f"{take}.jpg", quality=92)

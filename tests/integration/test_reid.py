@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from tests.benchmarks.reid import run
 from tests.benchmarks.reid.verdict import CONTROL, NONE
+from tests.needs import face_models
 from tests.portraits import write_people
 
 
-@pytest.mark.usefixtures("weights")
 def test_ones_own_mesh_is_caught_and_four_people_are_too_few_for_a_verdict(tmp_path: Path, capsys) -> None:
-    write_people(tmp_path / "faces", 2)
+    face_models()
+    write_people(tmp_path / "faces", 2, 320)
     strangers = tmp_path / "faces" / "person-0"
     Image.new("RGB", (64, 64), (90, 90, 90)).save(strangers / "wall-of-mary.png")
     (strangers / "zettel.txt").write_text("not a picture")
@@ -28,7 +28,9 @@ def test_ones_own_mesh_is_caught_and_four_people_are_too_few_for_a_verdict(tmp_p
     printed = capsys.readouterr().out
     told = json.loads((tmp_path / "out" / "reid.json").read_text())
 
-    linked = {name: of["attackers"]["SFace"]["rank-1"]["is_above_chance"] for name, of in told["methods"].items()}
+    linked = {
+        name: of["attackers"]["SFace"]["rank-1"]["is_above_chance"] for name, of in told["methods"].items()
+    }
     assert linked[NONE]
     assert linked[CONTROL]
     assert linked["bystanders"]

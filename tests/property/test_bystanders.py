@@ -1,4 +1,4 @@
-"""Bystanders in groups put together from the open portraits: all are masked, and the subject's face is as it was.
+"""Bystanders in groups put together from the open portraits: all are masked, the subject's face is as it was.
 
 `LETHE_GROUPS` says how many groups are tried; the seeds are fixed.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +16,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 from gateway.deidentify.faces.hide import Models, hide
+from tests.needs import face_models
 from tests.portraits import PORTRAITS, portrait
 
 GROUPS = int(os.environ.get("LETHE_GROUPS", "3"))
 COLUMNS, ROWS, CELL = 5, 4, 320
 """The subject takes the cells around the middle; each bystander one of the others."""
 LEAST, LEAST_TURNED = 36, 80
-"""Heights of faces in pixels: one that lies or stands on its head is looked for in a smaller copy of the picture."""
+"""Heights of faces in pixels; who lies or stands on the head is looked for in a smaller picture."""
 FLAT = 128
 
 Pixels = npt.NDArray[np.uint8]
@@ -53,8 +53,8 @@ class Head(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def models(weights: Mapping[str, bytes]) -> Models:
-    return Models(weights)
+def models() -> Models:
+    return Models(face_models())
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_every_bystander_is_masked_and_the_subjects_face_is_unchanged(seed: int,
     hidden = hide(photo, "bystanders", models, max_faces=100, max_similarity=300)
     print(f"group {seed}: {1 + len(bystanders)} heads, {hidden.faces} found, {hidden.masked} masked")
     assert np.array_equal(subject.core(before), subject.core(photo))
-    assert [] == [head for head in bystanders if not (head.core(photo) == FLAT).all()]
+    assert not [head for head in bystanders if not (head.core(photo) == FLAT).all()]
     left = models.detector.faces(photo)
     assert len(left) == 1
     assert left[0].holds(subject.x, subject.y)

@@ -79,8 +79,8 @@ def low_poly(photo: Photo, models: Models) -> Pixels:
     points = models.landmarks.points(photo.pixels, face)
     treated = photo.pixels.copy()
     fill(treated, head_of(face))
-    depth = points[models.mesh.triangles, 2].mean(1)
-    for corners in models.mesh.triangles[np.argsort(-depth)]:
+    depth = points[models.landmarks.mesh.triangles, 2].mean(1)
+    for corners in models.landmarks.mesh.triangles[np.argsort(-depth)]:
         _paint(treated, photo.pixels, points[corners, :2])
     return treated
 

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from gateway.deidentify.faces.names import DETECTOR
+
 Pixels = npt.NDArray[np.uint8]
 """Height, width, RGB."""
 
-DETECTOR = "face_detection_yunet_2023mar_int8bq.onnx"
 LONGEST_SIDE = 1600
 SCALES = (320, 640, 1600)
 

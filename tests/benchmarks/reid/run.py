@@ -7,7 +7,6 @@ the folder `--out`.  Exit code 0: near chance on this bench; 1: linkable; 3: no 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,14 +16,16 @@ from typing import Final
 import cv2
 import numpy as np
 
+from gateway import weights
 from gateway.deidentify import Rejected
+from gateway.deidentify.faces.names import WEIGHTS
 from tests.benchmarks.measure import machine
 from tests.benchmarks.reid import report
 from tests.benchmarks.reid.attacks import Templates, attack
 from tests.benchmarks.reid.methods import Method, methods
 from tests.benchmarks.reid.photos import Photo, album, finder
 from tests.benchmarks.reid.recognisers import REMEDY, Recogniser, recognisers
-from tests.benchmarks.reid.verdict import NONE, Side, Verdict, judge
+from tests.benchmarks.reid.verdict import Side, judge
 
 EXIT: Final = {True: 0, False: 1, None: 3}
 
@@ -33,20 +34,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench, print what it found, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.reid.run", description=__doc__)
     parser.add_argument("--faces", type=Path, required=True, help="a folder with a folder for each person")
-    parser.add_argument("--attackers", type=Path, default=Path(".cache/reid"), help="where ArcFace and dlib lie")
-    parser.add_argument("--out", type=Path, default=Path(".cache/reid-out"), help="for reid.json and reid.svg")
+    parser.add_argument(
+        "--attackers", type=Path, default=Path(".cache/reid"), help="where ArcFace and dlib lie"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(".cache/reid-out"), help="for reid.json and reid.svg"
+    )
     chosen = parser.parse_args(arguments)
     cv2.setNumThreads(1)
-    weights = read_weights()
-    attackers, missing = recognisers(weights, chosen.attackers)
+    models = weights.read(weights.directory(), weights.named(*WEIGHTS))
+    attackers, missing = recognisers(models, chosen.attackers)
     for name in missing:
         print(f"{name} is not installed and attacks nothing: {REMEDY}")
-    found = album(chosen.faces, finder(weights))
+    found = album(chosen.faces, finder(models))
     if not found.photos:
         parser.error("there is no photo with a face in it")
     people = [photo.person for photo in found.photos]
     print(f"{len(people)} photos with a face, {len(set(people))} people", flush=True)
-    with methods(weights) as tried:
+    with methods(models) as tried:
         sides = measured(found.photos, tried, attackers)
     verdict = judge(sides, people)
     printed = [report.table(sides), report.refusals(found.unused, sides), report.spoken(verdict)]
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measured(
     photos: Sequence[Photo], tried: Mapping[str, Method], attackers: Sequence[Recogniser]
 ) -> dict[str, Side]:
-    """Return what every attacker makes of every method; the first method is `none`, whose pictures are the originals."""
+    """Return what every attacker makes of every method; those of the first, `none`, are the originals."""
     originals: dict[str, Templates] = {}
     people = [photo.person for photo in photos]
     sides: dict[str, Side] = {}
