@@ -15,7 +15,7 @@ from PIL import Image
 from gateway.deidentify.deidentified import Profile
 from gateway.deidentify.errors import Rejected
 from gateway.deidentify.faces.face import Floats, head_of, subject_of
-from gateway.deidentify.faces.hide import Models, fill
+from gateway.deidentify.faces.hide import GREEN, Models, fill
 from gateway.deidentify.faces.pool import ImageDeidentifier
 from gateway.deidentify.limits import Limits
 from tests.benchmarks.reid.photos import Photo, Pixels
@@ -78,7 +78,7 @@ def low_poly(photo: Photo, models: Models) -> Pixels:
     face = subject_of(faces, photo.pixels.shape)
     points = models.landmarks.points(photo.pixels, face)
     treated = photo.pixels.copy()
-    fill(treated, head_of(face))
+    fill(treated, head_of(face), GREEN)
     depth = points[models.landmarks.mesh.triangles, 2].mean(1)
     for corners in models.landmarks.mesh.triangles[np.argsort(-depth)]:
         _paint(treated, photo.pixels, points[corners, :2])
