@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from gateway.deidentify.faces.names import DETECTOR
 
@@ -55,11 +56,11 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Album:
-    """The photos that can be used, and why the others cannot: numbers by reason."""
+class Unused:
+    """A file that cannot be used, and why."""
 
-    photos: list[Photo]
-    unused: dict[str, list[int]]
+    number: int
+    reason: Literal["not_an_image", "no_face"]
 
 
 Find = Callable[[Pixels], Face | None]
@@ -89,18 +90,15 @@ def finder(weights: Mapping[str, bytes]) -> Find:
     return find
 
 
-def album(folder: Path, find: Find) -> Album:
-    """Return the photos of `folder`, which holds a folder for each person."""
-    photos: list[Photo] = []
-    unused: dict[str, list[int]] = {}
+def photos(folder: Path, find: Find) -> Iterator[Photo | Unused]:
+    """Yield the photos of `folder`, which holds a folder for each person; they may be many."""
     for number, (person, path) in enumerate(_files(folder), 1):
         pixels = _read(path)
         face = None if pixels is None else find(pixels)
         if pixels is None or face is None:
-            unused.setdefault("not_an_image" if pixels is None else "no_face", []).append(number)
+            yield Unused(number, "not_an_image" if pixels is None else "no_face")
         else:
-            photos.append(Photo(number, person, pixels, face))
-    return Album(photos, unused)
+            yield Photo(number, person, pixels, face)
 
 
 def _files(folder: Path) -> Iterator[tuple[int, Path]]:
@@ -114,7 +112,7 @@ def _read(path: Path) -> Pixels | None:
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=3)
     return np.asarray(upright)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +24,9 @@ from tests.benchmarks.measure import machine
 from tests.benchmarks.reid import report
 from tests.benchmarks.reid.attacks import Templates, attack
 from tests.benchmarks.reid.methods import Method, methods
-from tests.benchmarks.reid.photos import Photo, album, finder
+from tests.benchmarks.reid.photos import Photo, Unused, finder, photos
 from tests.benchmarks.reid.recognisers import REMEDY, Recogniser, recognisers
-from tests.benchmarks.reid.verdict import Side, judge
+from tests.benchmarks.reid.verdict import NONE, Side, judge
 
 EXIT: Final = {True: 0, False: 1, None: 3}
 
@@ -41,61 +42,80 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path(".cache/reid-out"), help="for reid.json and reid.svg"
     )
     chosen = parser.parse_args(arguments)
+    if not chosen.faces.is_dir():
+        parser.error(f"{chosen.faces} is no folder")
     cv2.setNumThreads(1)
     models = weights.read(weights.directory(), weights.named(*WEIGHTS))
     attackers, missing = recognisers(models, chosen.attackers)
     for name in missing:
         print(f"{name} is not installed and attacks nothing: {REMEDY}")
-    found = album(chosen.faces, finder(models))
-    if not found.photos:
-        parser.error("there is no photo with a face in it")
-    people = [photo.person for photo in found.photos]
-    print(f"{len(people)} photos with a face, {len(set(people))} people", flush=True)
     with methods(models) as tried:
-        sides = measured(found.photos, tried, attackers)
-    verdict = judge(sides, people)
-    printed = [report.table(sides), report.refusals(found.unused, sides), report.spoken(verdict)]
+        found = measured(photos(chosen.faces, finder(models)), tried, attackers)
+    if not found.people:
+        parser.error("there is no photo with a face in it")
+    verdict = judge(found.sides, found.people)
+    print(f"{len(found.people)} photos with a face, {len(set(found.people))} people")
+    printed = [report.table(found.sides), report.refusals(found.unused, found.sides), report.spoken(verdict)]
     print("", *filter(None, printed), sep="\n\n")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    told = report.as_json(sides, people, found.unused, missing, verdict) | {"machine": machine()}
+    told = report.as_json(found.sides, found.people, found.unused, missing, verdict) | {"machine": machine()}
     (chosen.out / "reid.json").write_text(json.dumps(told, indent=1) + "\n")
-    (chosen.out / "reid.svg").write_text(report.chart(sides))
+    (chosen.out / "reid.svg").write_text(report.chart(found.sides))
     return EXIT[verdict.holds]
 
 
-def measured(
-    photos: Sequence[Photo], tried: Mapping[str, Method], attackers: Sequence[Recogniser]
-) -> dict[str, Side]:
-    """Return what every attacker makes of every method; those of the first, `none`, are the originals."""
-    originals: dict[str, Templates] = {}
-    people = [photo.person for photo in photos]
-    sides: dict[str, Side] = {}
-    for name, method in tried.items():
-        kept, refused, seen = treated(photos, method, attackers)
-        originals = originals or seen
-        outcomes = {who: attack(seen[who], kept, originals[who], people) for who in seen}
-        sides[name] = Side(kept, refused, outcomes)
-        print(f"{name}: {len(kept)} of {len(photos)}", flush=True)
-    return sides
+@dataclass
+class Measured:
+    """Who is in each photo that was used, which were not, and what became of each method."""
+
+    people: list[int] = field(default_factory=list)
+    unused: dict[str, list[int]] = field(default_factory=dict)
+    sides: dict[str, Side] = field(default_factory=dict)
 
 
-def treated(
-    photos: Sequence[Photo], method: Method, attackers: Sequence[Recogniser]
-) -> tuple[list[int], dict[str, list[int]], dict[str, Templates]]:
-    """Return which photos were treated, the numbers of those refused by reason, and everybody's templates."""
-    kept: list[int] = []
-    refused: dict[str, list[int]] = {}
-    seen: dict[str, list[Templates]] = {attacker.name: [] for attacker in attackers}
-    for index, photo in enumerate(photos):
+@dataclass
+class Treated:
+    """What one method made of the photos: which it kept, and every attacker's templates of those."""
+
+    kept: list[int] = field(default_factory=list)
+    refused: dict[str, list[int]] = field(default_factory=dict)
+    templates: dict[str, list[Templates]] = field(default_factory=dict)
+
+    def add(self, index: int, photo: Photo, method: Method, attackers: Sequence[Recogniser]) -> None:
         try:
             pixels = method(photo)
         except Rejected as refusal:
-            refused.setdefault(refusal.detail, []).append(photo.number)
-            continue
-        kept.append(index)
+            self.refused.setdefault(refusal.detail, []).append(photo.number)
+            return
+        self.kept.append(index)
         for attacker in attackers:
-            seen[attacker.name].append(attacker.template(pixels, photo))
-    return kept, refused, {name: np.array(rows, np.float32) for name, rows in seen.items()}
+            self.templates.setdefault(attacker.name, []).append(attacker.template(pixels, photo))
+
+
+def measured(
+    taken: Iterable[Photo | Unused], tried: Mapping[str, Method], attackers: Sequence[Recogniser]
+) -> Measured:
+    """Return what every attacker makes of every method; the pictures of `none` are the originals."""
+    found = Measured()
+    made = {name: Treated() for name in tried}
+    for photo in taken:
+        if isinstance(photo, Unused):
+            found.unused.setdefault(photo.reason, []).append(photo.number)
+            continue
+        for name, method in tried.items():
+            made[name].add(len(found.people), photo, method, attackers)
+        found.people.append(photo.person)
+        if len(found.people) % 20 == 0:
+            print(f"{len(found.people)} photos", flush=True)
+    for name, treated in made.items():
+        outcomes = {
+            who: attack(
+                np.array(treated.templates.get(who, [])), treated.kept, np.array(originals), found.people
+            )
+            for who, originals in made[NONE].templates.items()
+        }
+        found.sides[name] = Side(treated.kept, treated.refused, outcomes)
+    return found
 
 
 if __name__ == "__main__":
