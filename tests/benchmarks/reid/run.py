@@ -28,6 +28,7 @@ from tests.benchmarks.reid.photos import Photo, Unused, finder, photos
 from tests.benchmarks.reid.recognisers import REMEDY, Recogniser, recognisers
 from tests.benchmarks.reid.verdict import NONE, Side, judge
 
+ATTACKERS: Final = Path(".cache/reid")
 EXIT: Final = {True: 0, False: 1, None: 3}
 
 
@@ -35,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench, print what it found, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.reid.run", description=__doc__)
     parser.add_argument("--faces", type=Path, required=True, help="a folder with a folder for each person")
-    parser.add_argument(
-        "--attackers", type=Path, default=Path(".cache/reid"), help="where ArcFace and dlib lie"
-    )
+    parser.add_argument("--attackers", type=Path, default=ATTACKERS, help="where ArcFace and dlib lie")
     parser.add_argument(
         "--out", type=Path, default=Path(".cache/reid-out"), help="for reid.json and reid.svg"
     )
