@@ -270,7 +270,7 @@ def flows(
     safe = Safe(custody, objects, clock)
     holdings = in_order(ledger)
     board = BackendBoard(outside.backends)
-    gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known)
+    gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known, signers)
     packages = Packages(gatherer, safe, clock)
     bell = Bell()
     jobs = settings.jobs

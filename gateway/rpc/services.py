@@ -23,7 +23,7 @@ from gateway.flows.audit import Audit
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import DsrDraft, Dsrs
 from gateway.flows.notice import Notices
-from gateway.flows.receipt import MEDIA_TYPE, Receipts
+from gateway.flows.receipt import Receipts
 from gateway.flows.register import Register
 from gateway.flows.retention import HoldDraft, Retention
 from gateway.flows.rotation import Rotation
@@ -35,6 +35,7 @@ from gateway.people import People, Profile
 from gateway.ports.inference import BackendFacts
 from gateway.ports.keys import KeyService
 from gateway.ports.records import Consent, Dsr, Records, SubjectKey
+from gateway.receipts import MEDIA_TYPE
 from gateway.rpc import convert
 from gateway.rpc.interceptors import caller
 from gateway.rpc.signals import Context, heed_gpc

@@ -93,6 +93,7 @@ DOCUMENT: dict[str, Any] = {
     "consents": [
         {
             "file": "receipts/001.json",
+            "receipt": "receipts/001.jsonld",
             "purpose": "generate",
             "given_at": AT,
             "expires_at": None,
@@ -102,6 +103,7 @@ DOCUMENT: dict[str, Any] = {
         },
         {
             "file": "receipts/002.json",
+            "receipt": None,
             "purpose": "retain_output",
             "given_at": AT,
             "expires_at": None,

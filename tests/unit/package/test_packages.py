@@ -10,6 +10,7 @@ import re
 import zipfile
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -20,6 +21,7 @@ from audit import leaf as leaf_codec
 from audit import proof, seal
 from audit.note import Verifier
 from audit.payloads import parse
+from audit.receipt import receipt_id, verify_receipt
 from audit.schema import RULE
 from gateway.errors import (
     LetheError,
@@ -42,6 +44,7 @@ from tests.unit.flows.test_training import ready as training_ready
 from tests.unit.package.example import DOCUMENT
 from tests.world import APP, OFFICER, ORIGIN, STRANGER, World
 
+RECEIPT = json.loads(Path("tests/vectors/dpv-27560-receipt.schema.json").read_text())
 SCRIPT = re.compile(rb"<script|javascript:|https?://", re.IGNORECASE)
 
 
@@ -152,7 +155,7 @@ async def test_names_of_files_say_nothing_of_anyone_and_no_page_asks_for_anythin
     assert all(
         re.fullmatch(
             r"index(\.[a-z]{2})?\.html|data\.json|images/\d{3}-(original|output)\.(jpg|png|webp)"
-            r"|receipts/\d{3}\.json|events/\d{9}(\.tlog-proof|-\d\.json)",
+            r"|receipts/\d{3}\.json(ld)?|events/\d{9}(\.tlog-proof|-\d\.json)",
             name,
         )
         for name in names
@@ -179,6 +182,30 @@ async def test_entries_of_the_log_about_the_person_verify_by_themselves(w: World
         entry = leaf_codec.decode(found.extra)["seals"][opened.slot]
         seal.check_payload(bytes.fromhex(entry[2]), opened.payload, opened.salt)
         assert (found.index, json.loads(opened.payload)) == (event["index"], event["says"])
+
+
+@pytest.mark.parametrize("kind", ["access", "portability"])
+async def test_each_consent_has_a_signed_receipt_that_verifies_and_withdraws_by_itself(
+    w: World, kind: str
+) -> None:
+    """ISO/IEC TS 27560; GDPR Art. 7(1), 7(3)."""
+    await w.log()
+    late = await w.consent("ann", "retain_output")  # the log has not published it yet
+    package = await made(w, kind=kind)
+    consents = {one["consent"]: one for one in document(package)["consents"]}
+    assert consents.pop(f"consents/{late.consent_id}")["receipt"] is None
+    ((name, consent),) = consents.items()
+    data = package.read(consent["receipt"])
+    jsonschema.validate(json.loads(data), RECEIPT)
+    keys = "".join(f"{signer.vkey()}\n" for signer in w.signers[ORIGIN])
+    report = verify_receipt(data, keys)
+    assert report.verdict == "valid"
+    said = report.content["dpv:hasRecordOfActivity"]
+    assert (said["dct:identifier"], said["dpv:hasDataSubject"]["dct:identifier"]) == (name, "subjects/ann")
+    assert f'href="{consent["receipt"]}"' in package.read("index.html").decode()
+    assert verify_receipt(data.replace(b"subjects/ann", b"subjects/bob"), keys).verdict == "invalid"
+    done = await w.flows.consents.withdraw(APP, receipt_id=receipt_id(data).removeprefix("receipts/"))
+    assert [f"consents/{one.consent_id}" for one in done.consents] == [name]
 
 
 async def test_portability_has_only_what_the_person_provided(w: World) -> None:
