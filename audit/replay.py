@@ -601,6 +601,22 @@ def _extended_in_time(log: Log, row: Row) -> Iterator[Finding]:
         yield Finding("broken", "extended_backwards", f"from {max(dues)} to {row.event['due']}")
 
 
+def _propagated(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether the approval names the recipient, and whether it was so far with it."""
+    request, recipient, out = (row.event[name] for name in ("dsr", "rcp", "out"))
+    approved = log.first("dsr", request, "dsr.approved")
+    if approved is not None and recipient not in approved.event.get("rcp", ()):
+        yield Finding("broken", "recipient_unknown", f"entry {approved.index} does not name it")
+    noted = log.things["dsr", request].get(row.ty, ())
+    before = {r.event["out"] for r in noted if r.index < row.index and r.event["rcp"] == recipient}
+    if out == "acknowledged" and "told" not in before:
+        yield log.absent("not_told", "it acknowledges what it was not told")
+    if before & {"acknowledged", "excused", out}:
+        yield Finding("broken", "told_twice", "what became of it stands before")
+    if (out == "excused") is not ("why" in row.event):
+        yield Finding("broken", "excuse_ground", "a ground goes with an excuse, and with nothing else")
+
+
 # --- the rest ------------------------------------------------------------------------------------
 
 
@@ -797,6 +813,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 needs("dsr", "dsr.received", rule="request_unknown"),
                 needs("dsr", "dsr.approved", rule="not_approved"),
                 once("dsr", *_ANSWERS, rule="request_over"),
+            ),
+        ),
+        "dsr.propagated": Rule(
+            "a recipient that the approval names is told of a request and acknowledges that, or is excused",
+            (
+                needs("dsr", "dsr.approved", rule="not_approved"),
+                never("dsr", "dsr.cancelled", rule="request_over"),
+                _propagated,
             ),
         ),
         "dsr.received": Rule(

@@ -412,12 +412,18 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "cons": listed(CONSIDERED),
             },
         ),
-        "dsr.approved": Fields({"dsr": HEX16}),
+        # `rcp`: ids of the recipients that are to be told of it, beside the backends.
+        "dsr.approved": Fields({"dsr": HEX16}, {"rcp": listed(HEX16)}),
         "dsr.cancelled": Fields({"dsr": HEX16}),
         # The time for an answer was extended: the reason, and the new last moment.
         "dsr.extended": Fields({"dsr": HEX16, "rc": GIVEN_REASON, "due": MS}),
         # A request other than an erasure was answered; of somebody who is gone, nothing was held.
         "dsr.fulfilled": Fields({"dsr": HEX16, "out": one_of("complied", "nothing_held")}),
+        # A recipient was told of what a request changes, has acknowledged that, or is excused, and why.
+        "dsr.propagated": Fields(
+            {"dsr": HEX16, "rcp": HEX16, "out": one_of("told", "acknowledged", "excused")},
+            {"why": one_of("impossible", "disproportionate", "not_appropriate", "never_received")},
+        ),
         # `due`: last moment for the answer; `pol`: the rule books it is answered under.
         "dsr.received": Fields({"dsr": HEX16, "dkind": DSR_KIND, "reg": PACK}, {"due": MS, "pol": POLICY}),
         "dsr.refused": Fields({"dsr": HEX16, "rc": GIVEN_REASON}),
@@ -551,6 +557,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                         "calendar",
                         "thresholds",
                         "is_training_on",
+                        "recipients",
                     )
                 ),
             },

@@ -69,6 +69,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "dsr.cancelled": Mapped(ENTITY, _DEACTIVATE, "Data Subject Request", "dsr"),
         "dsr.extended": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr"),
         "dsr.fulfilled": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr"),
+        "dsr.propagated": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr"),
         "dsr.received": Mapped(ENTITY, _CREATE, "Data Subject Request", "dsr"),
         "dsr.refused": Mapped(ENTITY, _DISABLE, "Data Subject Request", "dsr", LOW),
         "dsr.verified": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr"),

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.caller import Caller
 from gateway.controllers import ControllerFacts, Controllers
-from gateway.dsrs import closed, due_key, end_of, is_open, laws_of, own, pinned, seat
+from gateway.dsrs import closed, due_key, end_of, is_open, laws_of, named, owing, own, pinned, seat
 from gateway.errors import (
     ExtensionRefused,
     IdentityRequired,
@@ -177,6 +177,8 @@ class Dsrs:
             if dsr.about:
                 own(tx, caller, dsr.about)
             linked = replace(dsr, duplicate_of=_first_of(tx, dsr))
+            if kind in DIRECT:
+                linked = owing(linked, laws, controller)
             tx.add(linked)
             self.idempotency.remember(tx, ticket, dsr.dsr_id)
             receipt = self.ledger.record(
@@ -192,7 +194,7 @@ class Dsrs:
                 pol=[{"id": law.id, "sha256": law.digest} for law in laws],
             )
             if kind in DIRECT:
-                self.ledger.record(tx, caller.tenant, "dsr.approved", None, dsr=dsr.dsr_id)
+                self.ledger.record(tx, caller.tenant, "dsr.approved", None, dsr=dsr.dsr_id, rcp=named(linked))
             place_for_request(tx, self.ledger, linked, pack, self.random)
             return linked, receipt
 
@@ -474,6 +476,8 @@ class Dsrs:
     ) -> tuple[Dsr, Receipt | None]:
         """Approve a request; a worker then carries it out.  Approving again changes nothing.
 
+        From here on the controller's recipients whom the laws name are to be told (`flows/propagate.py`).
+
         Raises:
             IdentityRequired: Who asks is not sure enough for that.
             SecondPersonRequired: The opener may not approve their own request.
@@ -502,8 +506,12 @@ class Dsrs:
                 self._check_fresh(dsr, self._preview(tx, dsr, laws), etag)
             if rehearse:
                 return changed, None
+            changed = owing(changed, laws, self.controllers.at(tx, caller.tenant))
             tx.put(changed)
-            return changed, self.ledger.record(tx, caller.tenant, "dsr.approved", caller, dsr=dsr.dsr_id)
+            receipt = self.ledger.record(
+                tx, caller.tenant, "dsr.approved", caller, dsr=dsr.dsr_id, rcp=named(changed)
+            )
+            return changed, receipt
 
         return await self.records.transact(commit)
 

@@ -249,6 +249,11 @@ class Dsr(Record):
     `preview` is what the newest previews showed, by etag, until the approval.  `wish_key` and
     `sealed_wish` are the profile as a correction wants it, sealed as a profile is;
     `wish_age` is its band of age.
+
+    `recipients` are those to be told of what it changes, by their code, as they stood at the
+    approval: `id` in the log, `name`, `role`, `country`, `channel`, `state` (`policy.recipients`),
+    `ground` where they are not told, and when they were told and acknowledged.  `owed_key` is as
+    `due_key`, while one of them has neither acknowledged nor is excused.
     """
 
     dsr_id: str
@@ -290,6 +295,8 @@ class Dsr(Record):
     package_id: str = ""
     outcome: str = ""
     answered_at: datetime | None = None
+    recipients: Mapping[str, Any] = field(default_factory=dict)
+    owed_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +342,7 @@ class TenantVersion(Record):
 
     None in `establishments` or `targets` is a fact that was not said: then it counts as met.
     `thresholds` maps codes to whether they are met; a code that is not there was not said.
+    `recipients` maps codes to `name`, `role`, `country` and `channel` of those who get data.
     """
 
     tenant: str
@@ -348,6 +356,7 @@ class TenantVersion(Record):
     thresholds: Mapping[str, Any]
     is_training_on: bool
     changed_at: datetime
+    recipients: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,11 @@ class DsrServiceStub:
                 request_serializer=lethe_dot_v1_dot_dsr__pb2.ExtendDsrRequest.SerializeToString,
                 response_deserializer=lethe_dot_v1_dot_dsr__pb2.ExtendDsrResponse.FromString,
                 _registered_method=True)
+        self.RecordPropagation = channel.unary_unary(
+                '/lethe.v1.DsrService/RecordPropagation',
+                request_serializer=lethe_dot_v1_dot_dsr__pb2.RecordPropagationRequest.SerializeToString,
+                response_deserializer=lethe_dot_v1_dot_dsr__pb2.RecordPropagationResponse.FromString,
+                _registered_method=True)
         self.CancelDsr = channel.unary_unary(
                 '/lethe.v1.DsrService/CancelDsr',
                 request_serializer=lethe_dot_v1_dot_dsr__pb2.CancelDsrRequest.SerializeToString,
@@ -162,6 +167,13 @@ class DsrServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordPropagation(self, request, context):
+        """Records that a recipient was told of what a request changed, has acknowledged it, or need not be told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelDsr(self, request, context):
         """Takes a request back, as its subject asked.
         """
@@ -239,6 +251,11 @@ def add_DsrServiceServicer_to_server(servicer, server):
                     servicer.ExtendDsr,
                     request_deserializer=lethe_dot_v1_dot_dsr__pb2.ExtendDsrRequest.FromString,
                     response_serializer=lethe_dot_v1_dot_dsr__pb2.ExtendDsrResponse.SerializeToString,
+            ),
+            'RecordPropagation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordPropagation,
+                    request_deserializer=lethe_dot_v1_dot_dsr__pb2.RecordPropagationRequest.FromString,
+                    response_serializer=lethe_dot_v1_dot_dsr__pb2.RecordPropagationResponse.SerializeToString,
             ),
             'CancelDsr': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelDsr,
@@ -483,6 +500,33 @@ class DsrService:
             '/lethe.v1.DsrService/ExtendDsr',
             lethe_dot_v1_dot_dsr__pb2.ExtendDsrRequest.SerializeToString,
             lethe_dot_v1_dot_dsr__pb2.ExtendDsrResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordPropagation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lethe.v1.DsrService/RecordPropagation',
+            lethe_dot_v1_dot_dsr__pb2.RecordPropagationRequest.SerializeToString,
+            lethe_dot_v1_dot_dsr__pb2.RecordPropagationResponse.FromString,
             options,
             channel_credentials,
             insecure,

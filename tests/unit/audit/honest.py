@@ -179,7 +179,14 @@ class Gateway:
         for dsr in [dsr for dsr, state in self.dsrs.items() if state == "received"]:
             self.dsrs[dsr] = self.random.choice(["approved", "refused", "cancelled"])
             fields = {"rc": "MANIFESTLY_UNFOUNDED"} if self.dsrs[dsr] == "refused" else {}
+            if self.dsrs[dsr] == "approved":
+                fields = {"rcp": [self.id(), self.id()]}
             self.log(f"dsr.{self.dsrs[dsr]}", dsr=dsr, **fields)
+            for recipient, ends in zip(fields.get("rcp", ()), ("acknowledged", "excused"), strict=False):
+                if ends == "acknowledged":
+                    self.log("dsr.propagated", dsr=dsr, rcp=recipient, out="told")
+                why = {"why": "impossible"} if ends == "excused" else {}
+                self.log("dsr.propagated", dsr=dsr, rcp=recipient, out=ends, **why)
 
     def erase(self) -> None:
         for dsr in [dsr for dsr, state in self.dsrs.items() if state == "approved"]:

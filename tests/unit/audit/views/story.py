@@ -168,7 +168,9 @@ class Story:
         self.say("dsr.verified", dsr=dsr["access"], meth="two_data_points", out="shown")
         self.say("dsr.extended", dsr=dsr["access"], rc="COMPLEXITY", due=self.now + 92 * DAY)
         self.now += 2 * DAY
-        self.say("dsr.approved", dsr=dsr["access"])
+        recipient = self.id()
+        self.say("dsr.approved", dsr=dsr["access"], rcp=[recipient])
+        self.say("dsr.propagated", dsr=dsr["access"], rcp=recipient, out="told")
         self.say("dsr.fulfilled", dsr=dsr["access"], out="complied")
         self.say("dsr.refused", dsr=dsr["opt_out"], rc="MANIFESTLY_UNFOUNDED")
         self.say("dsr.cancelled", dsr=dsr["correction"])
