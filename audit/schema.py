@@ -419,6 +419,9 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "dsr.extended": Fields({"dsr": HEX16, "rc": GIVEN_REASON, "due": MS}),
         # A request other than an erasure was answered; of somebody who is gone, nothing was held.
         "dsr.fulfilled": Fields({"dsr": HEX16, "out": one_of("complied", "nothing_held")}),
+        # A question to the subject stops the clock; its answer lets it go on, to a new last moment.
+        "dsr.paused": Fields({"dsr": HEX16}),
+        "dsr.resumed": Fields({"dsr": HEX16, "due": MS}),
         # A recipient was told of what a request changes, has acknowledged that, or is excused, and why.
         "dsr.propagated": Fields(
             {"dsr": HEX16, "rcp": HEX16, "out": one_of("told", "acknowledged", "excused")},

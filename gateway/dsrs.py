@@ -122,6 +122,34 @@ def named(dsr: Dsr) -> list[str] | None:
     return sorted(one["id"] for one in dsr.recipients.values()) or None
 
 
+def reckoned(dsr: Dsr, pack: Pack, controller: ControllerFacts) -> Dsr:
+    """Return the request with its days as they follow from what moved its clock."""
+    zone, calendar = seat(pack, controller)
+    inputs = {"identity": str(dsr.clock.get("identity", ""))}
+    pauses = [(first, last) for first, last in dsr.clock.get("pauses", ())]
+    due = clocks.due(pack, dsr.kind, dsr.received_at, zone, calendar, inputs=inputs, pauses=pauses)
+    later = due.extended_respond_by
+    due_on = (later if dsr.extended_at is not None and later else due.respond_by).isoformat()
+    changed = replace(
+        dsr,
+        due_on=due_on,
+        due_key=due_key(due_on, dsr.dsr_id),
+        extended_due_on=later.isoformat() if later else "",
+        internal_target_on=due.internal_target.isoformat(),
+    )
+    return with_recipients(changed, changed.recipients)
+
+
+def resumed(dsr: Dsr, at: datetime, pack: Pack, controller: ControllerFacts) -> Dsr:
+    """Return the request whose question was answered: the days from asking to `at` do not count (U-17)."""
+    zone, _ = seat(pack, controller)
+    asked_at = datetime.fromisoformat(dsr.clock["asked_at"])
+    days = [instant.astimezone(zone).date().isoformat() for instant in (asked_at, at)]
+    kept = {name: value for name, value in dsr.clock.items() if name != "asked_at"}
+    clock = {**kept, "pauses": [*dsr.clock.get("pauses", ()), days]}
+    return reckoned(replace(dsr, clock=clock), pack, controller)
+
+
 def closed(dsr: Dsr, state: str, now: datetime, pack: Pack) -> Dsr:
     """Return the file of an answered request: off the due list, without what only the work needed.
 

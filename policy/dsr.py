@@ -32,6 +32,8 @@ class DsrVerb(StrEnum):
     ASK_IDENTITY = "ask_identity"
     VERIFY = "verify"
     EXTEND = "extend"
+    PAUSE = "pause"
+    RESUME = "resume"
     APPROVE = "approve"
     RUN = "run"
     FULFILL = "fulfill"
@@ -68,6 +70,13 @@ _TABLE: Mapping[tuple[str, str], DsrState] = {
     (_S.RUNNING, _V.FULFILL): _S.FULFILLED,
 }
 
+# A question stops the clock until the approval; its answer lets it go on even after that.
+_ASKING = (_S.RECEIVED, _S.IDENTITY_PENDING, _S.VERIFIED)
+_LOOPS: Mapping[tuple[str, str], DsrState] = {
+    **{(state, _V.PAUSE): state for state in _ASKING},
+    **{(state, _V.RESUME): state for state in (*_ASKING, _S.APPROVED)},
+}
+
 FINAL = frozenset({DsrState.FULFILLED, DsrState.REFUSED, DsrState.CANCELLED})
 """States that nothing leaves."""
 
@@ -77,7 +86,7 @@ def transition(state: str, verb: str) -> DsrState | None:
 
     What has begun to run can no longer be refused or cancelled: keys may be gone.
     """
-    return _TABLE.get((state, verb))
+    return _TABLE.get((state, verb)) or _LOOPS.get((state, verb))
 
 
 # --- what a kind of request does -----------------------------------------------------------------

@@ -274,6 +274,33 @@ def extend(name: Name, why: Delay, profile: options.As = None, output: options.O
 
 
 @app.command()
+def pause(name: Name, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
+    """Stop the clock while you ask the subject what they mean, where the law lets it stand.
+
+    UK GDPR Art. 12A, for access: only what is reasonably required to find what is asked for.
+    Until `lethe dsr resume` the request stays on the list under its old day.
+
+    Example: lethe dsr pause dsrs/ID --as clients/officer.yaml
+    """
+    from lethe.v1 import dsr_pb2 as pb
+
+    request = pb.PauseDsrRequest(name=resource("dsrs", name))
+    show(talk(profile, lambda client: client.call(client.dsrs.PauseDsr, request)), output)
+
+
+@app.command()
+def resume(name: Name, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
+    """Let the clock go on, as the subject has answered; the days from asking to now do not count.
+
+    Example: lethe dsr resume dsrs/ID --as clients/officer.yaml
+    """
+    from lethe.v1 import dsr_pb2 as pb
+
+    request = pb.ResumeDsrRequest(name=resource("dsrs", name))
+    show(talk(profile, lambda client: client.call(client.dsrs.ResumeDsr, request)), output)
+
+
+@app.command()
 def tell(
     name: Name,
     recipient: Annotated[str, typer.Option(help="Who: recipients/CODE, as `lethe dsr show` lists them.")],

@@ -12,7 +12,20 @@ from typing import Any
 
 from gateway.caller import Caller
 from gateway.controllers import ControllerFacts, Controllers
-from gateway.dsrs import closed, due_key, end_of, is_open, laws_of, named, owing, own, pinned, seat
+from gateway.dsrs import (
+    closed,
+    due_key,
+    end_of,
+    is_open,
+    laws_of,
+    named,
+    owing,
+    own,
+    pinned,
+    reckoned,
+    resumed,
+    seat,
+)
 from gateway.errors import (
     ExtensionRefused,
     IdentityRequired,
@@ -377,33 +390,82 @@ class Dsrs:
 
     def _counted_anew(self, tx: Transaction, dsr: Dsr, pack: Pack) -> tuple[Dsr, int | None]:
         """Return the request with the days as they are once identity was shown today, where that counts."""
-        zone, calendar = seat(pack, self.controllers.at(tx, dsr.tenant))
-        shown_on = {"identity": self.clock.now().astimezone(zone).date().isoformat()}
-        due = clocks.due(pack, dsr.kind, dsr.received_at, zone, calendar, inputs=shown_on)
-        due_on = due.respond_by.isoformat()
-        if dsr.extended_at is not None or due_on == dsr.due_on:
+        controller = self.controllers.at(tx, dsr.tenant)
+        zone, _ = seat(pack, controller)
+        today = self.clock.now().astimezone(zone).date().isoformat()
+        changed = reckoned(replace(dsr, clock={**dsr.clock, "identity": today}), pack, controller)
+        if dsr.extended_at is not None or changed.due_on == dsr.due_on:
             return dsr, None
-        changed = replace(
-            dsr,
-            due_on=due_on,
-            due_key=due_key(due_on, dsr.dsr_id),
-            extended_due_on=due.extended_respond_by.isoformat() if due.extended_respond_by else "",
-            internal_target_on=due.internal_target.isoformat(),
-        )
         return changed, self._last_moment(tx, changed, pack)
+
+    async def pause(self, caller: Caller, dsr_id: str) -> tuple[Dsr, Receipt | None]:
+        """Stop the clock while the subject is asked what they mean; again, it changes nothing.
+
+        Raises:
+            StateConflict: The law knows no such pause for that kind (detail `no_pause`), the time is over
+                (`too_late`), or the request is approved or over (its state).
+
+        Rule:
+            UK GDPR Art. 12A: what is reasonably required to identify the information or processing.
+        """
+
+        def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
+            dsr = own(tx, caller, dsr_id)
+            if "asked_at" in dsr.clock:
+                return dsr, None
+            pack, now = pinned(tx, dsr, self.packs), self.clock.now()
+            changed = self._moved(dsr, "pause")
+            if not clocks.may_pause(pack, dsr.kind):
+                raise StateConflict(detail="no_pause")
+            if int(now.timestamp() * 1000) > self._last_moment(tx, dsr, pack):
+                raise StateConflict(detail="too_late")
+            changed = replace(changed, clock={**dsr.clock, "asked_at": now.isoformat()})
+            tx.put(changed)
+            return changed, self.ledger.record(tx, caller.tenant, "dsr.paused", caller, dsr=dsr_id)
+
+        return await self.records.transact(commit)
+
+    async def resume(self, caller: Caller, dsr_id: str) -> tuple[Dsr, Receipt | None]:
+        """Let the clock go on, as the subject has answered; where it goes, nothing changes.
+
+        Raises:
+            StateConflict: The request is being carried out or is over.
+        """
+
+        def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
+            dsr = own(tx, caller, dsr_id)
+            if "asked_at" not in dsr.clock:
+                return dsr, None
+            pack = pinned(tx, dsr, self.packs)
+            controller = self.controllers.at(tx, caller.tenant)
+            changed = resumed(self._moved(dsr, "resume"), self.clock.now(), pack, controller)
+            tx.put(changed)
+            receipt = self.ledger.record(
+                tx,
+                caller.tenant,
+                "dsr.resumed",
+                caller,
+                dsr=dsr_id,
+                due=self._last_moment(tx, changed, pack),
+            )
+            return changed, receipt
+
+        return await self.records.transact(commit)
 
     async def extend(self, caller: Caller, dsr_id: str, reason: str) -> tuple[Dsr, Receipt]:
         """Extend the time for an answer, once, while the first limit still runs (GDPR Art. 12(3)).
 
         Raises:
             ExtensionRefused: Not in that regime, not for that reason, not again, or too late.
-            StateConflict: It is being carried out or is over.
+            StateConflict: It is being carried out or is over, or its clock stands (detail `paused`).
         """
 
         def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
             dsr = own(tx, caller, dsr_id)
             pack = pinned(tx, dsr, self.packs)
             changed = self._moved(dsr, "extend")
+            if "asked_at" in dsr.clock:
+                raise StateConflict("the clock stands", detail="paused")
             zone, _ = seat(pack, self.controllers.at(tx, dsr.tenant))
             later = date.fromisoformat(dsr.extended_due_on) if dsr.extended_due_on else None
             time = Time(date.fromisoformat(dsr.due_on), later, dsr.extended_at is not None)

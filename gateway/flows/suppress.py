@@ -14,7 +14,7 @@ from audit.leaf import leaf_hash
 from audit.note import Signer
 from gateway.datasets import bare, shrink
 from gateway.debts import go_on_asking
-from gateway.dsrs import closed, due_key, pinned, recipient_id, seat, with_recipients
+from gateway.dsrs import closed, due_key, pinned, recipient_id, resumed, seat, with_recipients
 from gateway.errors import AuditUnavailable
 from gateway.holdings import Holdings
 from gateway.judge import Judge
@@ -382,6 +382,12 @@ class Suppress:
         elif ty == "dsr.extended":
             later = replace(dsr, extended_at=at, extension_reason=event["rc"])
             tx.put(self._due_by(tx, later, event["due"], pack))
+        elif ty == "dsr.paused":
+            tx.put(replace(dsr, clock={**dsr.clock, "asked_at": at.isoformat()}))
+        elif ty == "dsr.resumed":
+            if "asked_at" in dsr.clock:
+                facts = self.judge.controllers.at(tx, dsr.tenant)
+                tx.put(self._due_by(tx, resumed(dsr, at, pack, facts), event["due"], pack))
         elif ty == "dsr.verified":
             self._verify(tx, event, dsr, pack)
         elif ty in {"dsr.refused", "dsr.cancelled"}:

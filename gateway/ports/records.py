@@ -254,6 +254,9 @@ class Dsr(Record):
     approval: `id` in the log, `name`, `role`, `country`, `channel`, `state` (`policy.recipients`),
     `ground` where they are not told, and when they were told and acknowledged.  `owed_key` is as
     `due_key`, while one of them has neither acknowledged nor is excused.
+
+    `clock` is what moved the days: `identity`, the day it was shown where that counts anew;
+    `asked_at`, while a question stops the clock; `pauses`, first and last days of those that did.
     """
 
     dsr_id: str
@@ -297,6 +300,7 @@ class Dsr(Record):
     answered_at: datetime | None = None
     recipients: Mapping[str, Any] = field(default_factory=dict)
     owed_key: str | None = None
+    clock: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

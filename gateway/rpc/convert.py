@@ -434,6 +434,9 @@ def dsr(record: Dsr, methods: tuple[str, ...] = ()) -> dsr_pb2.Dsr:
         ],
         outcome=record.outcome,
         answer_time=stamp(record.answered_at) if record.answered_at else None,
+        pause_time=(
+            stamp(datetime.fromisoformat(record.clock["asked_at"])) if "asked_at" in record.clock else None
+        ),
         recipients=[propagation(code, record.recipients[code]) for code in sorted(record.recipients)],
         recipients_unconfirmed=sum(one["state"] not in SETTLED for one in record.recipients.values()),
     )

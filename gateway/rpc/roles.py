@@ -41,6 +41,8 @@ ROLES: dict[str, frozenset[Role]] = {
     "DsrService/ApproveDsr": frozenset({_P}),
     "DsrService/RefuseDsr": frozenset({_P}),
     "DsrService/ExtendDsr": frozenset({_P}),
+    "DsrService/PauseDsr": frozenset({_P}),
+    "DsrService/ResumeDsr": frozenset({_P}),
     "DsrService/RecordPropagation": frozenset({_P}),
     "DsrService/CancelDsr": frozenset({_S, _P}),
     "DsrService/DownloadPackage": frozenset({_S, _P}),

@@ -339,6 +339,18 @@ class DsrService:
         record, receipt = await self.dsrs.extend(caller(), convert.bare(request.name), request.reason_code)
         return dsr_pb2.ExtendDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
 
+    async def PauseDsr(self, request: dsr_pb2.PauseDsrRequest, _context: object) -> dsr_pb2.PauseDsrResponse:
+        """Stop the clock."""
+        record, receipt = await self.dsrs.pause(caller(), convert.bare(request.name))
+        return dsr_pb2.PauseDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def ResumeDsr(
+        self, request: dsr_pb2.ResumeDsrRequest, _context: object
+    ) -> dsr_pb2.ResumeDsrResponse:
+        """Let the clock go on."""
+        record, receipt = await self.dsrs.resume(caller(), convert.bare(request.name))
+        return dsr_pb2.ResumeDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
     async def RecordPropagation(
         self, request: dsr_pb2.RecordPropagationRequest, _context: object
     ) -> dsr_pb2.RecordPropagationResponse:

@@ -64,6 +64,7 @@ class DsrRow(Table, table=True):
     answered_at: datetime | None = instant()
     recipients: Mapping[str, Any] = json_mapping()
     owed_key: str | None = words()
+    clock: Mapping[str, Any] = json_mapping()
 
 
 class CertificateRow(Table, table=True):

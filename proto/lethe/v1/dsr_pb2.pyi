@@ -161,6 +161,7 @@ class Dsr(_message.Message):
     ANSWER_TIME_FIELD_NUMBER: _builtins.int
     RECIPIENTS_FIELD_NUMBER: _builtins.int
     RECIPIENTS_UNCONFIRMED_FIELD_NUMBER: _builtins.int
+    PAUSE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: dsrs/{dsr}."""
     kind: Global___Dsr.Kind.ValueType
@@ -227,6 +228,10 @@ class Dsr(_message.Message):
     def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Propagation]:
         """Who is to be told of it, as they stood at the approval. Output only."""
 
+    @_builtins.property
+    def pause_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when its clock stands; absent while it runs. Until it goes on, due_date is the old one. Output only."""
+
     def __init__(
         self,
         *,
@@ -256,10 +261,11 @@ class Dsr(_message.Message):
         answer_time: _timestamp_pb2.Timestamp | None = ...,
         recipients: _abc.Iterable[Global___Propagation] | None = ...,
         recipients_unconfirmed: _builtins.int = ...,
+        pause_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_time", b"answer_time", "extend_time", b"extend_time", "receive_time", b"receive_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_time", b"answer_time", "extend_time", b"extend_time", "pause_time", b"pause_time", "receive_time", b"receive_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "ack_date", b"ack_date", "answer_time", b"answer_time", "certificate", b"certificate", "due_date", b"due_date", "duplicate_of", b"duplicate_of", "extend_time", b"extend_time", "extended_due_date", b"extended_due_date", "extension_reason", b"extension_reason", "kind", b"kind", "mandate", b"mandate", "name", b"name", "outcome", b"outcome", "policy", b"policy", "purposes", b"purposes", "reason_code", b"reason_code", "receive_time", b"receive_time", "recipients", b"recipients", "recipients_unconfirmed", b"recipients_unconfirmed", "regime", b"regime", "state", b"state", "step", b"step", "sufficient_methods", b"sufficient_methods", "target_date", b"target_date", "verification_failures", b"verification_failures", "verified_by", b"verified_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "ack_date", b"ack_date", "answer_time", b"answer_time", "certificate", b"certificate", "due_date", b"due_date", "duplicate_of", b"duplicate_of", "extend_time", b"extend_time", "extended_due_date", b"extended_due_date", "extension_reason", b"extension_reason", "kind", b"kind", "mandate", b"mandate", "name", b"name", "outcome", b"outcome", "pause_time", b"pause_time", "policy", b"policy", "purposes", b"purposes", "reason_code", b"reason_code", "receive_time", b"receive_time", "recipients", b"recipients", "recipients_unconfirmed", b"recipients_unconfirmed", "regime", b"regime", "state", b"state", "step", b"step", "sufficient_methods", b"sufficient_methods", "target_date", b"target_date", "verification_failures", b"verification_failures", "verified_by", b"verified_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -859,6 +865,110 @@ class ExtendDsrResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExtendDsrResponse: _TypeAlias = ExtendDsrResponse  # noqa: Y015
+
+@_typing.final
+class PauseDsrRequest(_message.Message):
+    """Of which request to stop the clock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: dsrs/{dsr}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseDsrRequest: _TypeAlias = PauseDsrRequest  # noqa: Y015
+
+@_typing.final
+class PauseDsrResponse(_message.Message):
+    """Answer of PauseDsr."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DSR_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dsr(self) -> Global___Dsr:
+        """The request."""
+
+    @_builtins.property
+    def receipt(self) -> _common_pb2.AuditReceipt:
+        """The event in the log; empty where the clock stood before."""
+
+    def __init__(
+        self,
+        *,
+        dsr: Global___Dsr | None = ...,
+        receipt: _common_pb2.AuditReceipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dsr", b"dsr", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dsr", b"dsr", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseDsrResponse: _TypeAlias = PauseDsrResponse  # noqa: Y015
+
+@_typing.final
+class ResumeDsrRequest(_message.Message):
+    """Of which request the clock goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: dsrs/{dsr}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeDsrRequest: _TypeAlias = ResumeDsrRequest  # noqa: Y015
+
+@_typing.final
+class ResumeDsrResponse(_message.Message):
+    """Answer of ResumeDsr."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DSR_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dsr(self) -> Global___Dsr:
+        """The request."""
+
+    @_builtins.property
+    def receipt(self) -> _common_pb2.AuditReceipt:
+        """The event in the log; empty where the clock went before."""
+
+    def __init__(
+        self,
+        *,
+        dsr: Global___Dsr | None = ...,
+        receipt: _common_pb2.AuditReceipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dsr", b"dsr", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dsr", b"dsr", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeDsrResponse: _TypeAlias = ResumeDsrResponse  # noqa: Y015
 
 @_typing.final
 class RecordPropagationRequest(_message.Message):

@@ -171,6 +171,9 @@ class Gateway:
         due = self.now + 365 * 24 * HOUR_MS
         self.log("dsr.received", dsr=dsr, dkind=self.kinds[dsr], reg="gdpr", due=due)
         if self.random.random() < 0.5:
+            self.log("dsr.paused", dsr=dsr)
+            self.log("dsr.resumed", dsr=dsr, due=due)
+        if self.random.random() < 0.5:
             self.log("dsr.verified", dsr=dsr, meth="two_data_points", out="shown")
         if self.random.random() < 0.5:
             self.log("dsr.extended", dsr=dsr, rc="COMPLEXITY", due=due + 60 * 24 * HOUR_MS)

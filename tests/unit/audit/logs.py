@@ -83,6 +83,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "dsr.cancelled": {"dsr": ID},
     "dsr.extended": {"dsr": ID, "rc": "COMPLEXITY", "due": START_MS},
     "dsr.fulfilled": {"dsr": ID, "out": "complied"},
+    "dsr.paused": {"dsr": ID},
+    "dsr.resumed": {"dsr": ID, "due": START_MS},
     "dsr.propagated": {"dsr": ID, "rcp": ID, "out": "told"},
     "dsr.received": {"dsr": ID, "dkind": "erasure", "reg": "gdpr", "due": START_MS},
     "dsr.refused": {"dsr": ID, "rc": "MANIFESTLY_UNFOUNDED"},

@@ -43,6 +43,7 @@ def picture(obj: str, cat: str) -> list[Event]:
 
 
 RCP = "5e" * 16
+PAUSED: Event = {"ty": "dsr.paused", "dsr": DSR}
 TOLD: Event = {"ty": "dsr.propagated", "dsr": DSR, "rcp": RCP, "out": "told"}
 PROMPT: Event = {"ty": "prompt.scrubbed", "obj": OBJ}
 STORY: list[Event] = [
@@ -357,6 +358,17 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (
         [*changed("dsr.received", due=START_MS), {"ty": "dsr.extended", "dsr": DSR, "due": EXP}],
         ("dsr.extended", "extended_late"),
+    ),
+    (after("dsr.received", *[{"ty": "dsr.paused", "dsr": DSR}] * 2), ("dsr.paused", "paused_twice")),
+    (after("dsr.approved", {"ty": "dsr.paused", "dsr": DSR}), ("dsr.paused", "request_over")),
+    (after("dsr.received", {"ty": "dsr.resumed", "dsr": DSR, "due": EXP}), ("dsr.resumed", "not_paused")),
+    (
+        after("dsr.received", PAUSED, {"ty": "dsr.resumed", "dsr": DSR, "due": EXP - 1}),
+        ("dsr.resumed", "resumed_differs"),
+    ),
+    (
+        after("dsr.received", PAUSED, {"ty": "dsr.resumed", "dsr": DSR, "due": EXP + 15 * 86_400_000}),
+        ("dsr.resumed", "resumed_differs"),
     ),
     (after("subject.erased", {**TOLD, "rcp": OBJ}), ("dsr.propagated", "recipient_unknown")),
     ([*without("dsr.approved"), TOLD], ("dsr.propagated", "not_approved")),

@@ -228,6 +228,20 @@ async def test_what_became_of_requests_since_stands_again(w: Past) -> None:
     assert len(w.events("dsr.fulfilled")) == 2
 
 
+async def test_a_clock_that_was_stopped_since_has_its_days_again(w: Past) -> None:
+    await w.ready(ANN, BOB)
+    asked = [await w.open(subject, "access", regime="uk_gdpr") for subject in (ANN, BOB)]
+    await w.keep()
+    for dsr in asked:
+        await w.flows.dsrs.pause(OFFICER, dsr.dsr_id)
+    w.clock.advance(timedelta(days=3))
+    await w.flows.dsrs.resume(OFFICER, asked[0].dsr_id)
+    before = [(w.dsr(dsr.dsr_id).due_on, w.dsr(dsr.dsr_id).clock) for dsr in asked]
+    await w.fall_back()
+    assert await w.flows.suppress.run()
+    assert [(w.dsr(dsr.dsr_id).due_on, w.dsr(dsr.dsr_id).clock) for dsr in asked] == before
+
+
 async def test_which_recipients_were_told_since_stands_again_though_the_facts_are_lost(w: Past) -> None:
     """GDPR Art. 19: nobody is told twice, and whoever was not told is still to be."""
     await w.ready(ANN)

@@ -166,6 +166,9 @@ class Story:
         for kind, request in dsr.items():
             self.say("dsr.received", dsr=request, dkind=kind, reg="gdpr", due=self.now + 31 * DAY)
         self.say("dsr.verified", dsr=dsr["access"], meth="two_data_points", out="shown")
+        self.say("dsr.paused", dsr=dsr["access"])
+        self.say("dsr.resumed", self.now + HOUR, dsr=dsr["access"], due=self.now + 32 * DAY)
+        self.now += DAY
         self.say("dsr.extended", dsr=dsr["access"], rc="COMPLEXITY", due=self.now + 92 * DAY)
         self.now += 2 * DAY
         recipient = self.id()

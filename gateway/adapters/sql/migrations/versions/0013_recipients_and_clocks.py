@@ -1,4 +1,4 @@
-"""Recipients: a fact of the controller, and of each request those who are told of it.
+"""Recipients, as facts of the controller and in each request; and what moved the clock of a request.
 
 Revision ID: 0013
 Revises: 0012
@@ -16,8 +16,8 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Add the columns; what is there names no recipient."""
-    for table, names in {"tenant_version": ("recipients",), "dsr": ("recipients",)}.items():
+    """Add the columns; what is there names no recipient and no pause."""
+    for table, names in {"tenant_version": ("recipients",), "dsr": ("recipients", "clock")}.items():
         with op.batch_alter_table(table) as changed:
             for name in names:
                 changed.add_column(sa.Column(name, TEXT, nullable=False, server_default="{}"))
