@@ -636,6 +636,15 @@ def _before(log: Log, row: Row, *types: str) -> list[Row]:
     return sorted(found, key=_place)
 
 
+def _answered_as_decided(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether an answer says that a part was refused, exactly where one was."""
+    is_in_part = bool(_before(log, row, "dsr.partrefused"))
+    if is_in_part and row.event["out"] == "complied":
+        yield Finding("broken", "part_refused", "a part was refused, and it says it complied with all")
+    if not is_in_part and row.event["out"] == "complied_in_part":
+        yield log.absent("part_refused", "no part was refused before it")
+
+
 def _pauses_while_it_runs(log: Log, row: Row) -> Iterator[Finding]:
     moves = _before(log, row, "dsr.paused", "dsr.resumed")
     if moves and moves[-1].ty == "dsr.paused":
@@ -857,6 +866,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 needs("dsr", "dsr.received", rule="request_unknown"),
                 needs("dsr", "dsr.approved", rule="not_approved"),
                 once("dsr", *_ANSWERS, rule="request_over"),
+                _answered_as_decided,
+            ),
+        ),
+        "dsr.partrefused": Rule(
+            "a part of a request is refused after it was received, and not once it is approved or over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                never("dsr", "dsr.approved", *_ANSWERS, rule="request_over"),
             ),
         ),
         "dsr.paused": Rule(

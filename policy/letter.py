@@ -60,6 +60,7 @@ class Templates(Strict):
     kinds: dict[DsrKind, Text]
     outcomes: dict[DsrKind, Text]
     nothing_held: Text
+    in_part: Text
     letters: dict[Kind, Section]
     told: dict[str, Text]
     reasons: dict[str, Text]
@@ -114,8 +115,9 @@ def write(
     Args:
         language: As people write it (`de`, `pt-BR`); see `nearest`.
         said: `reference`, `controller`, `contact`, and the days `received`, `due`, `answered`;
-            `reason`, the code of a refusal or an extension; empty where it may not be told.
-        outcome: Of a completion: `nothing_held` where there was nothing.
+            `reason`, the codes of a refusal or an extension; empty where it may not be told.
+        outcome: Of a completion: `nothing_held` where there was nothing, `complied_in_part`
+            where a part was refused.
         recipients: Of a completion: names and grounds of those who were to be told, by their state.
     """
     words = templates(nearest(language))
@@ -131,7 +133,7 @@ def write(
         "authority": authority or pack.rules.pack.regulator,
         "outcome": done,
     }
-    values["reason"] = _in_words(said["reason"], words)
+    values["reason"] = "; ".join(_in_words(code, words) for code in said["reason"].split())
     section = words.letters[kind]
     by_law = {
         Kind.REFUSAL: answering.refusal_states if answering else (),
@@ -139,8 +141,12 @@ def write(
     }
     # Whatever the law asks, a reason is given, and a new day named.
     always = {Kind.REFUSAL: ("reasons",), Kind.EXTENSION: ("reasons", "new_limit")}
-    told = dict.fromkeys((*by_law.get(kind, ()), *always.get(kind, ())))
+    is_in_part = kind is Kind.COMPLETION and outcome == "complied_in_part"
+    owed = Kind.REFUSAL if is_in_part else kind
+    told = dict.fromkeys((*by_law.get(owed, ()), *always.get(owed, ())))
     sentences = [words.told.get(code) or templates(FALLBACK).told[code] for code in told]
+    if is_in_part:
+        sentences = [words.in_part, *sentences]
     if not said["reason"]:
         sentences = [sentence for sentence in sentences if "$reason" not in sentence]
     if kind is Kind.COMPLETION:

@@ -35,6 +35,7 @@ class Control:
 _DSR = (
     "dsr.received",
     "dsr.verified",
+    "dsr.partrefused",
     "dsr.paused",
     "dsr.resumed",
     "dsr.extended",
@@ -304,6 +305,7 @@ SAID: Mapping[str, str] = MappingProxyType(
         "dsr.cancelled": "A request was cancelled by its maker",
         "dsr.extended": "The time for an answer to a request was extended, with a reason",
         "dsr.fulfilled": "A request of a data subject was answered",
+        "dsr.partrefused": "A part of a request was refused, with a reason; the rest goes on",
         "dsr.paused": "A question to the person stopped the clock of a request",
         "dsr.propagated": "A recipient was told of a request, acknowledged it, or need not be told",
         "dsr.received": "A request of a data subject arrived; its clock runs",

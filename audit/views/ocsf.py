@@ -69,6 +69,7 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "dsr.cancelled": Mapped(ENTITY, _DEACTIVATE, "Data Subject Request", "dsr"),
         "dsr.extended": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr"),
         "dsr.fulfilled": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr"),
+        "dsr.partrefused": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr", LOW),
         "dsr.paused": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr"),
         "dsr.propagated": Mapped(ENTITY, _UPDATE, "Data Subject Request", "dsr"),
         "dsr.received": Mapped(ENTITY, _CREATE, "Data Subject Request", "dsr"),

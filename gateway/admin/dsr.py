@@ -244,8 +244,21 @@ def approve(
 
 
 @app.command()
-def refuse(name: Name, why: Ground, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
-    """Refuse a request for a ground of its regime; it destroys nothing.
+def refuse(
+    name: Name,
+    why: Ground,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this: objects/ID of an access request, a purpose of an objection; repeatable."
+        ),
+    ] = None,
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Refuse a request, or with --part a part of it, for a ground of its regime; it destroys nothing.
+
+    Of what is refused in part the rest goes on to its approval, and is complied with in part.
 
     GDPR Art. 12(4).  A ground that the law does not know for that kind of request is refused, and the
     refusal names those it does.  Tell the subject: lethe dsr letter dsrs/ID --kind refusal.
@@ -254,7 +267,7 @@ def refuse(name: Name, why: Ground, profile: options.As = None, output: options.
     """
     from lethe.v1 import dsr_pb2 as pb
 
-    request = pb.RefuseDsrRequest(name=resource("dsrs", name), reason_code=reason_code(why))
+    request = pb.RefuseDsrRequest(name=resource("dsrs", name), reason_code=reason_code(why), parts=part or ())
     show(talk(profile, lambda client: client.call(client.dsrs.RefuseDsr, request)), output)
 
 
@@ -397,7 +410,7 @@ def figures(
         regime=regime,
     )
     columns = (
-        *("kind", "received", "complied", "denied", "cancelled", "open", "median_days"),
+        *("kind", "received", "complied", "complied_in_part", "denied", "cancelled", "open", "median_days"),
         *("recipients_confirmed", "recipients_unconfirmed"),
     )
     answer = talk(profile, lambda client: client.call(client.dsrs.GetFigures, request))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -46,17 +46,19 @@ from gateway.ledger import Ledger, Receipt
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, page
 from gateway.people import People, Profile
 from gateway.ports.clock import Clock
-from gateway.ports.records import Certificate, Dsr, Records, Subject, Transaction
+from gateway.ports.records import Certificate, Dsr, Records, StoredObject, Subject, Transaction
 from policy import clocks, erasure
 from policy.dsr import (
     DIRECT,
     EFFECTS,
+    IN_PARTS,
     LOOKED_AT_FIRST,
     METHODS,
     Effect,
     Level,
     Time,
     asks_too_much,
+    ended_purposes,
     extension_reasons,
     grounds,
     is_a_right,
@@ -68,7 +70,7 @@ from policy.dsr import (
 )
 from policy.erasure import ErasurePlan
 from policy.pack import Pack
-from policy.terms import DsrKind, KeyClass, Purpose, age_band
+from policy.terms import PACKAGE, DsrKind, KeyClass, Purpose, age_band
 
 OLDEST = timedelta(days=10 * 365)
 """A request received before that is a slip of the pen."""
@@ -599,13 +601,61 @@ class Dsrs:
         dsr, pack = await self.records.transact(
             lambda tx: (found := own(tx, caller, dsr_id), pinned(tx, found, self.packs))
         )
-        known = grounds(pack, DsrKind(dsr.kind))
+        self._check_ground(pack, DsrKind(dsr.kind), reason_code)
+        return await self._decide(caller, dsr_id, "refuse", "dsr.refused", reason_code)
+
+    async def refuse_part(
+        self, caller: Caller, dsr_id: str, reason_code: str, parts: Sequence[str]
+    ) -> tuple[Dsr, Receipt | None]:
+        """Refuse a part of a request for a reason of its regime; the rest goes on to its approval.
+
+        `parts` are pictures of the subject by their id (access, portability) or purposes that the
+        request would end (objection).  What was refused before stays refused; only that changes nothing.
+
+        Raises:
+            MessageInvalid: No such reason, no such part, or nothing would be left of the request.
+            StateConflict: It is approved or over.
+        """
+
+        def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
+            dsr = own(tx, caller, dsr_id)
+            kind, pack = DsrKind(dsr.kind), pinned(tx, dsr, self.packs)
+            changed = self._moved(dsr, "refuse_part")
+            self._check_ground(pack, kind, reason_code)
+            known = _parts_of(tx, dsr)
+            if not set(parts) <= known:
+                raise MessageInvalid("no part of it", violations=(("parts", "parts.unknown"),))
+            new = sorted(set(parts) - dsr.refused_parts.keys())
+            if kind is DsrKind.OBJECTION and not known - dsr.refused_parts.keys() - set(new):
+                raise MessageInvalid("refuse it as a whole", violations=(("parts", "parts.all"),))
+            if not new:
+                return dsr, None
+            refused = {**dsr.refused_parts, **dict.fromkeys(new, reason_code)}
+            changed = replace(changed, refused_parts=refused, preview={})
+            tx.put(changed)
+            is_objection = kind is DsrKind.OBJECTION
+            receipt = self.ledger.record(
+                tx,
+                caller.tenant,
+                "dsr.partrefused",
+                caller,
+                dsr=dsr_id,
+                rc=reason_code,
+                objs=None if is_objection else new,
+                pur=new if is_objection else None,
+            )
+            return changed, receipt
+
+        return await self.records.transact(commit)
+
+    @staticmethod
+    def _check_ground(pack: Pack, kind: DsrKind, reason_code: str) -> None:
+        known = grounds(pack, kind)
         if reason_code not in known:
             raise MessageInvalid(
-                f"{dsr.regime} knows these reasons: {', '.join(known)}",
+                f"{pack.id} knows these reasons: {', '.join(known)}",
                 violations=(("reason_code", "reason_code.unknown"),),
             )
-        return await self._decide(caller, dsr_id, "refuse", "dsr.refused", reason_code)
 
     async def cancel(self, caller: Caller, dsr_id: str) -> tuple[Dsr, Receipt]:
         """Take a request back, as its subject asked.
@@ -646,6 +696,22 @@ class Dsrs:
         if found is None or found.tenant != caller.tenant:
             raise NotFound
         return found
+
+
+def _parts_of(tx: Transaction, dsr: Dsr) -> set[str]:
+    """Return what may be refused of a request by itself.
+
+    Raises:
+        MessageInvalid: Of its kind there are no parts.
+    """
+    kind = DsrKind(dsr.kind)
+    if kind not in IN_PARTS:
+        raise MessageInvalid("it has no parts", violations=(("parts", "parts.not_for_kind"),))
+    if kind is DsrKind.OBJECTION:
+        return set(ended_purposes(kind, tuple(dsr.purposes)))
+    mine = {"tenant": dsr.tenant, "handle": dsr.handle}
+    objects = tx.find(StoredObject, equal=mine, among={"state": ["live", "held"]})
+    return {stored.object_id for stored in objects if stored.kind != PACKAGE}
 
 
 def _first_of(tx: Transaction, dsr: Dsr) -> str:

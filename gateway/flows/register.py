@@ -32,13 +32,16 @@ MOST_COUNTED = 1000
 class Figures:
     """What became of the requests of one kind that were received in a span (11 CCR 7101, 7102).
 
-    `median_days` is None where none was answered yet.  Of the recipients that were to be told,
+    `complied` are those complied with in whole or in part, `complied_in_part` of them those of which a
+    part was refused, or of which a rule kept something.  `median_days` is None where none was
+    answered yet.  Of the recipients that were to be told,
     those are confirmed that have acknowledged it, and unconfirmed that neither have nor are excused.
     """
 
     kind: str
     received: int
     complied: int
+    complied_in_part: int
     denied: int
     cancelled: int
     open: int
@@ -139,6 +142,9 @@ class Register:
             kind=kind,
             received=len(rows),
             complied=states["fulfilled"],
+            complied_in_part=sum(
+                row.state == "fulfilled" and bool(row.refused_parts or row.counts.get("kept")) for row in rows
+            ),
             denied=states["refused"],
             cancelled=states["cancelled"],
             open=len(rows) - over,
@@ -173,8 +179,14 @@ class Register:
             "answered": dsr.answered_at.astimezone(zone).date().isoformat() if dsr.answered_at else "",
             "reason": dsr.extension_reason if wanted is Kind.EXTENSION else told(dsr.reason_code),
         }
+        outcome = dsr.outcome
+        if wanted is Kind.COMPLETION:
+            parts = sorted({ground for ground in dsr.refused_parts.values() if told(ground)})
+            said["reason"] = " ".join(parts)
+            if not parts and outcome == "complied_in_part":
+                outcome = "complied"  # what may not be revealed was not refused
         return letter.write(
-            wanted, language, pack, dsr.kind, said, outcome=dsr.outcome, recipients=_recipients(dsr)
+            wanted, language, pack, dsr.kind, said, outcome=outcome, recipients=_recipients(dsr)
         )
 
 

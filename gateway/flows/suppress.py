@@ -382,6 +382,9 @@ class Suppress:
         elif ty == "dsr.extended":
             later = replace(dsr, extended_at=at, extension_reason=event["rc"])
             tx.put(self._due_by(tx, later, event["due"], pack))
+        elif ty == "dsr.partrefused":
+            parts = dict.fromkeys((*event.get("objs", ()), *event.get("pur", ())), event["rc"])
+            tx.put(replace(dsr, refused_parts={**dsr.refused_parts, **parts}))
         elif ty == "dsr.paused":
             tx.put(replace(dsr, clock={**dsr.clock, "asked_at": at.isoformat()}))
         elif ty == "dsr.resumed":

@@ -135,7 +135,11 @@ class Gatherer:
         rows = await self.records.transact(partial(self._rows, dsr=dsr))
         profile = await self.people.open_profile(rows.subject)
         is_access = dsr.kind == DsrKind.ACCESS
-        objects = [one for one in rows.objects if one.kind != PACKAGE and (is_access or _provided(one, rows))]
+        found = [one for one in rows.objects if one.kind != PACKAGE and (is_access or _provided(one, rows))]
+        # What was refused of it is told of, and withheld.
+        objects = [one for one in found if one.object_id not in dsr.refused_parts]
+        withheld = [one for one in found if told(dsr.refused_parts.get(one.object_id, ""))]
+        hidden = {f"objects/{part}" for part, ground in dsr.refused_parts.items() if not told(ground)}
         # A copy in a training set is sealed once more under the set's key; `datasets` tells of it.
         pictures = _named([one for one in objects if one.purpose != Purpose.TRAIN])
         controller = await self.controllers.now(self.records, dsr.tenant)
@@ -148,6 +152,7 @@ class Gatherer:
             **self._frame(dsr, controller, at),
             "subject": _subject(profile),
             "images": [_image(name, stored) for name, stored in pictures.items()],
+            "withheld": [_withheld(one, dsr) for one in withheld],
             "consents": [
                 {"file": name, "receipt": _signed_name(name) if name in signed else None, **record}
                 for name, record in consents.items()
@@ -160,7 +165,7 @@ class Gatherer:
             since = _since(rows)
             document |= {
                 "subject": {**_subject(profile), **_standing(rows.subject)},
-                "held": [_held(held, since) for held in rows.held],
+                "held": [_held(held, since) for held in rows.held if held.name not in hidden],
                 "jobs": [_job(job) for job in rows.jobs],
                 "requests": [_request(asked) for asked in rows.requests],
                 "holds": [_hold(hold) for hold in rows.holds],
@@ -482,6 +487,15 @@ def _image(name: str, stored: StoredObject) -> dict[str, Any]:
         "state": stored.state,
         "created_at": _iso(stored.created_at),
         "expires_at": _iso(stored.expires_at),
+    }
+
+
+def _withheld(stored: StoredObject, dsr: Dsr) -> dict[str, Any]:
+    """Return that a picture is not in the package, and by which ground."""
+    return {
+        "object": f"objects/{stored.object_id}",
+        "kind": stored.kind,
+        "reason_code": dsr.refused_parts[stored.object_id],
     }
 
 

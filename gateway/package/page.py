@@ -135,6 +135,12 @@ class _Page:
         items = "".join(f"<li>{self._figure(image)}</li>" for image in self.document["images"])
         shown = f'<ul class="pictures">{items}</ul>' if items else ""
         said = self._paragraph("pictures_text" if items else "no_pictures")
+        withheld = "".join(
+            f"<li>{self._word('kind_' + one['kind'], one['kind'])}: {_text(one['reason_code'])}</li>"
+            for one in self.document["withheld"]
+        )
+        if withheld:
+            shown += self._paragraph("withheld") + self._bullets(withheld)
         return self._section("pictures", said + shown, ("copy",))
 
     def _figure(self, image: Row) -> str:

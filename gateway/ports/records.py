@@ -255,6 +255,8 @@ class Dsr(Record):
     `ground` where they are not told, and when they were told and acknowledged.  `owed_key` is as
     `due_key`, while one of them has neither acknowledged nor is excused.
 
+    `refused_parts` maps what is refused of it, an object's id or a purpose, to the ground.
+
     `clock` is what moved the days: `identity`, the day it was shown where that counts anew;
     `asked_at`, while a question stops the clock; `pauses`, first and last days of those that did.
     """
@@ -301,6 +303,7 @@ class Dsr(Record):
     recipients: Mapping[str, Any] = field(default_factory=dict)
     owed_key: str | None = None
     clock: Mapping[str, Any] = field(default_factory=dict)
+    refused_parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

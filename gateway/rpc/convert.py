@@ -38,6 +38,7 @@ from policy.consent_state import state_at
 from policy.places import is_place
 from policy.recipients import SETTLED
 from policy.retention import Line
+from policy.terms import Purpose
 
 _BANDS = {
     subject_pb2.AGE_BAND_UNDER_13: "lt13",
@@ -437,6 +438,13 @@ def dsr(record: Dsr, methods: tuple[str, ...] = ()) -> dsr_pb2.Dsr:
         pause_time=(
             stamp(datetime.fromisoformat(record.clock["asked_at"])) if "asked_at" in record.clock else None
         ),
+        refused_parts=[
+            dsr_pb2.RefusedPart(
+                part=part if part in set(Purpose) else f"objects/{part}",
+                reason_code=record.refused_parts[part],
+            )
+            for part in sorted(record.refused_parts)
+        ],
         recipients=[propagation(code, record.recipients[code]) for code in sorted(record.recipients)],
         recipients_unconfirmed=sum(one["state"] not in SETTLED for one in record.recipients.values()),
     )
@@ -474,6 +482,7 @@ def figures(counted: Figures) -> dsr_pb2.GetFiguresResponse.Figures:
         kind=dsr_pb2.Dsr.Kind.Value(f"KIND_{counted.kind.upper()}"),
         received=counted.received,
         complied=counted.complied,
+        complied_in_part=counted.complied_in_part,
         denied=counted.denied,
         cancelled=counted.cancelled,
         open=counted.open,

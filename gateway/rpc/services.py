@@ -413,6 +413,12 @@ class DsrService:
         self, request: dsr_pb2.RefuseDsrRequest, _context: object
     ) -> dsr_pb2.RefuseDsrResponse:
         """Refuse a request."""
+        if request.parts:
+            parts = [part.removeprefix("objects/") for part in request.parts]
+            changed, event = await self.dsrs.refuse_part(
+                caller(), convert.bare(request.name), request.reason_code, parts
+            )
+            return dsr_pb2.RefuseDsrResponse(dsr=convert.dsr(changed), receipt=convert.receipt(event))
         record, receipt = await self.dsrs.refuse(caller(), convert.bare(request.name), request.reason_code)
         return dsr_pb2.RefuseDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
 

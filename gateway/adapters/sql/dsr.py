@@ -65,6 +65,7 @@ class DsrRow(Table, table=True):
     recipients: Mapping[str, Any] = json_mapping()
     owed_key: str | None = words()
     clock: Mapping[str, Any] = json_mapping()
+    refused_parts: Mapping[str, Any] = json_mapping()
 
 
 class CertificateRow(Table, table=True):

@@ -162,6 +162,7 @@ class Dsr(_message.Message):
     RECIPIENTS_FIELD_NUMBER: _builtins.int
     RECIPIENTS_UNCONFIRMED_FIELD_NUMBER: _builtins.int
     PAUSE_TIME_FIELD_NUMBER: _builtins.int
+    REFUSED_PARTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: dsrs/{dsr}."""
     kind: Global___Dsr.Kind.ValueType
@@ -197,7 +198,7 @@ class Dsr(_message.Message):
     about: _builtins.str
     """The earlier request that a complaint or an appeal is about: dsrs/{dsr}. Output only."""
     outcome: _builtins.str
-    """What came of it, as a code: "complied", "nothing_held". Output only."""
+    """What came of it, as a code: "complied", "complied_in_part", "nothing_held". Output only."""
     recipients_unconfirmed: _builtins.int
     """How many of them have neither acknowledged nor are excused. Output only."""
     @_builtins.property
@@ -232,6 +233,10 @@ class Dsr(_message.Message):
     def pause_time(self) -> _timestamp_pb2.Timestamp:
         """Since when its clock stands; absent while it runs. Until it goes on, due_date is the old one. Output only."""
 
+    @_builtins.property
+    def refused_parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedPart]:
+        """What is refused of it, while the rest goes on. Output only."""
+
     def __init__(
         self,
         *,
@@ -262,14 +267,41 @@ class Dsr(_message.Message):
         recipients: _abc.Iterable[Global___Propagation] | None = ...,
         recipients_unconfirmed: _builtins.int = ...,
         pause_time: _timestamp_pb2.Timestamp | None = ...,
+        refused_parts: _abc.Iterable[Global___RefusedPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer_time", b"answer_time", "extend_time", b"extend_time", "pause_time", b"pause_time", "receive_time", b"receive_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "ack_date", b"ack_date", "answer_time", b"answer_time", "certificate", b"certificate", "due_date", b"due_date", "duplicate_of", b"duplicate_of", "extend_time", b"extend_time", "extended_due_date", b"extended_due_date", "extension_reason", b"extension_reason", "kind", b"kind", "mandate", b"mandate", "name", b"name", "outcome", b"outcome", "pause_time", b"pause_time", "policy", b"policy", "purposes", b"purposes", "reason_code", b"reason_code", "receive_time", b"receive_time", "recipients", b"recipients", "recipients_unconfirmed", b"recipients_unconfirmed", "regime", b"regime", "state", b"state", "step", b"step", "sufficient_methods", b"sufficient_methods", "target_date", b"target_date", "verification_failures", b"verification_failures", "verified_by", b"verified_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "ack_date", b"ack_date", "answer_time", b"answer_time", "certificate", b"certificate", "due_date", b"due_date", "duplicate_of", b"duplicate_of", "extend_time", b"extend_time", "extended_due_date", b"extended_due_date", "extension_reason", b"extension_reason", "kind", b"kind", "mandate", b"mandate", "name", b"name", "outcome", b"outcome", "pause_time", b"pause_time", "policy", b"policy", "purposes", b"purposes", "reason_code", b"reason_code", "receive_time", b"receive_time", "recipients", b"recipients", "recipients_unconfirmed", b"recipients_unconfirmed", "refused_parts", b"refused_parts", "regime", b"regime", "state", b"state", "step", b"step", "sufficient_methods", b"sufficient_methods", "target_date", b"target_date", "verification_failures", b"verification_failures", "verified_by", b"verified_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dsr: _TypeAlias = Dsr  # noqa: Y015
+
+@_typing.final
+class RefusedPart(_message.Message):
+    """A part of a request that is refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    REASON_CODE_FIELD_NUMBER: _builtins.int
+    part: _builtins.str
+    """A picture, objects/{object}, or a purpose, for example "analytics"."""
+    reason_code: _builtins.str
+    """A reason of the regime."""
+    def __init__(
+        self,
+        *,
+        part: _builtins.str = ...,
+        reason_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "reason_code", b"reason_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedPart: _TypeAlias = RefusedPart  # noqa: Y015
 
 @_typing.final
 class Propagation(_message.Message):
@@ -762,19 +794,27 @@ class RefuseDsrRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REASON_CODE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: dsrs/{dsr}."""
     reason_code: _builtins.str
     """A reason of the regime, for example "GDPR_12_6_IDENTITY"."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these are refused, and the rest goes on: pictures of an access or portability (objects/{object}),
+        purposes of an objection ("analytics"). None: the whole request is refused.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         reason_code: _builtins.str = ...,
+        parts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason_code", b"reason_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "parts", b"parts", "reason_code", b"reason_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -794,7 +834,7 @@ class RefuseDsrResponse(_message.Message):
 
     @_builtins.property
     def receipt(self) -> _common_pb2.AuditReceipt:
-        """The refusal in the log."""
+        """The refusal in the log; empty where all of the parts were refused before."""
 
     def __init__(
         self,
@@ -1383,13 +1423,14 @@ class GetFiguresResponse(_message.Message):
         OPEN_FIELD_NUMBER: _builtins.int
         RECIPIENTS_CONFIRMED_FIELD_NUMBER: _builtins.int
         RECIPIENTS_UNCONFIRMED_FIELD_NUMBER: _builtins.int
+        COMPLIED_IN_PART_FIELD_NUMBER: _builtins.int
         MEDIAN_DAYS_FIELD_NUMBER: _builtins.int
         kind: Global___Dsr.Kind.ValueType
         """What was asked for."""
         received: _builtins.int
         """How many were received."""
         complied: _builtins.int
-        """How many were complied with."""
+        """How many were complied with, in whole or in part."""
         denied: _builtins.int
         """How many were denied."""
         cancelled: _builtins.int
@@ -1400,6 +1441,8 @@ class GetFiguresResponse(_message.Message):
         """How many recipients have acknowledged that they were told."""
         recipients_unconfirmed: _builtins.int
         """How many have neither acknowledged nor are excused."""
+        complied_in_part: _builtins.int
+        """How many of those complied with were so only in part: a part was refused, or a rule kept something."""
         median_days: _builtins.float
         """Median days from receipt to the answer; absent where none was answered."""
         def __init__(
@@ -1413,11 +1456,12 @@ class GetFiguresResponse(_message.Message):
             open: _builtins.int = ...,
             recipients_confirmed: _builtins.int = ...,
             recipients_unconfirmed: _builtins.int = ...,
+            complied_in_part: _builtins.int = ...,
             median_days: _builtins.float | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["_median_days", b"_median_days", "median_days", b"median_days"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_median_days", b"_median_days", "cancelled", b"cancelled", "complied", b"complied", "denied", b"denied", "kind", b"kind", "median_days", b"median_days", "open", b"open", "received", b"received", "recipients_confirmed", b"recipients_confirmed", "recipients_unconfirmed", b"recipients_unconfirmed"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_median_days", b"_median_days", "cancelled", b"cancelled", "complied", b"complied", "complied_in_part", b"complied_in_part", "denied", b"denied", "kind", b"kind", "median_days", b"median_days", "open", b"open", "received", b"received", "recipients_confirmed", b"recipients_confirmed", "recipients_unconfirmed", b"recipients_unconfirmed"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__median_days: _TypeAlias = _typing.Literal["median_days"]  # noqa: Y015
         _WhichOneofArgType__median_days: _TypeAlias = _typing.Literal["_median_days", b"_median_days"]  # noqa: Y015

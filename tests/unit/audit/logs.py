@@ -83,6 +83,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "dsr.cancelled": {"dsr": ID},
     "dsr.extended": {"dsr": ID, "rc": "COMPLEXITY", "due": START_MS},
     "dsr.fulfilled": {"dsr": ID, "out": "complied"},
+    "dsr.partrefused": {"dsr": ID, "rc": "GDPR_15_4_OTHERS", "objs": [ID]},
     "dsr.paused": {"dsr": ID},
     "dsr.resumed": {"dsr": ID, "due": START_MS},
     "dsr.propagated": {"dsr": ID, "rcp": ID, "out": "told"},

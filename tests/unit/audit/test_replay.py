@@ -43,6 +43,7 @@ def picture(obj: str, cat: str) -> list[Event]:
 
 
 RCP = "5e" * 16
+IN_PART: Event = {"ty": "dsr.fulfilled", "dsr": DSR, "out": "complied_in_part"}
 PAUSED: Event = {"ty": "dsr.paused", "dsr": DSR}
 TOLD: Event = {"ty": "dsr.propagated", "dsr": DSR, "rcp": RCP, "out": "told"}
 PROMPT: Event = {"ty": "prompt.scrubbed", "obj": OBJ}
@@ -359,6 +360,8 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
         [*changed("dsr.received", due=START_MS), {"ty": "dsr.extended", "dsr": DSR, "due": EXP}],
         ("dsr.extended", "extended_late"),
     ),
+    (after("dsr.approved", {"ty": "dsr.partrefused", "dsr": DSR}), ("dsr.partrefused", "request_over")),
+    ([*without("subject.erased"), IN_PART], ("dsr.fulfilled", "part_refused")),
     (after("dsr.received", *[{"ty": "dsr.paused", "dsr": DSR}] * 2), ("dsr.paused", "paused_twice")),
     (after("dsr.approved", {"ty": "dsr.paused", "dsr": DSR}), ("dsr.paused", "request_over")),
     (after("dsr.received", {"ty": "dsr.resumed", "dsr": DSR, "due": EXP}), ("dsr.resumed", "not_paused")),

@@ -76,6 +76,7 @@ DOCUMENT: dict[str, Any] = {
         "state": "active",
     },
     "images": [image(1, "original"), image(2, "output")],
+    "withheld": [{"object": f"objects/{3:032x}", "kind": "output", "reason_code": "GDPR_15_4_OTHERS"}],
     "jobs": [
         {
             "job": f"jobs/{1:032x}",

@@ -223,6 +223,60 @@ async def test_portability_has_only_what_the_person_provided(w: World) -> None:
     assert {name.partition("/")[0] for name in package.namelist()} >= {"index.html", "receipts", "images"}
 
 
+async def test_a_picture_that_was_refused_is_told_of_and_withheld(w: World) -> None:
+    """GDPR Art. 15(4): the rest is handed out."""
+    job = await w.portrait("ann")
+    dsr = await w.open("ann", "access")
+    refuse = w.flows.dsrs.refuse_part
+    await refuse(OFFICER, dsr.dsr_id, "GDPR_15_4_OTHERS", [job.result_object])
+    assert (await refuse(OFFICER, dsr.dsr_id, "GDPR_15_4_OTHERS", [job.result_object]))[1] is None
+    for reason, parts, rule in (
+        ("GDPR_17_1_NO_GROUND", [job.result_object], "reason_code.unknown"),
+        ("GDPR_15_4_OTHERS", ["0" * 32], "parts.unknown"),
+    ):
+        with pytest.raises(MessageInvalid) as refusal:
+            await refuse(OFFICER, dsr.dsr_id, reason, parts)
+        assert refusal.value.violations[0][1] == rule
+    w.clock.advance(timedelta(seconds=1))
+    await w.approve(dsr.dsr_id)
+    w.clock.advance(timedelta(seconds=1))
+    await w.carry_out()
+    package = zipfile.ZipFile(io.BytesIO(await downloaded(w, dsr)))
+    said = document(package)
+    name = f"objects/{job.result_object}"
+    assert said["withheld"] == [{"object": name, "kind": "output", "reason_code": "GDPR_15_4_OTHERS"}]
+    assert name in {one["name"] for one in said["held"]}
+    assert name not in {one["object"] for one in said["images"]}
+    assert await w.released(job.job_id) not in [package.read(file) for file in package.namelist()]
+    assert "GDPR_15_4_OTHERS" in package.read("index.html").decode()
+    assert w.dsr(dsr.dsr_id).outcome == "complied_in_part"
+    letter = (await w.flows.register.letter(OFFICER, dsr.dsr_id, "", "en")).text
+    assert "A part of it we refuse" in letter
+    assert "it would harm the rights of other people [GDPR_15_4_OTHERS]" in letter
+    assert "complain to" in letter
+    (figures,) = await w.flows.register.figures(OFFICER, dsr.received_at, w.clock.now(), "")
+    assert (figures.complied, figures.complied_in_part) == (1, 1)
+    assert (await replayed(w)).violations == ()
+
+
+async def test_what_may_not_be_revealed_is_not_told_of(w: World) -> None:
+    """PIPEDA s. 9(2.4)."""
+    job = await w.portrait("ann")
+    dsr = await w.open("ann", "access", regime="pipeda")
+    await w.flows.dsrs.refuse_part(OFFICER, dsr.dsr_id, "PIPEDA_9_2_4_GOV_OBJECTION", [job.result_object])
+    await w.approve(dsr.dsr_id)
+    await w.carry_out()
+    package = zipfile.ZipFile(io.BytesIO(await downloaded(w, dsr)))
+    said = document(package)
+    assert said["withheld"] == []
+    assert f"objects/{job.result_object}" not in {
+        *(one["name"] for one in said["held"]),
+        *(one["object"] for one in said["images"]),
+    }
+    letter = (await w.flows.register.letter(OFFICER, dsr.dsr_id, "", "en")).text
+    assert "refuse" not in letter
+
+
 @pytest.mark.parametrize(("regime", "cite"), [("ccpa", "Cal. Civ. Code 1798.110"), ("pipeda", "4.9.3")])
 async def test_each_law_is_cited_for_what_it_asks(w: World, regime: str, cite: str) -> None:
     package = await made(w, regime=regime)

@@ -1,4 +1,4 @@
-"""Recipients, as facts of the controller and in each request; and what moved the clock of a request.
+"""Recipients, as facts of the controller and in each request; a request's pauses and refused parts.
 
 Revision ID: 0013
 Revises: 0012
@@ -16,8 +16,11 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Add the columns; what is there names no recipient and no pause."""
-    for table, names in {"tenant_version": ("recipients",), "dsr": ("recipients", "clock")}.items():
+    """Add the columns; of what is there all are empty."""
+    for table, names in {
+        "tenant_version": ("recipients",),
+        "dsr": ("recipients", "clock", "refused_parts"),
+    }.items():
         with op.batch_alter_table(table) as changed:
             for name in names:
                 changed.add_column(sa.Column(name, TEXT, nullable=False, server_default="{}"))
