@@ -63,6 +63,7 @@ from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.incident import BANDS, Incidents
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
+from gateway.flows.propagate import Propagation
 from gateway.flows.prune import Prune
 from gateway.flows.publish import Publish, alarm_of
 from gateway.flows.receipt import Receipts
@@ -189,6 +190,7 @@ class Flows:
     consents: Consents
     receipts: Receipts
     dsrs: Dsrs
+    propagation: Propagation
     packages: Packages
     erasure: Erasure
     fulfilment: Fulfilment
@@ -258,6 +260,7 @@ def flows(
                 time_zone=t.time_zone,
                 calendar=t.calendar,
                 is_training_on=t.training,
+                recipients={code: one.model_dump(mode="json") for code, one in sorted(t.recipients.items())},
             )
             for name, t in settings.tenants.items()
         }
@@ -282,7 +285,7 @@ def flows(
     safe = Safe(custody, objects, clock)
     holdings = in_order(ledger)
     board = BackendBoard(outside.backends)
-    gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known)
+    gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known, signers)
     packages = Packages(gatherer, safe, clock)
     bell = Bell()
     jobs = settings.jobs
@@ -371,6 +374,7 @@ def flows(
             clock,
             two_person=settings.access.two_person,
         ),
+        propagation=Propagation(records, people, judge, ledger, clock),
         packages=packages,
         erasure=Erasure(
             records,
@@ -503,7 +507,9 @@ def services(wired: Flows) -> Services:
             "lethe.v1.ConsentService": rpc.ConsentService(
                 wired.consents, wired.receipts, wired.audit, wired.upload.people
             ),
-            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.register, wired.packages, wired.audit),
+            "lethe.v1.DsrService": rpc.DsrService(
+                wired.dsrs, wired.register, wired.propagation, wired.packages, wired.audit
+            ),
             "lethe.v1.RetentionService": rpc.RetentionService(
                 wired.retention, wired.sweep, wired.upload.people
             ),

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.caller import Role
 from policy.places import markets
+from policy.recipients import Role as RecipientRole
 
 EXTRAS = {"pkcs11": ("pkcs11", "hsm"), "aws": ("boto3", "aws")}
 """What a kind of key service imports, and the extra of this package that brings it."""
@@ -235,6 +236,18 @@ class ControllerSection(Section):
     targets: Annotated[tuple[str, ...], AfterValidator(markets)] | None = None
 
 
+class RecipientSection(Section):
+    """Who gets data beside the backends, and is told of what a request changed (GDPR Art. 19).
+
+    `channel` says by what way, in a few words; the gateway itself sends nothing.
+    """
+
+    name: str
+    role: RecipientRole
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+    channel: str = ""
+
+
 class BackupSection(Section):
     """Backups: to whom they are sealed (`lethe backup keygen`), and where survivors of rolled epochs rest.
 
@@ -249,7 +262,7 @@ class BackupSection(Section):
 class TenantSection(Section):
     """One controller.  `log_origin` is opaque: it is public, the tenant's name is not.
 
-    `controller`, `time_zone`, `calendar` and `training` count until they are first changed
+    `controller`, `recipients`, `time_zone`, `calendar` and `training` count until they are first changed
     (`lethe tenant update`); from then on the records say what counts.  `training` lets
     training sets be made of pictures of those who opted in.
 
@@ -259,6 +272,7 @@ class TenantSection(Section):
 
     log_origin: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9./-]+$")]
     controller: ControllerSection
+    recipients: dict[Code, RecipientSection] = Field(default_factory=dict)
     time_zone: str = "UTC"
     calendar: str | None = None
     training: bool = False
