@@ -12,6 +12,7 @@ from functools import partial
 
 from gateway import deidentify
 from gateway.bell import Bell
+from gateway.contract import refuse_unfit
 from gateway.debts import FORGET, Debts
 from gateway.errors import (
     BackendProtocol,
@@ -35,7 +36,6 @@ from gateway.objects import (
     end_queued,
     log_object,
     reap,
-    refuse_unfit,
     transient,
 )
 from gateway.people import People

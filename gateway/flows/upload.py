@@ -15,6 +15,7 @@ from typing import Any
 from gateway import deidentify
 from gateway.bell import Bell
 from gateway.caller import Caller
+from gateway.contract import refuse_unfit
 from gateway.deidentify.text import PromptRefused, ScrubbedText, TextScrubber
 from gateway.errors import (
     BackendRetentionTooLong,
@@ -35,7 +36,7 @@ from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
 from gateway.marking import Marks
-from gateway.objects import backend_id, discard_unkept, log_object, log_prompt, refuse_unfit, transient
+from gateway.objects import backend_id, discard_unkept, log_object, log_prompt, transient
 from gateway.people import People, Person
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
