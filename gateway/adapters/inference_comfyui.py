@@ -11,16 +11,15 @@ does what custom nodes write elsewhere; the operator's contract is to speak of t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import hashlib
 import io
 import json
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from PIL import Image
@@ -36,6 +35,7 @@ from gateway.adapters.inference_http import (
     demand,
     image_type,
     parsed,
+    patiently,
 )
 from gateway.errors import BackendProtocol, BackendUnavailable, JobCancelled
 from gateway.ports.inference import BackendFacts, Progress, Result
@@ -44,8 +44,6 @@ MAX_QUEUE_BYTES: Final = 16 << 20
 """Of a queue or a history entry: they carry whole workflows."""
 FOLDER: Final = "lethe"
 """Below the server's input and output folders."""
-LOOKS: Final = 4
-"""How many looks in a row may fail before a job counts as lost; to look again is always safe."""
 IMAGES: Final = frozenset({"image/png", "image/jpeg", "image/webp"})
 
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]{0,126}")
@@ -54,8 +52,6 @@ _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 _STAGES: Final = {"queued": Progress(10, "queued"), "running": Progress(40, "running")}
 
 State = Literal["unknown", "queued", "running", "done"]
-
-_T = TypeVar("_T")
 
 
 def _blank() -> bytes:
@@ -279,12 +275,14 @@ class ComfyInference:
         job, run = _Job.of(job_pseudonym), self._runs.begin(job_pseudonym)
         end = asyncio.get_running_loop().time() + self._door.timeout_s
         try:
+            await run.until_stopped(self._runs.settled(job_pseudonym))
             if await run.until_stopped(self._state(job)) == "unknown":  # (1)
                 yield Progress(1, "sent")
-                await run.until_stopped(self._submit(job, image, image_type, words))  # (2)
+                order = partial(self._submit, job, image, image_type, words)
+                await run.until_stopped(self._runs.order(job_pseudonym, order))  # (2)
             async for progress in self._watch(job, run, end):  # (3)
                 yield progress
-            result = await run.until_stopped(self._patiently(partial(self._result, job)))  # (4)
+            result = await run.until_stopped(patiently(partial(self._result, job), self._poll_s))  # (4)
         finally:
             self._runs.end(job_pseudonym, run)
         yield result
@@ -297,6 +295,7 @@ class ComfyInference:
         """
         self._runs.need_open()
         self._runs.stop(job_pseudonym)
+        await self._runs.settled(job_pseudonym)
         await self._stop(_Job.of(job_pseudonym).id)
 
     async def forget(self, job_pseudonym: str) -> None:
@@ -329,7 +328,7 @@ class ComfyInference:
 
     async def close(self) -> None:
         """Let the connections go; what still runs ends as unavailable."""
-        self._runs.close()
+        await self._runs.close()
         await self._door.close()
 
     # --- a job there -------------------------------------------------------------------------------
@@ -371,7 +370,9 @@ class ComfyInference:
             BackendUnavailable: The server knows it no more, or has had its time.
         """
         told = ""
-        while (state := await run.until_stopped(self._patiently(partial(self._state, job)))) != "done":
+        while (
+            state := await run.until_stopped(patiently(partial(self._state, job), self._poll_s))
+        ) != "done":
             if state == "unknown":
                 raise BackendUnavailable(detail="cut_off")
             if state != told:
@@ -380,18 +381,6 @@ class ComfyInference:
             if asyncio.get_running_loop().time() >= end:
                 raise BackendUnavailable(detail="deadline")
             await run.until_stopped(asyncio.sleep(self._poll_s))
-
-    async def _patiently(self, look: Callable[[], Awaitable[_T]]) -> _T:
-        """Return what `look` finds, which may fail a few times: to look changes nothing.
-
-        Raises:
-            BackendUnavailable: It failed too often.
-        """
-        for _ in range(LOOKS - 1):
-            with contextlib.suppress(BackendUnavailable):
-                return await look()
-            await asyncio.sleep(self._poll_s)
-        return await look()
 
     async def _state(self, job: _Job) -> State:
         """Return where the job stands; it moves from the queue into the history at one stroke."""

@@ -14,8 +14,9 @@ import contextlib
 import json
 import re
 import ssl
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
 from pathlib import Path
@@ -213,6 +214,19 @@ class HttpDoor:
         # Raised out here, so that no chain leads to the backend's words.
         raise refusal
 
+    def path_of(self, url: object) -> str:
+        """Return the path of a URL that we were given, if it leads to this very server.
+
+        Raises:
+            BackendProtocol: It leads elsewhere.
+        """
+        found: httpx.URL | None = None
+        with contextlib.suppress(httpx.InvalidURL):
+            found = httpx.URL(url) if isinstance(url, str) else None
+        if found is None or _origin(found) != _origin(self._base) or found.userinfo:
+            raise BackendProtocol(detail="elsewhere")
+        return found.raw_path.decode("ascii")
+
     async def close(self) -> None:
         """Let the connections go."""
         self._is_closed = True
@@ -275,6 +289,10 @@ def _refused(response: httpx.Response, *, begins: bool) -> LetheError:
 
 def _lost(detail: str, *, is_safe: bool) -> LetheError:
     return BackendUnavailable(detail=detail) if is_safe else BackendProtocol(detail=detail)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def _is_tls(error: BaseException | None) -> bool:
@@ -362,6 +380,9 @@ class Run:
         Raises:
             LetheError: What the run was stopped with, or what the work was refused with.
         """
+        if self.refusal is not None:
+            work.close()
+            raise self.refusal
         working, waiting = asyncio.create_task(work), asyncio.create_task(self.stopped.wait())
         try:
             await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -374,11 +395,33 @@ class Run:
         return working.result()
 
 
+LOOKS: Final = 4
+"""How many looks in a row may fail before a job counts as lost."""
+
+
+async def patiently(look: Callable[[], Awaitable[_T]], pause_s: float) -> _T:
+    """Return what `look` finds, which may fail a few times: to look changes nothing.
+
+    Raises:
+        BackendUnavailable: It failed too often.
+    """
+    for _ in range(LOOKS - 1):
+        with contextlib.suppress(BackendUnavailable):
+            return await look()
+        await asyncio.sleep(pause_s)
+    return await look()
+
+
 class Runs:
-    """The jobs that run through one door, by pseudonym."""
+    """The jobs that run through one door, by pseudonym.
+
+    An order under way is not torn off when its job stops: the server may take it all the same,
+    and who then has the job deleted must come after it.
+    """
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
+        self._orders: dict[str, asyncio.Task[None]] = {}
         self._is_closed = False
 
     def begin(self, job_pseudonym: str) -> Run:
@@ -400,6 +443,23 @@ class Runs:
         if run is not None:
             run.stop(JobCancelled())
 
+    async def order(self, job_pseudonym: str, give: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Give an order, which goes on where this is cancelled."""
+        ordering = self._orders[job_pseudonym] = asyncio.create_task(give())
+        ordering.add_done_callback(partial(self._ordered, job_pseudonym))
+        await asyncio.shield(ordering)
+
+    def _ordered(self, job_pseudonym: str, order: asyncio.Task[None]) -> None:
+        if self._orders.get(job_pseudonym) is order:
+            del self._orders[job_pseudonym]
+        if not order.cancelled():
+            order.exception()  # whoever gave it knows, if anybody still waits
+
+    async def settled(self, job_pseudonym: str) -> None:
+        """Return once no order for the job is under way."""
+        if job_pseudonym in self._orders:
+            await asyncio.wait({self._orders[job_pseudonym]})
+
     def need_open(self) -> None:
         """Return unless the door is closed.
 
@@ -409,8 +469,12 @@ class Runs:
         if self._is_closed:
             raise BackendUnavailable(detail="closed")
 
-    def close(self) -> None:
-        """End every run as unavailable."""
+    async def close(self) -> None:
+        """End every run as unavailable, and tear off what is under way."""
         self._is_closed = True
         for run in self._runs.values():
             run.stop(BackendUnavailable(detail="closed"))
+        orders = list(self._orders.values())
+        for order in orders:
+            order.cancel()
+        await asyncio.gather(*orders, return_exceptions=True)

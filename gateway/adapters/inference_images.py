@@ -158,12 +158,12 @@ class ImagesInference:
             BackendUnavailable: Something does, and nobody can be told to delete it.
         """
         await self.cancel(job_pseudonym)
-        if self._facts.retention_s:
+        if self._facts.retention_s or self._facts.output_retention_s:
             raise BackendUnavailable(detail="forget_unconfirmed")
 
     async def close(self) -> None:
         """Let the connections go; what still runs ends as unavailable."""
-        self._runs.close()
+        await self._runs.close()
         await self._door.close()
 
 

@@ -177,6 +177,29 @@ async def test_to_look_is_repeated_for_a_job_is_not_lost_with_one_look(bench, at
     assert bench.runs() == 1
 
 
+async def test_an_order_under_way_is_not_torn_off_so_that_what_it_leaves_is_found(bench):
+    """Else a job that is cancelled in that moment would be queued once nobody looks any more."""
+    bench.hold()
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+    real = bench.server.answer
+
+    async def slowly(asked):
+        if asked.path == "/prompt":
+            arrived.set()
+            await go_on.wait()
+        return await real(asked)
+
+    bench.server.answer = slowly
+    job = asyncio.create_task(collect(bench))
+    await arrived.wait()
+    forgetting = asyncio.create_task(bench.inference.forget(JOB))
+    assert isinstance(await ended(job), JobCancelled)
+    assert not forgetting.done()
+    go_on.set()
+    await forgetting
+    assert (bench.working(), bench.keeps()) == (0, 0)
+
+
 # --- what it may not do ----------------------------------------------------------------------------
 
 CALLS = ("/upload/image", "/prompt", "/history", "/queue", "/view")
