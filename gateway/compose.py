@@ -31,6 +31,7 @@ from gateway.adapters.disk import Reserve
 from gateway.adapters.dumps import forbid_dumps
 from gateway.adapters.inference_contract import ContractedInference
 from gateway.adapters.inference_grpc import GrpcInference
+from gateway.adapters.inference_oip import ModelMapping, OipInference, Tensor
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.keys_split import FarKeys, SplitKeys
 from gateway.adapters.lock_file import FileLock
@@ -118,6 +119,8 @@ from gateway.settings import (
     LetheBackend,
     MarkingSection,
     ObjectsSection,
+    OipBackend,
+    PictureTensor,
     Settings,
     TimestampsSection,
     WitnessSection,
@@ -138,7 +141,7 @@ if TYPE_CHECKING:
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
-CONTRADICTIONS = "contract_"
+CONTRADICTIONS = ("contract_", "mapping_")
 """How the detail of a backend's fault begins that is one of the configuration, too."""
 ROOM_LOOK_S = 5.0
 EXPIRE_S = 5.0
@@ -645,6 +648,25 @@ def inference(section: BackendSection) -> Inference:
 
 def _inference(section: BackendSection) -> Inference:
     """Return the door; what lies at a path that the section names is read here, once."""
+    if isinstance(section, OipBackend):
+        return OipInference(
+            name=section.name,
+            address=section.address,
+            server_name=section.server_name,
+            ca=section.ca.read_bytes(),
+            cert=section.cert.read_bytes() if section.cert else None,
+            key=section.key.read_bytes() if section.key else None,
+            timeout_s=section.timeout_s,
+            contract=contract(section.contract),
+            mapping=ModelMapping(
+                model=section.model,
+                version=section.model_version,
+                input=tensor(section.input),
+                output=tensor(section.output),
+                prompt=section.prompt_tensor or "",
+                style=section.style_tensor or "",
+            ),
+        )
     if not isinstance(section, LetheBackend):
         raise ConfigInvalid(f"backends.{section.name}.kind: there is no such kind")
     spoken = GrpcInference(
@@ -667,13 +689,18 @@ def contract(section: ContractSection) -> Contract:
     return Contract(**said, template_extracted=section.face_features != "none", safeguards=safeguards)
 
 
+def tensor(section: PictureTensor) -> Tensor:
+    """Return which tensor holds a picture, and how."""
+    return Tensor(section.tensor, section.form, section.batched)
+
+
 def refuse_contradictions(board: BackendBoard) -> None:
     """Refuse to start where a backend that answers is not the one that the configuration describes.
 
     One that changes later is off the board for as long as it differs.
 
     Raises:
-        ConfigInvalid: It says what its contract denies (`contract_*`).
+        ConfigInvalid: It says what its contract denies, or has other tensors (`contract_*`, `mapping_*`).
     """
     for name, detail in sorted(board.faults.items()):
         if detail.startswith(CONTRADICTIONS):

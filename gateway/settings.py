@@ -596,6 +596,8 @@ def _check_backend(where: str, backend: BackendSection) -> None:
         return
     if (backend.cert is None) != (backend.key is None):
         raise ConfigInvalid(f"{where}: a certificate has a key, and a key a certificate")
+    if backend.pseudonym != "job":
+        raise ConfigInvalid(f"{where}.pseudonym: the protocol has no place for a pseudonym of the subject")
     if not backend.contract.styles:
         raise ConfigInvalid(f"{where}.contract.styles: a job names a style, so there is at least one")
     if len(backend.contract.styles) > 1 and backend.style_tensor is None:

@@ -358,6 +358,7 @@ def test_a_backend_without_a_kind_speaks_our_own_protocol(tmp_path: Path) -> Non
         ({"contract": {**CONTRACT, "safeguards": {"mechanism": "EXPLICIT_CONSENT_49_1_A"}}}, "mechanism"),
         ({"contract": {**CONTRACT, "promise": CANARY}}, "promise"),
         ({"cert": "c.pem"}, "certificate"),
+        ({"pseudonym": "subject"}, "pseudonym"),
         ({"input": {"tensor": "IMAGE", "form": "jpeg2000"}}, "form"),
     ],
 )
