@@ -18,6 +18,7 @@ from lethe.v1 import (
     subject_pb2,
 )
 
+from gateway.contract import digest as contract_digest
 from gateway.errors import MessageInvalid
 from gateway.flows.audit import Wish
 from gateway.flows.consent import ConsentDraft
@@ -458,13 +459,14 @@ def event(leaf: Leaf) -> audit_pb2.Event:
     )
 
 
-def backend(name: str, facts: BackendFacts | None) -> backend_pb2.Backend:
-    """Return what a backend declares, or that it does not answer."""
+def backend(name: str, kind: str, facts: BackendFacts | None) -> backend_pb2.Backend:
+    """Return what holds of a backend, or that it does not answer."""
     if facts is None:
-        return backend_pb2.Backend(name=f"backends/{name}", reachable=False)
+        return backend_pb2.Backend(name=f"backends/{name}", reachable=False, kind=kind)
     return backend_pb2.Backend(
         name=f"backends/{name}",
         reachable=True,
+        kind=kind,
         version=facts.version,
         device=facts.device,
         model_digest=facts.model_digest,
@@ -475,6 +477,11 @@ def backend(name: str, facts: BackendFacts | None) -> backend_pb2.Backend:
         template_extracted=facts.template_extracted,
         supports_cancel=facts.supports_cancel,
         supports_forget=facts.supports_forget,
+        operator=facts.operator,
+        output_retention_seconds=facts.output_retention_s,
+        contracted=facts.is_contracted,
+        takes_prompts=facts.takes_prompts,
+        contract_digest=contract_digest(facts),
     )
 
 
