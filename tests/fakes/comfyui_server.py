@@ -42,9 +42,10 @@ class Queued:
 class FakeComfy(HttpFake):
     """See the module; `hold()` makes jobs wait until `release()`."""
 
+    at = "/prompt"
+
     def __init__(self) -> None:
         super().__init__()
-        self.at = "/prompt"
         self.runs = 0
         self.says: dict[str, Any] = {}
         self.result: bytes | None = None
@@ -138,8 +139,6 @@ class FakeComfy(HttpFake):
         content = self.files.get((asks["type"], asks.get("subfolder", ""), asks["filename"]))
         if content is None:
             return Said(404, b"", "text/plain")
-        if self.result is not None and asks["type"] == "output":
-            content = self.result
         return Said(200, content, "image/png")
 
     async def _execute(self) -> None:
@@ -169,7 +168,7 @@ class FakeComfy(HttpFake):
         folder, _, name = job.nodes["1"]["inputs"]["image"].rpartition("/")
         image = self.files["input", folder, name]
         inputs = job.nodes["2"]["inputs"]
-        made = picture(image, f"{inputs['text']}{inputs['seed']}", json.dumps(job.nodes))
+        made = self.result or picture(image, f"{inputs['text']}{inputs['seed']}", json.dumps(job.nodes))
         folder, _, stem = job.nodes["3"]["inputs"]["filename_prefix"].rpartition("/")
         number = 1
         while ("output", folder, f"{stem}_{number:05}_.png") in self.files and number < 99:

@@ -30,9 +30,10 @@ class Request:
 class FakeFal(HttpFake):
     """See the module; `hold()` makes jobs wait until `release()`."""
 
+    at = f"/{MODEL}"
+
     def __init__(self) -> None:
         super().__init__()
-        self.at = f"/{MODEL}"
         self.runs = 0
         self.says: dict[str, Any] = {}
         self.answers: dict[str, Any] = {}

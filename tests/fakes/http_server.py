@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import json
 import ssl
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -79,9 +80,10 @@ class HttpFake:
     about the type, `encoded` is gzip, `endless` goes on and on; the others are statuses.
     """
 
+    at = "/"
+
     def __init__(self) -> None:
         self.fault = ""
-        self.at = "/"
         self.asked: list[Asked] = []
         self.wire = bytearray()
         self.dropped = 0
@@ -201,6 +203,44 @@ class HttpFake:
                 await writer.drain()
         writer.write(said.body[: len(said.body) // 2] if fault == "half" else said.body)
         await writer.drain()
+
+
+class HoldingFake(HttpFake):
+    """Works on pictures within the calls that bring them; `hold()` makes it wait until `release()`.
+
+    `working` is how many it works on, `runs` how many it has begun, `kept` what it keeps; `result`,
+    where it is set, stands in place of what it makes, `says` changes its answers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.working = 0
+        self.runs = 0
+        self.kept: dict[str, bytes] = {}
+        self.says: dict[str, object] = {}
+        self.result: bytes | None = None
+        self._go = asyncio.Event()
+        self._go.set()
+
+    def hold(self) -> None:
+        self._go.clear()
+
+    def release(self) -> None:
+        self._go.set()
+
+    def keeps(self) -> int:
+        return self.working + len(self.kept)
+
+    @contextlib.asynccontextmanager
+    async def work(self) -> AsyncIterator[None]:
+        """Count as work what is done inside; wait first, where that is held."""
+        self.runs += 1
+        self.working += 1
+        try:
+            await self._go.wait()
+            yield
+        finally:
+            self.working -= 1
 
 
 _STATUSES = {
