@@ -18,7 +18,7 @@ from lethe.v1 import (
     subject_pb2,
 )
 
-from gateway.contract import digest as contract_digest
+from gateway import contract
 from gateway.errors import MessageInvalid
 from gateway.flows.audit import Wish
 from gateway.flows.consent import ConsentDraft
@@ -480,8 +480,8 @@ def backend(name: str, kind: str, facts: BackendFacts | None) -> backend_pb2.Bac
         operator=facts.operator,
         output_retention_seconds=facts.output_retention_s,
         contracted=facts.is_contracted,
-        takes_prompts=facts.takes_prompts,
-        contract_digest=contract_digest(facts),
+        contract=contract.text(facts).decode(),
+        contract_digest=contract.digest(facts),
     )
 
 
