@@ -505,13 +505,14 @@ def event(leaf: Leaf) -> audit_pb2.Event:
     )
 
 
-def backend(name: str, facts: BackendFacts | None) -> backend_pb2.Backend:
+def backend(name: str, kind: str, facts: BackendFacts | None) -> backend_pb2.Backend:
     """Return what holds of a backend, or that it does not answer."""
     if facts is None:
-        return backend_pb2.Backend(name=f"backends/{name}", reachable=False)
+        return backend_pb2.Backend(name=f"backends/{name}", reachable=False, kind=kind)
     return backend_pb2.Backend(
         name=f"backends/{name}",
         reachable=True,
+        kind=kind,
         version=facts.version,
         device=facts.device,
         model_digest=facts.model_digest,
@@ -524,6 +525,7 @@ def backend(name: str, facts: BackendFacts | None) -> backend_pb2.Backend:
         supports_forget=facts.supports_forget,
         operator=facts.operator,
         output_retention_seconds=facts.output_retention_s,
+        contracted=facts.is_contracted,
         contract=contract.text(facts).decode(),
         contract_digest=contract.digest(facts),
     )

@@ -605,7 +605,7 @@ class AuditService:
 class BackendService:
     """The backends on the wire."""
 
-    names: tuple[str, ...]
+    kinds: Mapping[str, str]
     known: Callable[[], Mapping[str, BackendFacts]]
 
     async def ListBackends(
@@ -614,7 +614,7 @@ class BackendService:
         """List the backends."""
         known = self.known()
         return backend_pb2.ListBackendsResponse(
-            backends=[convert.backend(name, known.get(name)) for name in self.names]
+            backends=[convert.backend(name, kind, known.get(name)) for name, kind in self.kinds.items()]
         )
 
     async def GetBackend(
@@ -622,9 +622,10 @@ class BackendService:
     ) -> backend_pb2.GetBackendResponse:
         """Return a backend."""
         name = convert.bare(request.name)
-        if name not in self.names:
+        if name not in self.kinds:
             raise NotFound
-        return backend_pb2.GetBackendResponse(backend=convert.backend(name, self.known().get(name)))
+        shown = convert.backend(name, self.kinds[name], self.known().get(name))
+        return backend_pb2.GetBackendResponse(backend=shown)
 
 
 @dataclass(frozen=True, slots=True)
