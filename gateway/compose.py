@@ -461,6 +461,7 @@ def flows(
             HELD_CLASSES,
             outside.log_files,
             outside.survivors,
+            lambda *what: alarm("restore_lost", *what),
         ),
         transients=transients,
         ledger=ledger,
