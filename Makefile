@@ -1,5 +1,5 @@
 # Every target is phony: proto, policy, audit, tests and deploy are folders too.
-.PHONY: help demo test test-matrix test-faults test-interop test-egress check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
+.PHONY: help demo test test-matrix test-faults test-interop test-servers test-egress check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -73,6 +73,10 @@ test-faults: setup-dev weights  ## kill the gateway at every point, and N times 
 test-interop: setup-dev  ## verifiers written by others judge our log
 	@$(BIN)/python -m tests.interop.install .cache/interop
 	@LETHE_INTEROP=1 $(BIN)/python -m pytest tests/interop $(ARGS)
+
+test-servers: setup-dev  ## a job through a real Triton and a real KServe, each in an environment of its own (1.2 GB)
+	@$(BIN)/python -m tests.servers.install .cache/servers
+	@LETHE_SERVERS=1 $(BIN)/python -m pytest tests/servers $(ARGS)
 
 test-egress: setup-dev weights  ## 90 s of portraits where there is no network: nobody is called, no name is asked for
 	@LETHE_EGRESS_S=90 LETHE_REQUIRE=all LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest tests/egress $(ARGS)
