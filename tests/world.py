@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -31,7 +30,6 @@ from gateway.flows.upload import Accepted, JobOrder
 from gateway.people import Profile
 from gateway.ports.records import Consent, Dsr, Job, Record, StoredObject, kinds
 from gateway.settings import Settings
-from policy.pack import load_packs
 from tests import invariants
 from tests.doors import When, around
 from tests.fakes.clock import FrozenClock
@@ -56,10 +54,6 @@ OFFICER = Caller(TENANT, "officer", Role.PRIVACY_OFFICER, is_person=True)
 SECOND = Caller(TENANT, "second", Role.PRIVACY_OFFICER, is_person=True)
 STRANGER = Caller(OTHER_TENANT, "app", Role.SERVICE, is_person=False)
 LEASE = timedelta(seconds=30)
-
-
-# Packs are values; reading them takes a second, and hundreds of worlds are made.
-compose.load_packs = functools.cache(load_packs)
 
 
 def settings() -> Settings:
