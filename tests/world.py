@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -56,6 +57,7 @@ STRANGER = Caller(OTHER_TENANT, "app", Role.SERVICE, is_person=False)
 LEASE = timedelta(seconds=30)
 
 
+@functools.cache
 def settings() -> Settings:
     """Return settings of two tenants; no file they name exists."""
     controller = {"name": "Example", "contact": "privacy@lethe.test"}
