@@ -7,6 +7,11 @@ UV := $(shell command -v uv)
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Compiled modules are kept, whatever the shell says: the tests start hundreds of processes of ours.
+export PYTHONDONTWRITEBYTECODE :=
+# Modules in the order of tests/conftest.py, the longest first.
+ON_TWO := -n 2 --dist loadscope --no-loadscope-reorder
+
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -56,10 +61,15 @@ serve: setup weights  ## a development gateway and backend, with a folder in .ca
 	  $(BIN)/lethe serve --config .cache/dev/lethe.yaml
 
 test: setup-dev weights  ## all tests, warnings are errors
-	@LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	@LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest $(ON_TWO) $(ARGS)
 
 test-matrix: setup-dev weights  ## every journey on every combination: SQLite and files, PostgreSQL and S3, a hardware module
-	@LETHE_MATRIX=all LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist loadscope tests/integration $(ARGS)
+	@LETHE_MATRIX=all LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest $(ON_TWO) tests/integration $(ARGS)
+
+# What `make test` tries a part of (tests/sample.py), besides the kills.
+SAMPLED := tests/property/test_audit_fsck.py tests/property/test_policy_coded.py tests/property/test_sequencer_model.py \
+  tests/unit/audit/test_verify.py tests/unit/backends/test_picture.py tests/unit/deidentify/test_fuzz.py tests/unit/flows/test_erasure.py \
+  tests/unit/flows/test_lost_writes.py tests/unit/flows/test_rekey.py tests/unit/test_judge.py
 
 # LETHE_PLACE=bucket kills it on PostgreSQL and S3 instead of SQLite and files.
 test-faults: setup-dev weights  ## kill the gateway at every point, and N times at random moments (1,000; an hour or more); 12,000 races
@@ -68,6 +78,7 @@ test-faults: setup-dev weights  ## kill the gateway at every point, and N times 
 	@LETHE_MACHINE_RUNS=2000 $(BIN)/python -m pytest tests/property/test_request_machine.py
 	@LETHE_GROUPS=60 LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest tests/property/test_bystanders.py
 	@LETHE_EVERY_POINT=1 LETHE_EXAMPLES=$(or $(N),1000) $(BIN)/python -m pytest tests/unit/flows/test_training.py
+	@LETHE_EVERY_POINT=1 LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest $(ON_TWO) $(SAMPLED)
 	@LETHE_KILLS=0 LETHE_EVERY_POINT=1 LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist load tests/faults/test_kill.py tests/faults/test_settle.py tests/unit/flows/test_zero_retention.py
 	@LETHE_KILLS=$(or $(N),1000) LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -s tests/faults/test_random_kills.py $(ARGS)
 
