@@ -1,5 +1,5 @@
 # Every target is phony: proto, policy, audit, tests and deploy are folders too.
-.PHONY: help demo test test-matrix test-faults test-interop test-egress check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
+.PHONY: help demo test test-matrix test-faults test-interop test-egress fuzz check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -75,6 +75,9 @@ test-interop: setup-dev  ## verifiers written by others judge our log
 
 test-egress: setup-dev weights  ## 90 s of portraits where there is no network: nobody is called, no name is asked for
 	@LETHE_EGRESS_S=90 LETHE_REQUIRE=all LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest tests/egress $(ARGS)
+
+fuzz: setup-dev  ## every parser of pictures, MINUTES each (2), with libFuzzer
+	@$(BIN)/python -m tests.fuzz.run --minutes $(or $(MINUTES),2) $(ARGS)
 
 bench: setup-dev weights  ## the benchmarks, with what they compare against in the same run
 	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/python -m tests.benchmarks.run $(ARGS)
