@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from gateway.datasets import remove_item
+from gateway.datasets import remove_copy, remove_item
 from gateway.holds import end_hold, standing
 from gateway.ledger import Ledger
 from gateway.ports.records import (
@@ -31,7 +31,7 @@ from gateway.ports.records import (
 )
 from gateway.vault.payload import BUCKET
 from policy.erasure import ErasurePlan
-from policy.terms import KeyClass
+from policy.terms import KeyClass, Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +178,6 @@ class VaultHolding:
         """Destroy the objects' keys and the subject keys that go with them; unlink the kept keys."""
         objects = tx.find(StoredObject, equal=_of(tenant, handle))
         doomed = doomed_keys(tx, tenant, handle, plan)
-        for stored in objects:
-            # The row waits for its bytes to go; whose they were is not said any more.
-            tx.put(replace(stored, handle="", wrapped_dek=b"", sealed_prompt=b"", state="destroyed"))
         destroyed = 0
         for key in tx.find(SubjectKey, equal=_of(tenant, handle)):
             if key in doomed:
@@ -188,15 +185,27 @@ class VaultHolding:
                 destroyed += 1
             else:
                 tx.put(replace(key, handle=None))
-        live = [stored for stored in objects if stored.state in STANDING]
-        for stored in live:
-            # All leaves last: what takes long must not make them old before the commit.
-            if stored.state == "held":  # by a hold that has ended, or the erasure would not be here
-                self.ledger.record(tx, tenant, "object.freed", None, obj=stored.object_id, cat=stored.kind)
-            self.ledger.record(
-                tx, tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why="erasure"
-            )
-        return {"nobj": len(live), "nkey": destroyed}
+        return {"nobj": let_go(tx, self.ledger, objects), "nkey": destroyed}
+
+
+def let_go(tx: Transaction, ledger: Ledger, objects: Sequence[StoredObject]) -> int:
+    """Destroy the keys of an erased subject's objects, with a leaf for each that stood; return how many did.
+
+    The rows wait for their bytes to go; whose they were is not said any more.
+    """
+    for stored in objects:
+        tx.put(replace(stored, handle="", wrapped_dek=b"", sealed_prompt=b"", state="destroyed"))
+    live = [stored for stored in objects if stored.state in STANDING]
+    for stored in live:
+        if stored.purpose == Purpose.TRAIN.value:
+            remove_copy(tx, ledger, stored.object_id, "erasure")
+        # All leaves last: what takes long must not make them old before the commit.
+        if stored.state == "held":  # by a hold that has ended, or the erasure would not be here
+            ledger.record(tx, stored.tenant, "object.freed", None, obj=stored.object_id, cat=stored.kind)
+        ledger.record(
+            tx, stored.tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why="erasure"
+        )
+    return len(live)
 
 
 SIGNAL_RULE = "Cal. Civ. Code 1798.135(c)(4)"

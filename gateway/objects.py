@@ -57,15 +57,19 @@ def destroy_object(
 def destroy_objects(tx: Transaction, ledger: Ledger, many: Sequence[StoredObject], why: str) -> None:
     """Destroy live objects' keys inside `tx`, as `destroy_object` would one by one, in few statements."""
     with_holds = {hold.handle for hold in tx.find(Hold, among={"handle": sorted({o.handle for o in many})})}
-    plain = [stored for stored in many if stored.state == "live" and stored.handle not in with_holds]
+    plain: list[StoredObject] = []
+    others: list[StoredObject] = []
+    for stored in many:
+        is_copy = stored.purpose == Purpose.TRAIN.value
+        is_plain = stored.state == "live" and stored.handle not in with_holds and not is_copy
+        (plain if is_plain else others).append(stored)
     tx.put(*(replace(stored, wrapped_dek=b"", sealed_prompt=b"", state="destroyed") for stored in plain))
     for stored in plain:
         ledger.record(
             tx, stored.tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why=why
         )
-    for stored in many:
-        if stored.state != "live" or stored.handle in with_holds:
-            destroy_object(tx, ledger, stored, why)
+    for stored in others:
+        destroy_object(tx, ledger, stored, why)
 
 
 def log_object(

@@ -96,6 +96,7 @@ ERASURE_WRITES = (
     "keys.fence",
     "records.transact/Erasure._tick",
     "records.transact/Erasure._end_content",
+    "records.transact/Erasure._end_pictures",
     "records.transact/Erasure._destroy.destroy",
     "records.transact/Erasure._tick#2",
     f"objects.delete{DESTROYED}",
