@@ -311,7 +311,7 @@ class PromptsSection(Section):
 
 
 class DeidentifySection(Section):
-    """What is done about faces in pictures.
+    """What is done about faces in pictures, and with `mask_text` about writing in them.
 
     A picture that shows more than `max_faces` is refused.  What is made for analytics and training is
     refused where the recogniser links it to the original by more than `max_similarity` (a cosine).  The
@@ -322,6 +322,7 @@ class DeidentifySection(Section):
     weights: Path | None = None
     max_faces: Annotated[int, Field(gt=0, le=1000)] = 16
     max_similarity: Annotated[float, Field(gt=0, lt=0.4)] = 0.3
+    mask_text: bool = False
     workers: Annotated[int, Field(gt=0)] = 1
     timeout_s: Annotated[float, Field(gt=0)] = 20.0
 

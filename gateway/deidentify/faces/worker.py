@@ -25,6 +25,7 @@ from gateway.deidentify.worker import examine, receive, serve, told, warm_up
 MAX_FREIGHT: Final = 64 << 20
 MEMORY: Final = Memory(space=2 << 30, own=640 << 20)
 """The networks take room beside the two pictures that others hold."""
+MEMORY_FOR_WORDS: Final = Memory(space=3 << 30, own=960 << 20)
 
 _GROUND: Final = (128, 128, 128)
 _STRIP: Final = 256
@@ -79,7 +80,7 @@ def main() -> None:
         said, body = told(examine(data, limits, "canonical", task.change))
         return said | {"hidden": asdict(task.hidden)}, body
 
-    serve(orders, answer, MEMORY)
+    serve(orders, answer, MEMORY if models.words is None else MEMORY_FOR_WORDS)
 
 
 def _files(sizes: Mapping[str, int], freight: bytes) -> dict[str, bytes]:
