@@ -64,6 +64,7 @@ test-matrix: setup-dev weights  ## every journey on every combination: SQLite an
 # LETHE_PLACE=bucket kills it on PostgreSQL and S3 instead of SQLite and files.
 test-faults: setup-dev weights  ## kill the gateway at every point, and N times at random moments (1,000; an hour or more); 12,000 races
 	@LETHE_INTERLEAVINGS=10000 $(BIN)/python -m pytest tests/property/test_withdrawal_model.py
+	@LETHE_RESIDENCY_STORIES=1000 $(BIN)/python -m pytest tests/property/test_residency.py
 	@LETHE_MACHINE_RUNS=2000 $(BIN)/python -m pytest tests/property/test_request_machine.py
 	@LETHE_GROUPS=60 LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest tests/property/test_bystanders.py
 	@LETHE_EVERY_POINT=1 LETHE_EXAMPLES=$(or $(N),1000) $(BIN)/python -m pytest tests/unit/flows/test_training.py

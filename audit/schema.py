@@ -221,6 +221,8 @@ NOTICE = one_of(
     "right_to_opt_out",
 )
 ROLE = one_of("processor", "third_party", "other")
+REGION = text(r"local|[A-Z]{2}(?:-[A-Z0-9]{1,3})?")
+SENT = one_of("original", "prompt", "subject_pseudonym")
 LAND = text(r"[A-Z]{2}(?:-[A-Z0-9]{1,3})?")
 MECHANISM = one_of(
     "ADDENDUM",
@@ -286,7 +288,7 @@ SHOWN_BY = one_of(
 WHY = one_of(
     "cancelled", "deleted", "denied", "erasure", "expired", "job_done", "lost", "restored", "withdrawn"
 )
-FORGOT = one_of("confirmed", "given_up")
+FORGOT = one_of("confirmed", "lapsed", "given_up")
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 PLACE = text(r"[a-z][a-z0-9_]{1,47}")
@@ -432,7 +434,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             # `man`: SHA-256 of the manifest; `prev`: size of the export before it; `open`: classes disclosed.
             {"man": HEX32, "prev": SIZE, "open": listed(CLASS), "filt": one_of("all", "type", "time")},
         ),
-        # After an erasure a backend confirmed that it forgot a job, or is given up, at the `ntry`th try.
+        # After an erasure a backend confirmed that it forgot a job, or by its contract keeps nothing any more
+        # (`lapsed`), or is given up, at the `ntry`th try.
         # Without `dsr` where the erasure was done again after a restore: then only its subject is known.
         "forget.ended": Fields({"bak": HEX16, "how": FORGOT, "ntry": COUNT}, {"dsr": HEX16}),
         # A legal hold on what is held of one subject; `dsr` where an open request asks for it.
@@ -469,7 +472,11 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "job.cancelled": Fields({"job": HEX16, "why": WHY}),
         "job.created": Fields({"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}),
         "job.deleted": Fields({"job": HEX16}),
-        "job.dispatched": Fields({"job": HEX16, "bak": HEX16}),
+        # Where the backend runs; the SHA-256 of what is promised of it; what it was sent, by kind (none of
+        # these in older leaves).
+        "job.dispatched": Fields(
+            {"job": HEX16, "bak": HEX16}, {"land": REGION, "ctr": HEX32, "sent": listed(SENT)}
+        ),
         "job.failed": Fields({"job": HEX16, "bak": HEX16, "rc": REASON}, {"det": DETAIL}),
         "job.stopping": Fields({"job": HEX16}),
         # `mark`, here and in `result.released`: layers of a mark that the packs demand; `lack`: those of them

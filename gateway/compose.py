@@ -29,7 +29,9 @@ from gateway.adapters.backup_file import BackupFile
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.disk import Reserve
 from gateway.adapters.dumps import forbid_dumps
+from gateway.adapters.inference_contract import ContractedInference
 from gateway.adapters.inference_grpc import GrpcInference
+from gateway.adapters.inference_oip import ModelMapping, OipInference, Tensor
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.keys_split import FarKeys, SplitKeys
 from gateway.adapters.lock_file import FileLock
@@ -90,7 +92,7 @@ from gateway.people import People
 from gateway.ports.backup import Survivors
 from gateway.ports.clock import Clock
 from gateway.ports.files import LogFiles
-from gateway.ports.inference import BackendFacts, Inference
+from gateway.ports.inference import BackendFacts, Contract, Inference, Safeguards
 from gateway.ports.keys import KeyService
 from gateway.ports.lock import CheckpointLock
 from gateway.ports.marking import Marker, MarkingFailed
@@ -113,8 +115,12 @@ from gateway.rpc.training import TrainingService
 from gateway.settings import (
     BackendSection,
     ConfigInvalid,
+    ContractSection,
+    LetheBackend,
     MarkingSection,
     ObjectsSection,
+    OipBackend,
+    PictureTensor,
     Settings,
     TimestampsSection,
     WitnessSection,
@@ -135,6 +141,8 @@ if TYPE_CHECKING:
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
+CONTRADICTIONS = ("contract_", "mapping_")
+"""How the detail of a backend's fault begins that is one of the configuration, too."""
 ROOM_LOOK_S = 5.0
 EXPIRE_S = 5.0
 """How often at least what is due is destroyed; the rest of a sweep lists whole stores."""
@@ -209,6 +217,8 @@ class BackendBoard:
 
     backends: Mapping[str, Inference]
     known: dict[str, BackendFacts] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    """Why a backend is not on the board: the detail of its refusal."""
 
     async def look(self) -> None:
         """Ask every backend, all at once, and forget those that do not answer."""
@@ -216,8 +226,10 @@ class BackendBoard:
         async def ask(name: str, backend: Inference) -> None:
             try:
                 self.known[name] = await backend.describe()
-            except LetheError:
+                self.faults.pop(name, None)
+            except LetheError as fault:
                 self.known.pop(name, None)
+                self.faults[name] = fault.detail
 
         await asyncio.gather(*(ask(name, backend) for name, backend in self.backends.items()))
 
@@ -623,20 +635,76 @@ def make_marks(section: MarkingSection | None, judge: Judge, marker: Marker | No
 
 
 def inference(section: BackendSection) -> Inference:
-    """Return the door to one backend."""
+    """Return the door to one backend, by its kind.
+
+    Raises:
+        ConfigInvalid: A certificate file cannot be read.
+    """
     try:
-        ca, cert, key = (path.read_bytes() for path in (section.ca, section.cert, section.key))
+        return _inference(section)
     except OSError as error:
         raise ConfigInvalid(f"backends.{section.name}: a certificate file cannot be read") from error
-    return GrpcInference(
+
+
+def _inference(section: BackendSection) -> Inference:
+    """Return the door; what lies at a path that the section names is read here, once."""
+    if isinstance(section, OipBackend):
+        return OipInference(
+            name=section.name,
+            address=section.address,
+            server_name=section.server_name,
+            ca=section.ca.read_bytes(),
+            cert=section.cert.read_bytes() if section.cert else None,
+            key=section.key.read_bytes() if section.key else None,
+            timeout_s=section.timeout_s,
+            contract=contract(section.contract),
+            mapping=ModelMapping(
+                model=section.model,
+                version=section.model_version,
+                input=tensor(section.input),
+                output=tensor(section.output),
+                prompt=section.prompt_tensor or "",
+                style=section.style_tensor or "",
+            ),
+        )
+    if not isinstance(section, LetheBackend):
+        raise ConfigInvalid(f"backends.{section.name}.kind: there is no such kind")
+    spoken = GrpcInference(
         name=section.name,
         address=section.address,
         server_name=section.server_name,
-        ca=ca,
-        cert=cert,
-        key=key,
+        ca=section.ca.read_bytes(),
+        cert=section.cert.read_bytes(),
+        key=section.key.read_bytes(),
         timeout_s=section.timeout_s,
     )
+    return ContractedInference(spoken, contract(section.contract)) if section.contract else spoken
+
+
+def contract(section: ContractSection) -> Contract:
+    """Return what the operator has in writing of a backend."""
+    said = section.model_dump(exclude={"face_features", "safeguards"})
+    safeguards = Safeguards(**section.safeguards.model_dump(exclude_none=True))
+    # A detector's landmarks are a landmark map, if only for a moment (law.md 2.3).
+    return Contract(**said, template_extracted=section.face_features != "none", safeguards=safeguards)
+
+
+def tensor(section: PictureTensor) -> Tensor:
+    """Return which tensor holds a picture, and how."""
+    return Tensor(section.tensor, section.form, section.batched)
+
+
+def refuse_contradictions(board: BackendBoard) -> None:
+    """Refuse to start where a backend that answers is not the one that the configuration describes.
+
+    One that changes later is off the board for as long as it differs.
+
+    Raises:
+        ConfigInvalid: It says what its contract denies, or has other tensors (`contract_*`, `mapping_*`).
+    """
+    for name, detail in sorted(board.faults.items()):
+        if detail.startswith(CONTRADICTIONS):
+            raise ConfigInvalid(f"backends.{name}: the backend is another than the one described ({detail})")
 
 
 def keyring(settings: Settings) -> Path:
@@ -892,6 +960,7 @@ async def serve(
         with contextlib.suppress(LetheError):
             await wired.publish.run()
         await wired.backends.look()
+        refuse_contradictions(wired.backends)
         warn_of_confinement(outside.confinement, watch)
         listen = settings.listen
         doorstep = Doorstep(registry, watch.alarm, listen.refused_alarm_per_minute, listen.handshake_grace_s)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.caller import Role
@@ -43,6 +43,8 @@ Entity = Literal[
     "person",
 ]
 """What is looked for in prompts; the floor above has the list that counts, and a test compares them."""
+Mechanism = Literal["ADDENDUM", "ANPD_SCC", "BCR", "IDTA", "SCC", "SCC_2021_914", "SCC_ANPD", "UK_ADDENDUM"]
+"""On what a standing transfer to another country rests."""
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
@@ -275,22 +277,124 @@ class CallerSection(Section):
     is_person: bool = False
 
 
+class SafeguardsSection(Section):
+    """What makes a transfer to the backend's country lawful, as the packs ask for it.
+
+    `mechanism` is of GDPR Art. 46(2) or its like in other laws; a consent to an occasional transfer
+    (Art. 49(1)(a)) is none for a standing processor.  `dpf_listed`: on the list of the EU-US Data Privacy
+    Framework; `written_agreement` and `comparable_protection_contract`: PIPEDA cl. 4.1.3;
+    `pia_done`: P-39.1 s. 17.
+    """
+
+    mechanism: Mechanism | None = None
+    dpf_listed: bool = False
+    written_agreement: bool = False
+    comparable_protection_contract: bool = False
+    pia_done: bool = False
+
+
+class ContractSection(Section):
+    """What the operator has in writing of a backend (GDPR Art. 28(3)).
+
+    `region` is where it runs (ISO 3166-1 or -2), or `local` for the gateway's own site.  Retention counts
+    from the moment that our call ended.  `face_features` is what is computed from faces, `source` what is
+    done to a picture.  `max_image_bytes` bounds a picture as it is stored, `max_pixels` its width times
+    its height; one that is larger is not sent.
+    """
+
+    region: Annotated[str, Field(pattern=r"^([A-Z]{2}(-[A-Z0-9]{1,3})?|local)$")]
+    operator: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]{0,126}[^\s\x00-\x1f])?$")]
+    input_retention_s: Annotated[int, Field(ge=0)]
+    output_retention_s: Annotated[int, Field(ge=0)]
+    trains_on_inputs: bool
+    face_features: Literal["none", "detection", "template"]
+    supports_cancel: bool = False
+    supports_forget: bool = False
+    source: Literal["generated", "composite_generated", "composite_synthetic", "enhanced"] = "generated"
+    styles: tuple[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")], ...] = ()
+    takes_prompts: bool = False
+    max_image_bytes: Annotated[int, Field(gt=0)] = 32 << 20
+    max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    safeguards: SafeguardsSection = SafeguardsSection()
+
+
 class BackendSection(Section):
-    """An inference backend that speaks `lethe.backend.v1`.
+    """What every kind of inference backend has.
 
     Every job goes by a pseudonym of its own.  With `pseudonym: subject` the backend is also told one
     of the subject, the same for `pseudonym_days` and unlike any other backend's.
     """
 
     name: Code
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    pseudonym: Literal["job", "subject"] = "job"
+    pseudonym_days: Annotated[int, Field(gt=0, le=366)] = 30
+
+
+class LetheBackend(BackendSection):
+    """An inference backend that speaks `lethe.backend.v1`; a backend without `kind` is one.
+
+    What it says of itself counts; where a `contract` is declared, too, the stricter of the two.
+    Every job goes by a pseudonym of its own.  With `pseudonym: subject` the backend is also told one
+    of the subject, the same for `pseudonym_days` and unlike any other backend's.
+    """
+
+    kind: Literal["lethe"] = "lethe"
     address: str
     server_name: str | None = None
     ca: Path
     cert: Path
     key: Path
-    timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    pseudonym: Literal["job", "subject"] = "job"
-    pseudonym_days: Annotated[int, Field(gt=0, le=366)] = 30
+    contract: ContractSection | None = None
+
+
+Tensor = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}$")]
+
+
+class PictureTensor(Section):
+    """A tensor that holds a picture: `encoded` (BYTES), or its pixels (UINT8, RGB) as `hwc` or `chw`.
+
+    `batched` where a first dimension counts pictures; it is always 1.
+    """
+
+    tensor: Tensor
+    form: Literal["encoded", "hwc", "chw"] = "encoded"
+    batched: bool = False
+
+
+class OipBackend(BackendSection):
+    """A model behind the Open Inference Protocol v2 over gRPC: Triton, KServe, MLServer.
+
+    Such a server says nothing of itself but names and tensors, so `contract` says the rest.  Without `cert`
+    and `key` it is told by no certificate who we are.  Without `model_version` the server chooses.
+    """
+
+    kind: Literal["oip"]
+    address: str
+    server_name: str | None = None
+    ca: Path
+    cert: Path | None = None
+    key: Path | None = None
+    contract: ContractSection
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")]
+    model_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
+    input: PictureTensor
+    output: PictureTensor
+    prompt_tensor: Tensor | None = None
+    style_tensor: Tensor | None = None
+
+
+def _kind(section: Any) -> str:
+    """Return the kind of a backend; one that names none is of the first there was."""
+    said = section.get("kind", "lethe") if isinstance(section, dict) else getattr(section, "kind", "")
+    return said if isinstance(said, str) else ""
+
+
+Backend = Annotated[
+    Annotated[LetheBackend, Tag("lethe")] | Annotated[OipBackend, Tag("oip")],
+    Discriminator(_kind),
+]
+"""One backend, by its kind."""
 
 
 class PromptsSection(Section):
@@ -416,7 +520,7 @@ class Settings(BaseSettings):
     audit: AuditSection
     tenants: dict[Code, TenantSection]
     callers: tuple[CallerSection, ...]
-    backends: tuple[BackendSection, ...]
+    backends: tuple[Backend, ...]
     limits: Limits = Limits()
     prompts: PromptsSection = PromptsSection()
     deidentify: DeidentifySection = DeidentifySection()
@@ -502,11 +606,32 @@ def _check(settings: Settings) -> None:
         raise ConfigInvalid("tenants: two tenants share a log_origin")
     if len({backend.name for backend in settings.backends}) != len(settings.backends):
         raise ConfigInvalid("backends: two backends share a name")
+    for number, backend in enumerate(settings.backends):
+        _check_backend(f"backends.{number}", backend)
     if not settings.jobs.workers and any(tenant.zero_retention for tenant in settings.tenants.values()):
         # What is in this process's memory no other can work on.
         raise ConfigInvalid("tenants: zero_retention needs jobs.workers in every process")
     _check_keys(settings)
     _check_objects(settings.objects)
+
+
+def _check_backend(where: str, backend: BackendSection) -> None:
+    if not isinstance(backend, OipBackend):
+        return
+    if (backend.cert is None) != (backend.key is None):
+        raise ConfigInvalid(f"{where}: a certificate has a key, and a key a certificate")
+    if backend.pseudonym != "job":
+        raise ConfigInvalid(f"{where}.pseudonym: the protocol has no place for a pseudonym of the subject")
+    if not backend.contract.styles:
+        raise ConfigInvalid(f"{where}.contract.styles: a job names a style, so there is at least one")
+    if len(backend.contract.styles) > 1 and backend.style_tensor is None:
+        raise ConfigInvalid(f"{where}.style_tensor: with several styles the model must be told which")
+    if backend.contract.takes_prompts != (backend.prompt_tensor is not None):
+        raise ConfigInvalid(
+            f"{where}.prompt_tensor: there is one where the contract takes prompts, else none"
+        )
+    if backend.contract.supports_forget:
+        raise ConfigInvalid(f"{where}.contract.supports_forget: the protocol has no call to forget")
 
 
 def _check_keys(settings: Settings) -> None:

@@ -111,7 +111,9 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
             yield "objects.s3.ca", settings.objects.s3.ca
     for number, backend in enumerate(settings.backends):
         for name in ("ca", "cert", "key"):
-            yield f"backends.{number}.{name}", getattr(backend, name)
+            path = getattr(backend, name, None)
+            if path is not None:
+                yield f"backends.{number}.{name}", path
 
 
 def _key_files(settings: Settings) -> Iterator[tuple[str, Path]]:

@@ -18,6 +18,7 @@ from lethe.v1 import (
     subject_pb2,
 )
 
+from gateway import contract
 from gateway.errors import MessageInvalid
 from gateway.flows.audit import Wish
 from gateway.flows.consent import ConsentDraft
@@ -459,7 +460,7 @@ def event(leaf: Leaf) -> audit_pb2.Event:
 
 
 def backend(name: str, facts: BackendFacts | None) -> backend_pb2.Backend:
-    """Return what a backend declares, or that it does not answer."""
+    """Return what holds of a backend, or that it does not answer."""
     if facts is None:
         return backend_pb2.Backend(name=f"backends/{name}", reachable=False)
     return backend_pb2.Backend(
@@ -475,6 +476,10 @@ def backend(name: str, facts: BackendFacts | None) -> backend_pb2.Backend:
         template_extracted=facts.template_extracted,
         supports_cancel=facts.supports_cancel,
         supports_forget=facts.supports_forget,
+        operator=facts.operator,
+        output_retention_seconds=facts.output_retention_s,
+        contract=contract.text(facts).decode(),
+        contract_digest=contract.digest(facts),
     )
 
 

@@ -311,3 +311,68 @@ def test_where_nothing_is_kept_every_process_has_workers(tmp_path: Path) -> None
     tenant["zero_retention"] = True
     content["jobs"] = {"workers": 0}
     assert "zero_retention" in refused(write(tmp_path, content))
+
+
+CONTRACT: dict[str, Any] = {
+    "region": "DE",
+    "operator": "Example Hosting GmbH",
+    "input_retention_s": 0,
+    "output_retention_s": 0,
+    "trains_on_inputs": False,
+    "face_features": "none",
+    "styles": ["oil"],
+}
+
+
+def oip(**changes: Any) -> dict[str, Any]:
+    """Return a backend behind the Open Inference Protocol."""
+    made = {
+        "name": "triton",
+        "kind": "oip",
+        "address": "h:1",
+        "ca": "ca.pem",
+        "contract": CONTRACT,
+        "model": "portrait",
+        "input": {"tensor": "IMAGE"},
+        "output": {"tensor": "RESULT", "form": "chw", "batched": True},
+    }
+    return {**made, **changes}
+
+
+def test_a_backend_without_a_kind_speaks_our_own_protocol(tmp_path: Path) -> None:
+    content = tree()
+    content["backends"].append(
+        {**content["backends"][0], "name": "two", "kind": "lethe", "contract": CONTRACT}
+    )
+    content["backends"].append(oip())
+    settings = load(write(tmp_path, content))
+    assert [backend.kind for backend in settings.backends] == ["lethe", "lethe", "oip"]
+    assert settings.backends[2].ca == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"kind": "psychic"}, "union_tag_invalid"),
+        ({"kind": ["oip"]}, "union_tag_invalid"),
+        ({"contract": None}, "contract"),
+        ({"contract": {**CONTRACT, "styles": []}}, "contract.styles"),
+        ({"contract": {**CONTRACT, "styles": ["oil", "ink"]}}, "style_tensor"),
+        ({"contract": {**CONTRACT, "takes_prompts": True}}, "prompt_tensor"),
+        ({"prompt_tensor": "PROMPT"}, "prompt_tensor"),
+        ({"contract": {**CONTRACT, "supports_forget": True}}, "supports_forget"),
+        ({"contract": {**CONTRACT, "region": "Europe"}}, "region"),
+        ({"contract": {**CONTRACT, "input_retention_s": -1}}, "input_retention_s"),
+        ({"contract": {**CONTRACT, "safeguards": {"mechanism": "EXPLICIT_CONSENT_49_1_A"}}}, "mechanism"),
+        ({"contract": {**CONTRACT, "promise": CANARY}}, "promise"),
+        ({"cert": "c.pem"}, "certificate"),
+        ({"pseudonym": "subject"}, "pseudonym"),
+        ({"input": {"tensor": "IMAGE", "form": "jpeg2000"}}, "form"),
+    ],
+)
+def test_a_backend_whose_contract_or_mapping_does_not_hold_together_is_refused(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    content = tree()
+    content["backends"] = [oip(**changes)]
+    assert named in refused(write(tmp_path, content))

@@ -77,7 +77,7 @@ class Story:
         self.say("prompt.scrubbed", job=job, obj=original, ents={"person": 1, "email": 2})
         self.say("job.created", job=job, bak=backend, obj=original, **purposes)
         self.now += 4_000
-        self.say("job.dispatched", job=job, bak=backend)
+        self.say("job.dispatched", job=job, bak=backend, land="DE", ctr="c" * 64, sent=["original", "prompt"])
         self.now += 21_000
         if fate == "failed":
             self.say("job.failed", job=job, bak=backend, rc="BACKEND_UNAVAILABLE")
