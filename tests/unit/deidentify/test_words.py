@@ -90,6 +90,13 @@ def test_writing_goes_and_the_head_it_lies_beside_does_not() -> None:
     assert np.mean(np.all(after[beyond] == 128, axis=1)) > 0.95
 
 
+def test_who_reads_the_files_says_whether_writing_is_to_be_covered() -> None:
+    """Whoever named them without asking would leave the setting without effect."""
+    gateway = portraits.ROOT / "gateway"
+    naming = [file for file in gateway.rglob("*.py") if "*WEIGHTS" in file.read_text()]
+    assert naming == [gateway / "deidentify/faces/names.py"]
+
+
 def test_without_its_network_writing_stays() -> None:
     photo, _ = wearing()
     after = photo.copy()
