@@ -2,7 +2,8 @@
 
 No value is free text.  What a pattern cannot rule out, the caller does: a code
 of `[a-z0-9_]` or `[A-Z0-9_]` comes from our own tables, never from a message
-(the exceptions are `rc` of `dsr.refused` and of `log.keyrevoked`, which an officer or operator gives).
+(the exceptions are `rc` of `dsr.refused`, `dsr.partrefused` and `log.keyrevoked`, which an officer
+or operator gives).
 """
 
 from __future__ import annotations
@@ -414,12 +415,27 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "cons": listed(CONSIDERED),
             },
         ),
-        "dsr.approved": Fields({"dsr": HEX16}),
+        # `rcp`: ids of the recipients that are to be told of it, beside the backends.
+        "dsr.approved": Fields({"dsr": HEX16}, {"rcp": listed(HEX16)}),
         "dsr.cancelled": Fields({"dsr": HEX16}),
         # The time for an answer was extended: the reason, and the new last moment.
         "dsr.extended": Fields({"dsr": HEX16, "rc": GIVEN_REASON, "due": MS}),
         # A request other than an erasure was answered; of somebody who is gone, nothing was held.
-        "dsr.fulfilled": Fields({"dsr": HEX16, "out": one_of("complied", "nothing_held")}),
+        "dsr.fulfilled": Fields(
+            {"dsr": HEX16, "out": one_of("complied", "complied_in_part", "nothing_held")}
+        ),
+        # A part of a request was refused, and why: pictures that are withheld, or purposes that go on.
+        "dsr.partrefused": Fields(
+            {"dsr": HEX16, "rc": GIVEN_REASON}, {"objs": listed(HEX16, 1000), "pur": listed(PURPOSE)}
+        ),
+        # A question to the subject stops the clock; its answer lets it go on, to a new last moment.
+        "dsr.paused": Fields({"dsr": HEX16}),
+        "dsr.resumed": Fields({"dsr": HEX16, "due": MS}),
+        # A recipient was told of what a request changes, has acknowledged that, or is excused, and why.
+        "dsr.propagated": Fields(
+            {"dsr": HEX16, "rcp": HEX16, "out": one_of("told", "acknowledged", "excused")},
+            {"why": one_of("impossible", "disproportionate", "not_appropriate", "never_received")},
+        ),
         # `due`: last moment for the answer; `pol`: the rule books it is answered under.
         "dsr.received": Fields({"dsr": HEX16, "dkind": DSR_KIND, "reg": PACK}, {"due": MS, "pol": POLICY}),
         "dsr.refused": Fields({"dsr": HEX16, "rc": GIVEN_REASON}),
@@ -558,6 +574,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                         "calendar",
                         "thresholds",
                         "is_training_on",
+                        "recipients",
                     )
                 ),
             },

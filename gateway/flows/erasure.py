@@ -41,6 +41,7 @@ from policy import erasure
 from policy.consent_state import transition as consent_after
 from policy.erasure import ErasurePlan
 from policy.pack import Pack
+from policy.recipients import SETTLED, Told
 from policy.terms import DsrKind, KeyClass
 
 T = TypeVar("T")
@@ -510,6 +511,7 @@ def _statement(
     looked_at: datetime,
 ) -> bytes:
     """Return what the certificate says in words, without naming anyone; the leaf commits to it."""
+    told = [one["state"] for one in dsr.recipients.values()]
     return json.dumps(
         {
             "certificate": f"certificates/{certificate_id}",
@@ -520,6 +522,9 @@ def _statement(
             "kept_classes": dsr.counts["kept"],
             "objects_destroyed": dsr.counts.get("nobj", 0),
             "backends_unconfirmed": dsr.counts.get("nowed", 0),
+            "recipients_confirmed": len([s for s in told if s == Told.ACKNOWLEDGED]),
+            "recipients_excused": len([s for s in told if s == Told.EXCUSED]),
+            "recipients_unconfirmed": len([s for s in told if s not in SETTLED]),
             "unreadable_here_ms": dsr.counts["t1"],
             "unreadable_in_backups_ms": t2,
             "key_service": adapter,
