@@ -1,5 +1,5 @@
 # Every target is phony: proto, policy, audit, tests and deploy are folders too.
-.PHONY: help demo test test-matrix test-faults test-interop test-egress check bench bench-reid reid-attackers proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint test-servers
+.PHONY: help demo test test-matrix test-faults test-interop test-egress check bench bench-reid reid-attackers proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint test-servers fuzz
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -46,7 +46,7 @@ lock:  ## resolve the locks again (needs uv)
 	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal \
 	  --python-version 3.11 --extra timestamp --extra c2pa --extra s3 --extra hsm --extra aws --extra build -c requirements/constraints.txt pyproject.toml -o requirements/runtime.lock
 	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal \
-	  --python-version 3.11 --extra timestamp --extra c2pa --extra s3 --extra heic --extra hsm --extra aws --extra build --extra dev -c requirements/constraints.txt -c requirements/runtime.lock pyproject.toml -o requirements/dev.lock
+	  --python-version 3.11 --extra timestamp --extra c2pa --extra s3 --extra heic --extra ner --extra hsm --extra aws --extra build --extra dev -c requirements/constraints.txt -c requirements/runtime.lock pyproject.toml -o requirements/dev.lock
 
 # --- what people run -------------------------------------------------------------------------
 
@@ -92,6 +92,9 @@ test-servers: setup-dev  ## a job through a real Triton and a real KServe, each 
 
 test-egress: setup-dev weights  ## 90 s of portraits where there is no network: nobody is called, no name is asked for
 	@LETHE_EGRESS_S=90 LETHE_REQUIRE=all LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest tests/egress $(ARGS)
+
+fuzz: setup-dev  ## every parser of pictures, MINUTES each (2), with libFuzzer
+	@$(BIN)/python -m tests.fuzz.run --minutes $(or $(MINUTES),2) $(ARGS)
 
 bench: setup-dev weights  ## the benchmarks, with what they compare against in the same run
 	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/python -m tests.benchmarks.run $(ARGS)

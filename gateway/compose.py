@@ -917,7 +917,9 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         )
         await scrubber.start()
         stack.push_async_callback(scrubber.close)
-        prompts = PromptScrubber(PromptPolicy(settings.prompts.actions), settings.prompts.timeout_s)
+        prompts = PromptScrubber(
+            PromptPolicy(settings.prompts.actions), settings.prompts.timeout_s, settings.prompts.ner
+        )
         await prompts.start()
         stack.push_async_callback(prompts.close)
         lock = FileLock(lock_directory(settings))
