@@ -46,10 +46,13 @@ from gateway.caller import Caller
 from gateway.controllers import ControllerFacts, Controllers
 from gateway.debts import Debts
 from gateway.deidentify import Scrubber
+from gateway.deidentify.deidentified import Deidentifier
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
 from gateway.deidentify.text import PromptPolicy, PromptScrubber, TextScrubber
 from gateway.errors import AuditUnavailable, LetheError, StoreUnavailable
+from gateway.faces import Faces
+from gateway.flows.analytics import Analytics
 from gateway.flows.audit import Audit
 from gateway.flows.backup import Backup
 from gateway.flows.consent import Consents
@@ -99,6 +102,7 @@ from gateway.ports.records import Leaf, LogHead, PackText, Records, Transaction
 from gateway.ports.timestamp import TimestampInvalid, Timestamps
 from gateway.ports.witness import Witness
 from gateway.rpc import services as rpc
+from gateway.rpc.analytics import AnalyticsService
 from gateway.rpc.certificates import CertificateFiles, Reloader
 from gateway.rpc.doorstep import Doorstep
 from gateway.rpc.generation import GenerationService
@@ -154,6 +158,7 @@ class Outside:
     objects: ObjectStore
     keys: KeyService
     scrubber: Scrubber
+    deidentifier: Deidentifier
     prompts: TextScrubber
     confinement: Mapping[str, bool]
     backends: Mapping[str, Inference]
@@ -194,6 +199,7 @@ class Flows:
     suppress: Suppress
     tenants: Tenants
     training: Training
+    analytics: Analytics
     incidents: Incidents
     transients: Transients
     ledger: Ledger
@@ -268,6 +274,7 @@ def flows(
     marks = make_marks(settings.marking, judge, outside.marker)
     idempotency = Idempotency(keys, clock)
     safe = Safe(custody, objects, clock)
+    faces = Faces(outside.deidentifier, settings.limits.max_faces)
     holdings = in_order(ledger)
     board = BackendBoard(outside.backends)
     gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known)
@@ -289,7 +296,7 @@ def flows(
             idempotency=idempotency,
             keys=keys,
             safe=safe,
-            scrubber=outside.scrubber,
+            faces=faces,
             prompts=outside.prompts,
             backends=lambda: board.known,
             clock=clock,
@@ -445,11 +452,12 @@ def flows(
             idempotency,
             safe,
             objects,
-            outside.scrubber,
+            faces,
             clock,
             term=timedelta(hours=jobs.output_ttl_h),
             lease=timedelta(seconds=jobs.lease_s),
         ),
+        analytics=Analytics(records, people, judge, ledger, safe, faces, clock),
         tenants=Tenants(records, controllers, ledger, idempotency, clock),
         packs=packs,
         keys=keys,
@@ -500,6 +508,7 @@ def services(wired: Flows) -> Services:
             "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
             "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records, wired.rotation),
             "lethe.v1.IncidentService": IncidentService(wired.incidents),
+            "lethe.v1.AnalyticsService": AnalyticsService(wired.analytics),
             "lethe.v1.TrainingService": TrainingService(wired.training),
             "lethe.v1.TenantService": TenantService(wired.tenants, origins),
         }

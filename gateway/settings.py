@@ -307,10 +307,14 @@ class PromptsSection(Section):
 
 
 class Limits(Section):
-    """What strangers may ask for; `max_transient_bytes` of pictures at once, where nothing is kept."""
+    """What strangers may ask for; `max_transient_bytes` of pictures at once, where nothing is kept.
+
+    A picture that shows more than `max_faces` faces is refused; up to that, all but the subject's are masked.
+    """
 
     max_image_bytes: Annotated[int, Field(gt=0)] = 32 << 20
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    max_faces: Annotated[int, Field(gt=0)] = 8
     max_uploads_in_flight: Annotated[int, Field(gt=0)] = 16
     max_upload_s: Annotated[float, Field(gt=0)] = 120.0
     max_transient_bytes: Annotated[int, Field(gt=0)] = 256 << 20

@@ -35,6 +35,7 @@ from policy.pack import load_packs
 from tests import invariants
 from tests.doors import When, around
 from tests.fakes.clock import FrozenClock
+from tests.fakes.faces import FakeDeidentifier
 from tests.fakes.inference import FACTS, FakeInference, paint
 from tests.fakes.keys import FakeKeys
 from tests.fakes.lock import FakeLock
@@ -114,6 +115,7 @@ FAULTS: dict[str, Callable[[], Exception]] = {
     "keys": KeyServiceUnavailable,
     "inference": BackendUnavailable,
     "scrubber": ScrubberUnavailable,
+    "faces": ScrubberUnavailable,
     "lock": AuditUnavailable,
 }
 
@@ -159,6 +161,7 @@ class World:
         self.keys = FakeKeys()
         self.objects = FakeObjects(self.clock.now)
         self.scrubber = PlainScrubber()
+        self.faces = FakeDeidentifier()
         self.prompts = PlainPrompts()
         self.lock = FakeLock()
         self.marker = FakeMarker()
@@ -170,6 +173,7 @@ class World:
             objects=self.objects,
             keys=self.keys,
             scrubber=self.scrubber,
+            deidentifier=self.faces,
             prompts=self.prompts,
             confinement={},
             backends={"studio": self.backend},

@@ -17,6 +17,9 @@ DETAILS: Final = frozenset(
         "chunk_too_large",
         "decode_timeout",
         "residue_found",
+        "no_face",
+        "too_many_faces",
+        "verifier_linked",
     }
 )
 """Every `detail` of a refusal, as the contract names them."""
@@ -36,6 +39,9 @@ class Rejected(Exception):
     - `chunk_too_large`: a chunk beyond the cap, or more chunks than the cap.
     - `decode_timeout`: decoding took longer than allowed.
     - `residue_found`: bytes that belong to no pixel could not be removed, so nothing is handed out.
+    - `no_face`: it shows no face.
+    - `too_many_faces`: it shows more faces than allowed.
+    - `verifier_linked`: after masking a face is still found, or is still linked to the one before.
     """
 
     def __init__(self, detail: str) -> None:
