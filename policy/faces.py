@@ -25,7 +25,7 @@ class Treatment:
 TREATMENTS: Mapping[Purpose, Treatment] = MappingProxyType(
     {
         # The subject's face is what the picture is for; of whoever else is in it there is no release.
-        Purpose.GENERATE: Treatment(("bystanders",), ("GDPR Art. 14, 25", "740 ILCS 14/15(b)")),
+        Purpose.GENERATE: Treatment(("bystanders",), ("GDPR Art. 14", "GDPR Art. 25", "740 ILCS 14/15(b)")),
         # No face is needed to count heads and turns: what tells persons apart goes.
         Purpose.ANALYTICS: Treatment(
             ("landmarks", "redact"),
@@ -34,7 +34,7 @@ TREATMENTS: Mapping[Purpose, Treatment] = MappingProxyType(
         # What a model has learnt no erasure reaches (law.md 7): so no face is given out to learn.
         Purpose.TRAIN: Treatment(
             ("landmarks", "redact"),
-            ("GDPR Art. 25", "740 ILCS 14/10", "Tex. Bus. & Com. Code 503.001(a), (f)", "RCW 19.373.010"),
+            ("GDPR Art. 25", "740 ILCS 14/10", "Tex. Bus. & Com. Code 503.001(a),(f)", "RCW 19.373.010"),
         ),
     }
 )
