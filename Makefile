@@ -35,13 +35,13 @@ setup-dev:  ## install what developing needs into .venv
 	$(call install,dev)
 
 weights: setup  ## fetch the model weights as files, checked by sha256
-	@$(BIN)/python -m gateway.backends.studio.fetch_weights --dest .cache/weights
+	@$(BIN)/python -m gateway.weights.fetch --dest .cache/weights
 
 lock:  ## resolve the locks again (needs uv)
 	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal \
-	  --python-version 3.11 --extra studio --extra timestamp --extra c2pa --extra s3 --extra hsm --extra aws --extra build -c requirements/constraints.txt pyproject.toml -o requirements/runtime.lock
+	  --python-version 3.11 --extra timestamp --extra c2pa --extra s3 --extra hsm --extra aws --extra build -c requirements/constraints.txt pyproject.toml -o requirements/runtime.lock
 	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --universal \
-	  --python-version 3.11 --extra studio --extra timestamp --extra c2pa --extra s3 --extra heic --extra hsm --extra aws --extra build --extra dev -c requirements/constraints.txt -c requirements/runtime.lock pyproject.toml -o requirements/dev.lock
+	  --python-version 3.11 --extra timestamp --extra c2pa --extra s3 --extra heic --extra hsm --extra aws --extra build --extra dev -c requirements/constraints.txt -c requirements/runtime.lock pyproject.toml -o requirements/dev.lock
 
 # --- what people run -------------------------------------------------------------------------
 

@@ -176,7 +176,7 @@ KIND = one_of("original", "output", "template", "landmarks", "prompt", "telemetr
 OBJECT = one_of("original", "output", "template", "landmarks", "prompt", "telemetry", "package")
 LAYER = one_of("manifest", "watermark")
 BARE = one_of("landmarks", "redact")
-SIMILARITY = number(-1000, 1000)
+SIMILARITY = number(0, 1000)
 SOURCE = one_of("generated", "composite_generated", "composite_synthetic", "enhanced")
 FORM = one_of(
     "implied", "opt_out", "express", "explicit", "written_release", "signed_authorization", "parental"

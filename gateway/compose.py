@@ -23,6 +23,7 @@ from audit.keys import KeyBook
 from audit.note import Algorithm, Signer
 from audit.quorum import Policy
 from audit.trust import Trust
+from gateway import weights
 from gateway.absence import Absence
 from gateway.adapters import telemetry
 from gateway.adapters.backup_file import BackupFile
@@ -47,6 +48,8 @@ from gateway.controllers import ControllerFacts, Controllers
 from gateway.debts import Debts
 from gateway.deidentify import Scrubber
 from gateway.deidentify.deidentified import Deidentifier
+from gateway.deidentify.faces.names import WEIGHTS
+from gateway.deidentify.faces.pool import ImageDeidentifier
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
 from gateway.deidentify.text import PromptPolicy, PromptScrubber, TextScrubber
@@ -117,6 +120,7 @@ from gateway.rpc.training import TrainingService
 from gateway.settings import (
     BackendSection,
     ConfigInvalid,
+    DeidentifySection,
     MarkingSection,
     ObjectsSection,
     Settings,
@@ -274,7 +278,7 @@ def flows(
     marks = make_marks(settings.marking, judge, outside.marker)
     idempotency = Idempotency(keys, clock)
     safe = Safe(custody, objects, clock)
-    faces = Faces(outside.deidentifier, settings.limits.max_faces)
+    faces = Faces(outside.deidentifier, settings.deidentify.max_faces)
     holdings = in_order(ledger)
     board = BackendBoard(outside.backends)
     gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known)
@@ -723,6 +727,25 @@ async def make_keys(settings: Settings) -> None:
         LocalKeyring.create(keyring(settings))
 
 
+def make_deidentifier(section: DeidentifySection, limits: ImageLimits) -> ImageDeidentifier:
+    """Return the workers that see to faces, not started yet.
+
+    Raises:
+        ConfigInvalid: A model file is missing, or is another than the manifest's.
+    """
+    try:
+        files = weights.read(weights.directory(section.weights), weights.named(*WEIGHTS))
+    except weights.WeightsInvalid as error:
+        raise ConfigInvalid(f"deidentify.weights: {error}") from error
+    return ImageDeidentifier(
+        limits,
+        files,
+        max_similarity=round(section.max_similarity * 1000),
+        workers=section.workers,
+        timeout_s=section.timeout_s,
+    )
+
+
 async def open_objects(section: ObjectsSection, stack: contextlib.AsyncExitStack) -> ObjectStore:
     """Return the object store, to be closed with `stack`.
 
@@ -758,13 +781,14 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         backends = {section.name: inference(section) for section in settings.backends}
         for backend in backends.values():
             stack.push_async_callback(backend.close)
+        limits = ImageLimits(max_bytes=settings.limits.max_image_bytes, max_pixels=settings.limits.max_pixels)
         scrubber = ImageScrubber(
-            ImageLimits(max_bytes=settings.limits.max_image_bytes, max_pixels=settings.limits.max_pixels),
-            workers=settings.limits.scrub_workers,
-            timeout_s=settings.limits.scrub_timeout_s,
+            limits, workers=settings.limits.scrub_workers, timeout_s=settings.limits.scrub_timeout_s
         )
-        await scrubber.start()
-        stack.push_async_callback(scrubber.close)
+        deidentifier = make_deidentifier(settings.deidentify, limits)
+        for pool in (scrubber, deidentifier):
+            await pool.start()
+            stack.push_async_callback(pool.close)
         prompts = PromptScrubber(PromptPolicy(settings.prompts.actions), settings.prompts.timeout_s)
         await prompts.start()
         stack.push_async_callback(prompts.close)
@@ -782,9 +806,11 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             objects=await open_objects(settings.objects, stack),
             keys=open_keys(settings, stack),
             scrubber=scrubber,
+            deidentifier=deidentifier,
             prompts=prompts,
             confinement={
-                wall: stands and prompts.confinement[wall] for wall, stands in scrubber.confinement.items()
+                wall: stands and deidentifier.confinement[wall] and prompts.confinement[wall]
+                for wall, stands in scrubber.confinement.items()
             },
             backends=backends,
             lock=lock,

@@ -306,15 +306,27 @@ class PromptsSection(Section):
         return {str(entity): str(action) for entity, action in self.entities.items()}
 
 
-class Limits(Section):
-    """What strangers may ask for; `max_transient_bytes` of pictures at once, where nothing is kept.
+class DeidentifySection(Section):
+    """What is done about faces in pictures.
 
-    A picture that shows more than `max_faces` faces is refused; up to that, all but the subject's are masked.
+    A picture that shows more than `max_faces` is refused.  What is made for analytics and training is
+    refused where the recogniser links it to the original by more than `max_similarity` (a cosine).  The
+    model files lie in `weights`, else in LETHE_WEIGHTS_DIR, else in .cache/weights; `make weights` fetches
+    them.
     """
+
+    weights: Path | None = None
+    max_faces: Annotated[int, Field(gt=0, le=1000)] = 16
+    max_similarity: Annotated[float, Field(gt=0, lt=0.4)] = 0.3
+    workers: Annotated[int, Field(gt=0)] = 1
+    timeout_s: Annotated[float, Field(gt=0)] = 20.0
+
+
+class Limits(Section):
+    """What strangers may ask for; `max_transient_bytes` of pictures at once, where nothing is kept."""
 
     max_image_bytes: Annotated[int, Field(gt=0)] = 32 << 20
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
-    max_faces: Annotated[int, Field(gt=0)] = 8
     max_uploads_in_flight: Annotated[int, Field(gt=0)] = 16
     max_upload_s: Annotated[float, Field(gt=0)] = 120.0
     max_transient_bytes: Annotated[int, Field(gt=0)] = 256 << 20
@@ -402,6 +414,7 @@ class Settings(BaseSettings):
     backends: tuple[BackendSection, ...]
     limits: Limits = Limits()
     prompts: PromptsSection = PromptsSection()
+    deidentify: DeidentifySection = DeidentifySection()
     jobs: JobsSection = JobsSection()
     sweep: SweepSection = SweepSection()
     telemetry: TelemetrySection = TelemetrySection()

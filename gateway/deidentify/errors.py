@@ -39,9 +39,10 @@ class Rejected(Exception):
     - `chunk_too_large`: a chunk beyond the cap, or more chunks than the cap.
     - `decode_timeout`: decoding took longer than allowed.
     - `residue_found`: bytes that belong to no pixel could not be removed, so nothing is handed out.
-    - `no_face`: it shows no face.
-    - `too_many_faces`: it shows more faces than allowed.
-    - `verifier_linked`: after masking a face is still found, or is still linked to the one before.
+    - `no_face`: no face is found.
+    - `too_many_faces`: more faces are found than are allowed.
+    - `verifier_linked`: a face of the input is still found in what was made of it, or the recogniser
+      links the two.
     """
 
     def __init__(self, detail: str) -> None:

@@ -20,13 +20,15 @@ from grpc_status import rpc_status
 from lethe.backend.v1 import backend_pb2
 from PIL import Image
 
+from gateway import weights
 from gateway.adapters import inference_grpc
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.admin.pki import Authority
-from gateway.backends.studio import fetch_weights, weights
+from gateway.backends.studio.picture import MODELS
 from gateway.backends.studio.server import Limits, MutualTls, Studio, make_server
 from gateway.errors import BackendProtocol, BackendUnavailable, ImageRejected, JobCancelled, LetheError
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
+from gateway.weights import fetch
 from tests.fakes.inference import FakeInference
 from tests.fakes.studio import GatedStudio
 from tests.unit.backends.pictures import landscape
@@ -97,8 +99,8 @@ def pki() -> Pki:
 @pytest.fixture(scope="module")
 def models() -> dict[str, bytes]:
     folder = weights.directory()
-    fetch_weights.fetch(folder)
-    return weights.read(folder)
+    fetch.fetch(folder)
+    return weights.read(folder, weights.named(*MODELS))
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "mode": "canonical",
         "nface": 2,
         "nhead": 2,
-        "sim": -12,
+        "sim": 12,
     },
     "prompt.scrubbed": {"obj": ID, "job": ID, "ents": {"person": 1, "email": 2}},
     "incident.recorded": {

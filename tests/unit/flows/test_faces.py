@@ -20,7 +20,7 @@ async def test_bystanders_are_masked_before_anything_is_kept_and_the_log_says_ho
     w.faces.faces = 3
     accepted = await w.upload("ann")
     (asked,) = w.faces.asked
-    assert (asked.data, asked.profile, asked.max_faces) == (PORTRAIT, "bystanders", 8)
+    assert (asked.data, asked.profile, asked.max_faces) == (PORTRAIT, "bystanders", 16)
     (leaf,) = w.events("image.scrubbed")
     assert (leaf["kind"], leaf["mode"], leaf["nface"], leaf["nhead"]) == ("bystanders", "canonical", 3, 2)
     assert leaf["obj"] == accepted.job.input_object
@@ -34,7 +34,7 @@ async def test_a_result_shows_the_subject_and_is_only_scrubbed(w: World) -> None
     assert [leaf["kind"] for leaf in w.events("image.scrubbed")] == ["bystanders", "metadata"]
 
 
-@pytest.mark.parametrize(("faces", "detail"), [(0, "no_face"), (9, "too_many_faces")])
+@pytest.mark.parametrize(("faces", "detail"), [(0, "no_face"), (17, "too_many_faces")])
 async def test_no_face_and_too_many_are_refused_by_name(w: World, faces: int, detail: str) -> None:
     w.faces.faces = faces
     with pytest.raises(ImageRejected) as caught:
