@@ -1,8 +1,12 @@
-"""Whoever sees to faces, in memory: keeps the contract and can be told to break it."""
+"""Whoever sees to faces, in memory: keeps the contract and can be told to break it.
+
+The real ones take a second of a processor to start, which most tests have no use for.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from gateway.deidentify import Limits, Rejected, ScrubberUnavailable
 from gateway.deidentify.deidentified import Deidentified, Profile, Record
@@ -35,8 +39,10 @@ class FakeDeidentifier:
 
     `faces` is how many each picture shows, `similarity` what is measured, `rejects` the detail with
     which pictures are rejected, `links` those bytes that stay linked whatever is masked; `is_down`
-    makes it unavailable.
+    makes it unavailable.  It starts and closes like the pool whose place it takes.
     """
+
+    confinement = MappingProxyType({"rlimits": True, "landlock": True, "seccomp": True})
 
     def __init__(self) -> None:
         self.faces = 1
@@ -45,6 +51,12 @@ class FakeDeidentifier:
         self.links: set[bytes] = set()
         self.is_down = False
         self.asked: list[Asked] = []
+
+    async def start(self) -> None:
+        """Be there."""
+
+    async def close(self) -> None:
+        """Be gone."""
 
     async def deidentify(
         self, data: bytes | bytearray, profile: Profile, *, max_faces: int = 1
