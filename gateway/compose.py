@@ -281,7 +281,7 @@ def flows(
     faces = Faces(outside.deidentifier, settings.deidentify.max_faces)
     holdings = in_order(ledger)
     board = BackendBoard(outside.backends)
-    gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known)
+    gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, safe, lambda: board.known)
     packages = Packages(gatherer, safe, clock)
     bell = Bell()
     jobs = settings.jobs

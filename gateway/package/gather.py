@@ -14,7 +14,7 @@ from audit import proof, tree
 from audit.payloads import Payload
 from gateway.controllers import ControllerFacts, Controllers
 from gateway.errors import SubjectBlocked
-from gateway.holdings import Held, Holdings
+from gateway.holdings import Held, Holdings, prompt_name
 from gateway.ledger import Ledger
 from gateway.logs import newest_checkpoint, tile_reader
 from gateway.objects import backend_id
@@ -40,6 +40,7 @@ from gateway.ports.records import (
 )
 from gateway.vault.keys import open_column
 from gateway.vault.payload import PayloadKey
+from gateway.vault.safe import Safe
 from policy.dsr import told
 from policy.pack import Pack
 from policy.terms import PACKAGE, DsrKind, Purpose
@@ -116,6 +117,7 @@ class Gatherer:
     packs: Mapping[str, Pack]
     controllers: Controllers
     ledger: Ledger
+    safe: Safe
     backends: Callable[[], Mapping[str, BackendFacts]]
 
     async def gather(self, dsr: Dsr, at: datetime) -> Gathered:
@@ -123,7 +125,7 @@ class Gatherer:
 
         Raises:
             SubjectBlocked: The subject is erased, or is being erased.
-            KeyServiceUnavailable: Something does not open now.
+            KeyServiceUnavailable, StoreUnavailable: Something does not open now.
         """
         rows = await self.records.transact(partial(self._rows, dsr=dsr))
         profile = await self.people.open_profile(rows.subject)
@@ -138,7 +140,9 @@ class Gatherer:
         document = {
             **self._frame(dsr, await self.controllers.now(self.records, dsr.tenant), at),
             "subject": _subject(profile),
-            "images": [_image(name, stored) for name, stored in pictures.items()],
+            "images": [
+                _image(name, stored, await self.safe.open_prompt(stored)) for name, stored in pictures.items()
+            ],
             "consents": [{"file": name, **record} for name, record in consents.items()],
             "signals": _signal(rows.signal),
         }
@@ -400,8 +404,10 @@ def _standing(subject: Subject) -> dict[str, Any]:
     return {"known_since": _iso(subject.created_at), "state": subject.state}
 
 
-def _image(name: str, stored: StoredObject) -> dict[str, Any]:
+def _image(name: str, stored: StoredObject, prompt: str) -> dict[str, Any]:
+    came_with = {"prompt": prompt} if prompt else {}
     return {
+        **came_with,
         "file": name,
         "object": f"objects/{stored.object_id}",
         "job": f"jobs/{stored.job_id}",
@@ -490,6 +496,7 @@ def _since(rows: Rows) -> dict[str, datetime | None]:
         "profile": rows.subject.created_at,
         "signals": rows.signal.recorded_at if rows.signal else None,
         **{f"objects/{stored.object_id}": stored.created_at for stored in rows.objects},
+        **{prompt_name(stored): stored.created_at for stored in rows.objects},
         **{f"jobs/{job.job_id}": job.created_at for job in rows.jobs},
         **{f"consents/{consent.consent_id}": consent.given_at for consent in rows.consents},
         **{f"dsrs/{asked.dsr_id}": asked.received_at for asked in rows.requests},
