@@ -23,7 +23,7 @@ _SIDES: Final = (320, 640, 1280, 2560)
 """Longest sides at which a picture is looked at upright."""
 _TURNED_SIDE: Final = 480
 _TILE, _OVERLAP = 1280, 160
-_SCORE, _TURNED_SCORE, _SUPPRESSION, _MOST = 0.6, 0.75, 0.3, 1000
+_SCORE, _TURNED_SCORE, _SUPPRESSION, _MOST = 0.6, 0.8, 0.3, 1000
 _COVERED: Final = 0.6
 _MARGIN: Final = 0.25
 """Border around a picture, as a share of its longest side, in which a face that fills it finds room."""

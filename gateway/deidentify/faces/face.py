@@ -15,8 +15,8 @@ Floats = npt.NDArray[np.float32]
 SIDE, UP, DOWN = 0.70, 1.05, 0.80
 """How far a head reaches from the middle of its face, in heights of the face: to each side, to the crown and
 below the chin.  Hair, ears and neck alone name a person, so that they belong to it."""
-TIGHT = 0.72
-"""What of these reaches is the face itself."""
+TIGHT = 0.85
+"""What of these reaches holds the face itself, with the corners of its box."""
 STEPS_PER_OCTAVE = 8
 _NEARLY = 0.8
 """From which share of the largest face's area on a face counts as just as large."""

@@ -15,7 +15,11 @@ from gateway.deidentify.faces.landmarks import Landmarks
 from gateway.deidentify.faces.mesh import Bearing
 from gateway.deidentify.faces.recogniser import Recogniser, alike
 
-_FLAT: Final = 128
+GREY: Final = (128, 128, 128)
+"""Over bystanders: a picture is made from the rest."""
+GREEN: Final = (0, 128, 0)
+"""Over everybody: to the recogniser a plain grey is a little like many faces, this green is like none."""
+
 _SWEEPS: Final = 4
 
 
@@ -61,59 +65,73 @@ def hide(photo: Bytes8, profile: Profile, models: Models, *, max_faces: int, max
     if profile == "bystanders":
         return _bystanders(photo, found, subject, models.detector)
     before = [models.recogniser.template(photo, face) for face in found]
-    bearing = models.landmarks.bearing(photo, subject) if profile == "landmarks" else None
     heads = [head_of(face) for face in found]
-    heads += _clear(photo, heads, models.detector)
-    if bearing is not None:
-        models.landmarks.mesh.draw(photo, head_of(subject), bearing)
-    similarity = judge(photo, found, before, heads, models)
+    record = None
+    if profile == "landmarks":
+        bearing = models.landmarks.bearing(photo, subject)
+        record = _record(photo.shape, head_of(subject), bearing, len(found))
+        _clear(photo, heads, models.detector)
+        now = _draw(photo, heads, head_of(subject), bearing, models)
+    else:
+        _clear(photo, heads, models.detector)
+        now = []
+    similarity = likeness(photo, (*found, *now), before, models.recogniser)
     if similarity > max_similarity:
         raise Rejected("verifier_linked")
-    record = None if bearing is None else _record(photo.shape, head_of(subject), bearing, len(found))
     return Hidden(len(found), len(heads), similarity, record)
 
 
-def judge(
-    photo: Bytes8, faces: Sequence[Face], before: Sequence[Floats], heads: Sequence[Head], models: Models
-) -> int:
+def likeness(photo: Bytes8, faces: Sequence[Face], before: Sequence[Floats], look: Recogniser) -> int:
     """Return how like the recogniser holds a picture to be to the faces that were in it; thousandths.
-
-    It looks where each face was, and at whatever the detector takes for a face
-    there now: a drawn mesh is judged by whom it resembles, not by being one.
 
     Args:
         photo: The picture, as it would be handed out.
-        faces: The faces that the original showed.
-        before: Their templates.
-        heads: The heads that were hidden.
-        models: The networks.
-
-    Raises:
-        Rejected: `verifier_linked`: a face is found beside what was hidden.
+        faces: Where it is looked at: where the original showed faces, and whatever is taken for one now.
+        before: The templates of the original's faces.
+        look: The recogniser.
     """
-    now = models.detector.left(photo, heads)
-    if not all(any(_lies_in(face, head) for head in heads) for face in now):
-        raise Rejected("verifier_linked")
-    after = [models.recogniser.template(photo, face) for face in (*faces, *now)]
+    after = [look.template(photo, face) for face in faces]
     return max(alike(one, other) for one in before for other in after)
 
 
-def _clear(photo: Bytes8, heads: Sequence[Head], look: Detector) -> list[Head]:
-    """Fill heads until the detector finds no face; return those that it found on the way.
+def _clear(photo: Bytes8, heads: list[Head], look: Detector) -> None:
+    """Fill heads, and whatever the detector still takes for a face, until it finds none; `heads` grows.
 
     Raises:
         Rejected: `verifier_linked`: it does not end.
     """
-    more: list[Head] = []
-    for head in heads:
-        fill(photo, head)
+    more = list(heads)
     for _ in range(_SWEEPS):
-        left = [head_of(face) for face in look.left(photo, (*heads, *more))]
-        if not left:
-            return more
-        for head in left:
-            fill(photo, head)
-        more += left
+        for head in more:
+            fill(photo, head, GREEN)
+        more = [head_of(face) for face in look.left(photo, heads)]
+        if not more:
+            return
+        heads += more
+    raise Rejected("verifier_linked")
+
+
+def _draw(photo: Bytes8, heads: list[Head], own: Head, bearing: Bearing, models: Models) -> list[Face]:
+    """Draw the mesh where the subject's head was, in a picture without a face; `heads` may grow.
+
+    What is drawn follows from the bins alone and holds nothing of a face, so that it may well be taken for
+    one: then it is judged by whom it resembles.  Whatever is taken for a face beside it is filled.
+
+    Returns:
+        What the detector takes for faces in what was drawn.
+
+    Raises:
+        Rejected: `verifier_linked`: it does not end.
+    """
+    for _ in range(_SWEEPS):
+        models.landmarks.mesh.draw(photo, own, bearing)
+        found = models.detector.left(photo, heads)
+        beside = [head_of(face) for face in found if not _lies_in(face, own)]
+        if not beside:
+            return found
+        for head in beside:
+            fill(photo, head, GREEN)
+        heads += beside
     raise Rejected("verifier_linked")
 
 
@@ -134,7 +152,7 @@ def _bystanders(photo: Bytes8, found: Sequence[Face], subject: Face, look: Detec
         if not left:
             break
         for face in left:
-            fill(photo, head_of(face), spare=own if sweep == 0 else own._replace(size=own.size * TIGHT))
+            fill(photo, head_of(face), GREY, own if sweep == 0 else own._replace(size=own.size * TIGHT))
             heads.append(head_of(face))
         masked += len(left)
         now = look.left(photo, (own, *heads))
@@ -146,17 +164,17 @@ def _bystanders(photo: Bytes8, found: Sequence[Face], subject: Face, look: Detec
     return Hidden(len(found), masked)
 
 
-def fill(photo: Bytes8, head: Head, spare: Head | None = None) -> None:
-    """Fill a head with grey, in place; what lies in the head `spare` is left alone."""
+def fill(photo: Bytes8, head: Head, colour: tuple[int, int, int], spare: Head | None = None) -> None:
+    """Fill a head, in place; what lies in the head `spare` is left alone."""
     area = head.area(photo.shape)
     inside = head.distance(area) <= 1
     if spare is not None:
         inside &= spare.distance(area) > 1
-    photo[area][inside] = _FLAT
+    photo[area][inside] = colour
 
 
 def _lies_in(face: Face, head: Head) -> bool:
-    return bool(math.hypot(face.x - head.x, face.y - head.y) < TIGHT * head.size)
+    return bool(math.hypot(face.x - head.x, face.y - head.y) < 0.75 * head.size)
 
 
 def _record(shape: Sequence[int], head: Head, bearing: Bearing, faces: int) -> Record:
