@@ -1,4 +1,4 @@
-"""What our HTTP calls say beside what they ask: nothing of the call that is being served, or of the machine."""
+"""What our HTTP calls say beside what they ask: nothing of the call that is served, or of the machine."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.gateway import (
     consent,
     finished,
     header,
-    lethe_here,
+    lethe,
     make_folder,
     publish_notice,
     running,
@@ -34,7 +34,7 @@ async def test_a_backend_is_shown_the_subject_and_nobody_else(tmp_path) -> None:
     backend.hold()
     photo = plant.jpeg(1, photo=Image.fromarray(group()))
     assert plant.CANARY in photo
-    assert len(models().detector.faces(shown(photo))) == 3
+    assert len(models().detector.faces(group())) == 3
     async with (
         running(layout, backend=backend, are_faces_real=True) as gateway,
         gateway.client("officer") as officer,
@@ -49,7 +49,7 @@ async def test_a_backend_is_shown_the_subject_and_nobody_else(tmp_path) -> None:
         original = made.job.input_object
         record = await app.call(app.analytics.GetRecord, analytics_pb2.GetRecordRequest(object=original))
         told = await asyncio.to_thread(
-            lethe_here, "subject", "record", original, "--as", layout.profile("app"), "-o", "json"
+            lethe, "subject", "record", original, "--as", layout.profile("app"), "-o", "json"
         )
         backend.release()
         assert (await finished(app, made.job.name)).state == generation_pb2.Job.STATE_SUCCEEDED
@@ -65,4 +65,4 @@ async def test_a_backend_is_shown_the_subject_and_nobody_else(tmp_path) -> None:
     # What is stored shows the subject alone, so that this is all there is to count.
     assert (record.face_count, record.profile) == (1, common_pb2.FACE_PROFILE_LANDMARKS)
     assert [leaf["sim"] for leaf in released] == [record.similarity_thousandths] * 2
-    assert (told.exit_code, json.loads(told.stdout)["profile"]) == (0, "FACE_PROFILE_LANDMARKS")
+    assert (told.returncode, json.loads(told.stdout)["profile"]) == (0, "FACE_PROFILE_LANDMARKS")
