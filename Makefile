@@ -1,5 +1,5 @@
 # Every target is phony: proto, policy, audit, tests and deploy are folders too.
-.PHONY: help demo test test-matrix test-faults test-interop test-egress check bench proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
+.PHONY: help demo test test-matrix test-faults test-interop test-egress check bench bench-reid reid-attackers proto drift serve clean setup setup-dev weights lock lint types imports wire deploy-lint
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -64,7 +64,9 @@ test-matrix: setup-dev weights  ## every journey on every combination: SQLite an
 # LETHE_PLACE=bucket kills it on PostgreSQL and S3 instead of SQLite and files.
 test-faults: setup-dev weights  ## kill the gateway at every point, and N times at random moments (1,000; an hour or more); 12,000 races
 	@LETHE_INTERLEAVINGS=10000 $(BIN)/python -m pytest tests/property/test_withdrawal_model.py
+	@LETHE_RESIDENCY_STORIES=1000 $(BIN)/python -m pytest tests/property/test_residency.py
 	@LETHE_MACHINE_RUNS=2000 $(BIN)/python -m pytest tests/property/test_request_machine.py
+	@LETHE_GROUPS=60 LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest tests/property/test_bystanders.py
 	@LETHE_EVERY_POINT=1 LETHE_EXAMPLES=$(or $(N),1000) $(BIN)/python -m pytest tests/unit/flows/test_training.py
 	@LETHE_KILLS=0 LETHE_EVERY_POINT=1 LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -n 2 --dist load tests/faults/test_kill.py tests/faults/test_settle.py tests/unit/flows/test_zero_retention.py
 	@LETHE_KILLS=$(or $(N),1000) LETHE_WEIGHTS_DIR=$(CURDIR)/.cache/weights $(BIN)/python -m pytest -s tests/faults/test_random_kills.py $(ARGS)
@@ -78,6 +80,12 @@ test-egress: setup-dev weights  ## 90 s of portraits where there is no network: 
 
 bench: setup-dev weights  ## the benchmarks, with what they compare against in the same run
 	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+bench-reid: setup-dev weights  ## whether treated faces are recognised all the same: ARGS='--faces DIR', a folder for each person
+	@LETHE_WEIGHTS_DIR=.cache/weights $(BIN)/python -m tests.benchmarks.reid.run $(ARGS)
+
+reid-attackers: setup-dev  ## two more recognisers for bench-reid; one is for non-commercial use
+	@$(BIN)/python -m tests.benchmarks.reid.install .cache/reid
 
 # --- what a commit has passed ----------------------------------------------------------------
 

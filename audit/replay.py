@@ -593,6 +593,10 @@ def _answered_in_time(log: Log, row: Row) -> Iterator[Finding]:
         return
     request, due = row.event["dsr"], _last_moment(log, row)
     answer = log.first("dsr", request, *_ANSWERS)
+    if due is None:
+        if answer is None:
+            yield Finding("pending", "paused")
+        return
     if answer is not None and answer.t > due + SKEW_MS:
         yield log.owed("answered_late", f"entry {answer.index} at {answer.t}, by {due}")
     elif answer is None and due >= log.end_ms:
@@ -601,15 +605,23 @@ def _answered_in_time(log: Log, row: Row) -> Iterator[Finding]:
         yield log.owed("not_answered", f"by {due}")
 
 
-def _last_moment(log: Log, row: Row) -> int:
-    """Return by when a request must be answered; what moved that after the moment itself is void."""
-    due = int(row.event["due"])
+_MOVES = ("dsr.extended", "dsr.verified", "dsr.paused", "dsr.resumed")
+
+
+def _last_moment(log: Log, row: Row) -> int | None:
+    """Return by when a request must be answered; what moved that after the moment itself is void.
+
+    None while its clock stands; what lets it go on counts whenever it was.
+    """
+    due, stands = int(row.event["due"]), False
     events = log.things["dsr", row.event["dsr"]]
-    moves = [*events.get("dsr.extended", ()), *events.get("dsr.verified", ())]
-    for move in sorted(moves, key=_place):
-        if "due" in move.event and move.t <= due + SKEW_MS:
-            due = int(move.event["due"])
-    return due
+    for move in sorted((move for ty in _MOVES for move in events.get(ty, ())), key=_place):
+        if not stands and move.t > due + SKEW_MS:
+            continue
+        if move.ty in {"dsr.paused", "dsr.resumed"}:
+            stands = move.ty == "dsr.paused"
+        due = int(move.event.get("due", due))
+    return None if stands else due
 
 
 def _extended_in_time(log: Log, row: Row) -> Iterator[Finding]:
@@ -617,12 +629,69 @@ def _extended_in_time(log: Log, row: Row) -> Iterator[Finding]:
     received = log.first("dsr", row.event["dsr"], "dsr.received")
     if received is None or "due" not in received.event:
         return
-    moves = [m for m in log.things["dsr", row.event["dsr"]].get("dsr.verified", ()) if m.index < row.index]
+    moves = _before(log, row, "dsr.verified", "dsr.resumed")
     dues = [int(m.event["due"]) for m in (received, *moves) if "due" in m.event]
     if row.t > max(dues) + SKEW_MS:
         yield log.owed("extended_late", f"the time ended at {max(dues)}")
     if row.event["due"] <= max(dues):
         yield Finding("broken", "extended_backwards", f"from {max(dues)} to {row.event['due']}")
+
+
+def _propagated(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether the approval names the recipient, and whether it was so far with it."""
+    request, recipient, out = (row.event[name] for name in ("dsr", "rcp", "out"))
+    approved = log.first("dsr", request, "dsr.approved")
+    if approved is not None and recipient not in approved.event.get("rcp", ()):
+        yield Finding("broken", "recipient_unknown", f"entry {approved.index} does not name it")
+    noted = log.things["dsr", request].get(row.ty, ())
+    before = {r.event["out"] for r in noted if r.index < row.index and r.event["rcp"] == recipient}
+    if out == "acknowledged" and "told" not in before:
+        yield log.absent("not_told", "it acknowledges what it was not told")
+    if before & {"acknowledged", "excused", out}:
+        yield Finding("broken", "told_twice", "what became of it stands before")
+    if (out == "excused") is not ("why" in row.event):
+        yield Finding("broken", "excuse_ground", "a ground goes with an excuse, and with nothing else")
+
+
+def _before(log: Log, row: Row, *types: str) -> list[Row]:
+    """Return the events of those types about the same request that stand before the row, in order."""
+    events = log.things["dsr", row.event["dsr"]]
+    found = [other for ty in types for other in events.get(ty, ()) if other.index < row.index]
+    return sorted(found, key=_place)
+
+
+def _answered_as_decided(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether an answer says that a part was refused, exactly where one was."""
+    is_in_part = bool(_before(log, row, "dsr.partrefused"))
+    if is_in_part and row.event["out"] == "complied":
+        yield Finding("broken", "part_refused", "a part was refused, and it says it complied with all")
+    if not is_in_part and row.event["out"] == "complied_in_part":
+        yield log.absent("part_refused", "no part was refused before it")
+
+
+def _pauses_while_it_runs(log: Log, row: Row) -> Iterator[Finding]:
+    moves = _before(log, row, "dsr.paused", "dsr.resumed")
+    if moves and moves[-1].ty == "dsr.paused":
+        yield Finding("broken", "paused_twice", f"it stands since entry {moves[-1].index}")
+
+
+PAUSE_ROUNDING_MS = 14 * 86_400_000
+"""By so much more than the pause took may the last moment move: both days count, and a day off rolls."""
+
+
+def _resumes_what_stands(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether the clock stood, and whether the pause gives back about what it took."""
+    moves = _before(log, row, "dsr.paused", "dsr.resumed")
+    if not moves or moves[-1].ty != "dsr.paused":
+        yield log.absent("not_paused", "no pause before it")
+        return
+    received = log.first("dsr", row.event["dsr"], "dsr.received")
+    if received is None or "due" not in received.event:
+        return
+    earlier = _before(log, row, "dsr.received", "dsr.extended", "dsr.verified", "dsr.resumed")
+    due = max(int(move.event["due"]) for move in earlier if "due" in move.event)
+    if not due <= row.event["due"] <= due + (row.t - moves[-1].t) + PAUSE_ROUNDING_MS:
+        yield Finding("broken", "resumed_differs", f"from {due} to {row.event['due']}")
 
 
 # --- the rest ------------------------------------------------------------------------------------
@@ -822,6 +891,30 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 needs("dsr", "dsr.received", rule="request_unknown"),
                 needs("dsr", "dsr.approved", rule="not_approved"),
                 once("dsr", *_ANSWERS, rule="request_over"),
+                _answered_as_decided,
+            ),
+        ),
+        "dsr.partrefused": Rule(
+            "a part of a request is refused after it was received, and not once it is approved or over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                never("dsr", "dsr.approved", *_ANSWERS, rule="request_over"),
+            ),
+        ),
+        "dsr.paused": Rule(
+            "the clock of a request is stopped once at a time, before it is approved, while it runs",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                never("dsr", "dsr.approved", *_ANSWERS, rule="request_over"),
+                _pauses_while_it_runs,
+            ),
+        ),
+        "dsr.propagated": Rule(
+            "a recipient that the approval names is told of a request and acknowledges that, or is excused",
+            (
+                needs("dsr", "dsr.approved", rule="not_approved"),
+                never("dsr", "dsr.cancelled", rule="request_over"),
+                _propagated,
             ),
         ),
         "dsr.received": Rule(
@@ -834,6 +927,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             (
                 needs("dsr", "dsr.received", rule="request_unknown"),
                 once("dsr", *_DSR_OVER, "dsr.approved", "subject.erased", rule="request_over"),
+            ),
+        ),
+        "dsr.resumed": Rule(
+            "the clock of a request goes on after it was stopped, later by about what the pause took",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                never("dsr", *_ANSWERS, rule="request_over"),
+                _resumes_what_stands,
             ),
         ),
         "dsr.verified": Rule(

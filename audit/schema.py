@@ -2,7 +2,8 @@
 
 No value is free text.  What a pattern cannot rule out, the caller does: a code
 of `[a-z0-9_]` or `[A-Z0-9_]` comes from our own tables, never from a message
-(the exceptions are `rc` of `dsr.refused` and of `log.keyrevoked`, which an officer or operator gives).
+(the exceptions are `rc` of `dsr.refused`, `dsr.partrefused` and `log.keyrevoked`, which an officer
+or operator gives).
 """
 
 from __future__ import annotations
@@ -223,6 +224,8 @@ NOTICE = one_of(
     "right_to_opt_out",
 )
 ROLE = one_of("processor", "third_party", "other")
+REGION = text(r"local|[A-Z]{2}(?:-[A-Z0-9]{1,3})?")
+SENT = one_of("original", "prompt", "subject_pseudonym")
 LAND = text(r"[A-Z]{2}(?:-[A-Z0-9]{1,3})?")
 MECHANISM = one_of(
     "ADDENDUM",
@@ -288,7 +291,7 @@ SHOWN_BY = one_of(
 WHY = one_of(
     "cancelled", "deleted", "denied", "erasure", "expired", "job_done", "lost", "restored", "withdrawn"
 )
-FORGOT = one_of("confirmed", "given_up")
+FORGOT = one_of("confirmed", "lapsed", "given_up")
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 PLACE = text(r"[a-z][a-z0-9_]{1,47}")
@@ -419,12 +422,27 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "cons": listed(CONSIDERED),
             },
         ),
-        "dsr.approved": Fields({"dsr": HEX16}),
+        # `rcp`: ids of the recipients that are to be told of it, beside the backends.
+        "dsr.approved": Fields({"dsr": HEX16}, {"rcp": listed(HEX16)}),
         "dsr.cancelled": Fields({"dsr": HEX16}),
         # The time for an answer was extended: the reason, and the new last moment.
         "dsr.extended": Fields({"dsr": HEX16, "rc": GIVEN_REASON, "due": MS}),
         # A request other than an erasure was answered; of somebody who is gone, nothing was held.
-        "dsr.fulfilled": Fields({"dsr": HEX16, "out": one_of("complied", "nothing_held")}),
+        "dsr.fulfilled": Fields(
+            {"dsr": HEX16, "out": one_of("complied", "complied_in_part", "nothing_held")}
+        ),
+        # A part of a request was refused, and why: pictures that are withheld, or purposes that go on.
+        "dsr.partrefused": Fields(
+            {"dsr": HEX16, "rc": GIVEN_REASON}, {"objs": listed(HEX16, 1000), "pur": listed(PURPOSE)}
+        ),
+        # A question to the subject stops the clock; its answer lets it go on, to a new last moment.
+        "dsr.paused": Fields({"dsr": HEX16}),
+        "dsr.resumed": Fields({"dsr": HEX16, "due": MS}),
+        # A recipient was told of what a request changes, has acknowledged that, or is excused, and why.
+        "dsr.propagated": Fields(
+            {"dsr": HEX16, "rcp": HEX16, "out": one_of("told", "acknowledged", "excused")},
+            {"why": one_of("impossible", "disproportionate", "not_appropriate", "never_received")},
+        ),
         # `due`: last moment for the answer; `pol`: the rule books it is answered under.
         "dsr.received": Fields({"dsr": HEX16, "dkind": DSR_KIND, "reg": PACK}, {"due": MS, "pol": POLICY}),
         "dsr.refused": Fields({"dsr": HEX16, "rc": GIVEN_REASON}),
@@ -439,7 +457,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             # `man`: SHA-256 of the manifest; `prev`: size of the export before it; `open`: classes disclosed.
             {"man": HEX32, "prev": SIZE, "open": listed(CLASS), "filt": one_of("all", "type", "time")},
         ),
-        # After an erasure a backend confirmed that it forgot a job, or is given up, at the `ntry`th try.
+        # After an erasure a backend confirmed that it forgot a job, or by its contract keeps nothing any more
+        # (`lapsed`), or is given up, at the `ntry`th try.
         # Without `dsr` where the erasure was done again after a restore: then only its subject is known.
         "forget.ended": Fields({"bak": HEX16, "how": FORGOT, "ntry": COUNT}, {"dsr": HEX16}),
         # A legal hold on what is held of one subject; `dsr` where an open request asks for it.
@@ -490,7 +509,11 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             {"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}, {"kind": one_of("bystanders")}
         ),
         "job.deleted": Fields({"job": HEX16}),
-        "job.dispatched": Fields({"job": HEX16, "bak": HEX16}),
+        # Where the backend runs; the SHA-256 of what is promised of it; what it was sent, by kind (none of
+        # these in older leaves).
+        "job.dispatched": Fields(
+            {"job": HEX16, "bak": HEX16}, {"land": REGION, "ctr": HEX32, "sent": listed(SENT)}
+        ),
         "job.failed": Fields({"job": HEX16, "bak": HEX16, "rc": REASON}, {"det": DETAIL}),
         "job.stopping": Fields({"job": HEX16}),
         # `mark`, here and in `result.released`: layers of a mark that the packs demand; `lack`: those of them
@@ -577,6 +600,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                         "calendar",
                         "thresholds",
                         "is_training_on",
+                        "recipients",
                     )
                 ),
             },

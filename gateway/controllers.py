@@ -13,7 +13,8 @@ class ControllerFacts:
     """What policy needs to know of the tenant: markets and establishments, or None for not said.
 
     A threshold that is not in `thresholds` was not said.  Whatever was not said counts as
-    met (`policy.applicability`).
+    met (`policy.applicability`).  `recipients` are those who get data beside the backends, by
+    their code: `name`, `role` (`policy.recipients`), `country`, and the `channel` they are told by.
     """
 
     name: str
@@ -24,6 +25,7 @@ class ControllerFacts:
     calendar: str | None
     thresholds: Mapping[str, bool] = field(default_factory=dict)
     is_training_on: bool = False
+    recipients: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +60,6 @@ class Controllers:
             calendar=row.calendar,
             thresholds=row.thresholds,
             is_training_on=row.is_training_on,
+            recipients=row.recipients,
         )
         return facts, row.version

@@ -128,6 +128,12 @@ class BackendRetentionTooLong(LetheError):
     reason = "BACKEND_RETENTION_TOO_LONG"
 
 
+class ResidencyNoTarget(LetheError):
+    """No backend runs where the laws that protect the person let the picture go."""
+
+    reason = "RESIDENCY_NO_TARGET"
+
+
 class JobCancelled(LetheError):
     """The job was cancelled."""
 

@@ -14,11 +14,10 @@ from gateway.datasets import remove_copy
 from gateway.debts import OBJECT, UNCLAIMED
 from gateway.deidentify import Scrubbed
 from gateway.deidentify.deidentified import Deidentified
-from gateway.errors import BackendRetentionTooLong, LetheError
+from gateway.errors import LetheError
 from gateway.holds import standing
 from gateway.ledger import Ledger, Receipt
 from gateway.ports.clock import Clock
-from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import STANDING, Debt, Hold, Job, Records, StoredObject, Transaction
 from gateway.vault.safe import Draft
@@ -58,15 +57,19 @@ def destroy_object(
 def destroy_objects(tx: Transaction, ledger: Ledger, many: Sequence[StoredObject], why: str) -> None:
     """Destroy live objects' keys inside `tx`, as `destroy_object` would one by one, in few statements."""
     with_holds = {hold.handle for hold in tx.find(Hold, among={"handle": sorted({o.handle for o in many})})}
-    plain = [stored for stored in many if stored.state == "live" and stored.handle not in with_holds]
+    plain: list[StoredObject] = []
+    others: list[StoredObject] = []
+    for stored in many:
+        is_copy = stored.purpose == Purpose.TRAIN.value
+        is_plain = stored.state == "live" and stored.handle not in with_holds and not is_copy
+        (plain if is_plain else others).append(stored)
     tx.put(*(replace(stored, wrapped_dek=b"", sealed_prompt=b"", state="destroyed") for stored in plain))
     for stored in plain:
         ledger.record(
             tx, stored.tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why=why
         )
-    for stored in many:
-        if stored.state != "live" or stored.handle in with_holds:
-            destroy_object(tx, ledger, stored, why)
+    for stored in others:
+        destroy_object(tx, ledger, stored, why)
 
 
 def log_object(
@@ -145,21 +148,6 @@ def drop_row(tx: Transaction, object_id: str) -> None:
 def backend_id(name: str) -> str:
     """Return the id under which a backend appears in the log: 16 bytes of its name's digest, in hex."""
     return hashlib.sha256(b"lethe.dev/backend/v1\0" + name.encode()).hexdigest()[:32]
-
-
-def refuse_unfit(facts: BackendFacts, max_retention_s: int) -> None:
-    """Refuse a backend that would keep or use a portrait beyond the one job.
-
-    Raises:
-        BackendRetentionTooLong: It keeps what it is sent for longer than the rules allow,
-            cannot be made to forget, or trains on it (detail `trains_on_inputs`, `cannot_forget`).
-    """
-    if facts.trains_on_inputs:
-        raise BackendRetentionTooLong("the backend trains on what it is sent", detail="trains_on_inputs")
-    if facts.retention_s > max_retention_s:
-        raise BackendRetentionTooLong
-    if not facts.supports_forget:
-        raise BackendRetentionTooLong("the backend cannot be made to forget", detail="cannot_forget")
 
 
 def ask_to_stop(

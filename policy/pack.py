@@ -482,14 +482,35 @@ class Assessment(Rule):
     deadline: Line
 
 
+Addressed = Literal[
+    "all_recipients",
+    "those_who_received_it",
+    "agents_it_was_shared_with",
+    "affiliates",
+    "processors",
+    "service_providers",
+    "contractors",
+    "third_parties",
+    "third_parties_sold_or_shared",
+    "third_parties_since_the_request",
+    "third_parties_where_appropriate",
+]
+Excuse = Literal["impossible", "disproportionate", "not_appropriate"]
+
+
 class Right(Rule):
-    """Is the right there, how is it answered, and what may be said against it."""
+    """Is the right there, how is it answered, and what may be said against it.
+
+    `propagate_to` are those who are told of what a request changed, `propagate_unless` the
+    grounds for which some of them need not be (`policy.recipients`).
+    """
 
     available: Literal["legal", "house", "none"]
     event: Name | None = None
     identity: Degree | None = None
     exemptions: tuple[Line, ...] = ()
-    propagate_to: tuple[Line, ...] = ()
+    propagate_to: tuple[Addressed, ...] = ()
+    propagate_unless: dict[Excuse, tuple[Addressed, ...]] = Field(default_factory=dict)
     hold: AutoHold | None = None
     notes: tuple[Line, ...] = ()
 
@@ -497,6 +518,8 @@ class Right(Rule):
     def _is_answerable(self) -> Right:
         if (self.available == "none") is not (self.event is None):
             raise ValueError("a right that is there names its clock event, one that is not names none")
+        if not {name for names in self.propagate_unless.values() for name in names} <= {*self.propagate_to}:
+            raise ValueError("whom nobody has to tell needs no ground")
         return self
 
 

@@ -35,6 +35,9 @@ class Control:
 _DSR = (
     "dsr.received",
     "dsr.verified",
+    "dsr.partrefused",
+    "dsr.paused",
+    "dsr.resumed",
     "dsr.extended",
     "dsr.approved",
     "dsr.fulfilled",
@@ -148,6 +151,15 @@ CONTROLS = (
         see=("gdpr-15",),
     ),
     Control(
+        "gdpr-19",
+        "GDPR Art. 19",
+        "Telling recipients",
+        "Tell each recipient of an erasure, correction or restriction, unless that is impossible or takes "
+        "disproportionate effort; backends are asked to forget, and answer themselves.",
+        ("dsr.approved", "dsr.propagated", "forget.ended"),
+        see=("gdpr-15", "gdpr-17"),
+    ),
+    Control(
         "gdpr-30",
         "GDPR Art. 30",
         "Records of processing",
@@ -199,7 +211,7 @@ CONTROLS = (
         "CCPA, Cal. Civ. Code 1798.105",
         "Right to delete",
         "Delete on a verifiable request, have service providers delete too, and name what is exempt.",
-        (*_DSR, "subject.erased", "object.destroyed", "payload.erased", "job.deleted"),
+        (*_DSR, "dsr.propagated", "subject.erased", "object.destroyed", "payload.erased", "job.deleted"),
         see=("gdpr-15", "gdpr-17"),
     ),
     Control(
@@ -295,8 +307,12 @@ SAID: Mapping[str, str] = MappingProxyType(
         "dsr.cancelled": "A request was cancelled by its maker",
         "dsr.extended": "The time for an answer to a request was extended, with a reason",
         "dsr.fulfilled": "A request of a data subject was answered",
+        "dsr.partrefused": "A part of a request was refused, with a reason; the rest goes on",
+        "dsr.paused": "A question to the person stopped the clock of a request",
+        "dsr.propagated": "A recipient was told of a request, acknowledged it, or need not be told",
         "dsr.received": "A request of a data subject arrived; its clock runs",
         "dsr.refused": "A request was refused, with a reason",
+        "dsr.resumed": "The person answered, and the clock of a request went on",
         "dsr.verified": "It was checked who makes a request",
         "erasure.incomplete": "After an erasure something was found that should be gone; no certificate yet",
         "export.created": "An export of this log was made",

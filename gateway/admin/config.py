@@ -109,8 +109,12 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
         if settings.objects.s3.ca is not None:
             yield "objects.s3.ca", settings.objects.s3.ca
     for number, backend in enumerate(settings.backends):
-        for name in ("ca", "cert", "key"):
-            yield f"backends.{number}.{name}", getattr(backend, name)
+        for name in ("ca", "cert", "key", "credential", "platform_credential", "workflow"):
+            path = getattr(backend, name, None)
+            if path is not None:
+                yield f"backends.{number}.{name}", path
+        for name, path in getattr(backend, "files", {}).items():
+            yield f"backends.{number}.files.{name}", path
 
 
 def _key_files(settings: Settings) -> Iterator[tuple[str, Path]]:

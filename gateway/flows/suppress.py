@@ -14,7 +14,7 @@ from audit.leaf import leaf_hash
 from audit.note import Signer
 from gateway.datasets import bare, shrink
 from gateway.debts import go_on_asking
-from gateway.dsrs import closed, due_key, pinned, seat
+from gateway.dsrs import closed, due_key, pinned, recipient_id, resumed, seat, with_recipients
 from gateway.errors import AuditUnavailable
 from gateway.holdings import Holdings
 from gateway.judge import Judge
@@ -52,6 +52,7 @@ from gateway.vault.custody import Custody
 from policy import erasure
 from policy.consent_state import ConsentState, ConsentVerb, transition
 from policy.pack import Pack
+from policy.recipients import Role, Told
 from policy.terms import KeyClass
 
 BATCH = 100
@@ -374,10 +375,22 @@ class Suppress:
             return ("ndsr",) if ty == "dsr.received" and event["dsr"] not in ahead.dsrs else ()
         pack = pinned(tx, dsr, self.packs)
         if ty == "dsr.approved" and dsr.state not in {"running", "fulfilled"}:
-            tx.put(replace(dsr, state="approved", preview={}, updated_at=at))
+            approved = replace(dsr, state="approved", preview={}, updated_at=at)
+            tx.put(self._owing(tx, approved, event.get("rcp", ())))
+        elif ty == "dsr.propagated":
+            tx.put(_propagated(dsr, event, at))
         elif ty == "dsr.extended":
             later = replace(dsr, extended_at=at, extension_reason=event["rc"])
             tx.put(self._due_by(tx, later, event["due"], pack))
+        elif ty == "dsr.partrefused":
+            parts = dict.fromkeys((*event.get("objs", ()), *event.get("pur", ())), event["rc"])
+            tx.put(replace(dsr, refused_parts={**dsr.refused_parts, **parts}))
+        elif ty == "dsr.paused":
+            tx.put(replace(dsr, clock={**dsr.clock, "asked_at": at.isoformat()}))
+        elif ty == "dsr.resumed":
+            if "asked_at" in dsr.clock:
+                facts = self.judge.controllers.at(tx, dsr.tenant)
+                tx.put(self._due_by(tx, resumed(dsr, at, pack, facts), event["due"], pack))
         elif ty == "dsr.verified":
             self._verify(tx, event, dsr, pack)
         elif ty in {"dsr.refused", "dsr.cancelled"}:
@@ -390,6 +403,18 @@ class Suppress:
             over = closed(dsr, "fulfilled", at, pack)
             tx.put(replace(over, step=5, handle=None, counts={}, package_id=""))
         return ()
+
+    def _owing(self, tx: Transaction, dsr: Dsr, ids: Sequence[str]) -> Dsr:
+        """Return the request with its recipients; of one that the backup lacks, only the id is known."""
+        known = self.judge.controllers.at(tx, dsr.tenant).recipients
+        by_id = {recipient_id(dsr.tenant, code): (code, one) for code, one in known.items()}
+        lost = {"name": "", "role": Role.THIRD_PARTY.value, "country": "", "channel": ""}
+        entries = {
+            code: {**one, "id": found, "state": Told.DUE.value}
+            for found in ids
+            for code, one in (by_id.get(found, (found, lost)),)
+        }
+        return with_recipients(dsr, entries)
 
     def _due_by(self, tx: Transaction, dsr: Dsr, due_ms: int, pack: Pack) -> Dsr:
         """Return the request with the last day that the log says it has."""
@@ -635,6 +660,18 @@ def _lost_item(tenant: str, event: Mapping[str, Any], at: datetime) -> DatasetIt
         added_at=at,
         removed_at=at,
     )
+
+
+def _propagated(dsr: Dsr, event: Mapping[str, Any], at: datetime) -> Dsr:
+    """Return the request with what is known again of a recipient."""
+    entries = {
+        code: {**one, "state": event["out"], f"{event['out']}_at": at.isoformat()}
+        | ({"ground": event["why"]} if "why" in event else {})
+        if one["id"] == event["rcp"]
+        else one
+        for code, one in dsr.recipients.items()
+    }
+    return with_recipients(dsr, entries)
 
 
 def _plus(counts: Mapping[str, Any], origin: str, done: Mapping[str, int]) -> dict[str, Any]:

@@ -133,6 +133,8 @@ def _refuse_faulty(changes: Mapping[str, Any]) -> None:
         faults.append(("tenant.thresholds", "threshold.unknown"))
     if "name" in changes and not changes["name"].strip():
         faults.append(("tenant.controller", "controller.empty"))
+    if not all(is_place(one["country"]) for one in changes.get("recipients", {}).values()):
+        faults.append(("tenant.recipients", "place.unknown"))
     if faults:
         raise MessageInvalid("a fact cannot be right", violations=tuple(faults))
 

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from gateway import deidentify
 from gateway.bell import Bell
 from gateway.caller import Caller
+from gateway.contract import refuse_unfit
 from gateway.deidentify.deidentified import Deidentified
 from gateway.deidentify.text import PromptRefused, ScrubbedText, TextScrubber
 from gateway.errors import (
@@ -27,6 +28,7 @@ from gateway.errors import (
     PayloadTooLarge,
     PromptRejected,
     RateLimited,
+    ResidencyNoTarget,
     ScrubberUnavailable,
     StoreUnavailable,
     ZeroRetention,
@@ -36,7 +38,7 @@ from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
 from gateway.marking import Marks
-from gateway.objects import backend_id, discard_unkept, log_object, log_prompt, refuse_unfit, transient
+from gateway.objects import backend_id, discard_unkept, log_object, log_prompt, transient
 from gateway.people import People, Person
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
@@ -212,26 +214,28 @@ class Upload:
             raise MessageInvalid(
                 "a job is for the purpose generate", violations=(("header.purpose", "purpose.no_job"),)
             )
-        backend = self._choose(order)
+        offering = self._offering(order)
         key = await self.people.payload_key(caller.tenant, person.subject.handle)
-        case = Case(
+        asked = Case(
             profile=person.profile,
             purpose=order.purpose,
             at=self.clock.now(),
             is_uploader=order.is_uploader,
-            template_extracted=backend.template_extracted,
         )
 
-        def judge(tx: Transaction) -> tuple[Verdict, datetime]:
+        def judge(tx: Transaction) -> tuple[BackendFacts, Case, Verdict, datetime]:
             self._need_notice(tx, caller.tenant, order)
+            backend = self._target(tx, person, asked, offering)
+            case = replace(asked, template_extracted=backend.template_extracted)
             verdict = self.judge.decide(tx, caller.tenant, person.subject.handle, case)
             if not verdict.allowed:
                 self.judge.record(tx, caller, person.subject, verdict, key)
             else:
                 self.marks.need(verdict)
-            return verdict, self.judge.term(verdict, "original", case.at, self.limits.original_ttl)
+            until = self.judge.term(verdict, "original", case.at, self.limits.original_ttl)
+            return backend, case, verdict, until
 
-        verdict, until = await self.records.transact(judge)
+        backend, case, verdict, until = await self.records.transact(judge)
         if not verdict.allowed:
             raise self.judge.refusal(verdict)
         prompt = await self._scrub_prompt(order.prompt) if order.prompt else None
@@ -254,8 +258,26 @@ class Upload:
         if order.purpose not in newest[0].purposes:
             raise NoticeUnknown("the notice does not name the purpose", detail="purpose_not_named")
 
-    def _choose(self, order: JobOrder) -> BackendFacts:
-        """Return the backend that takes the job; the hint is a name, and only a hint for which to use."""
+    def _target(
+        self, tx: Transaction, person: Person, case: Case, offering: Sequence[BackendFacts]
+    ) -> BackendFacts:
+        """Return the first backend that the laws which protect the person let the picture go to.
+
+        Raises:
+            ResidencyNoTarget: There is none; it says why the first one is none.
+        """
+        first: ResidencyNoTarget | None = None
+        for facts in offering:
+            try:
+                self.judge.need_target(tx, person.subject.tenant, person.subject.handle, case, facts)
+            except ResidencyNoTarget as refusal:
+                first = first or refusal
+            else:
+                return facts
+        raise first or BackendUnavailable
+
+    def _offering(self, order: JobOrder) -> list[BackendFacts]:
+        """Return the backends that could take the job; the hint is the name of the one to use."""
         known = self.backends()
         wanted = order.backend_hint.removeprefix("backends/")
         usable = [facts for name, facts in known.items() if not wanted or name == wanted]
@@ -266,9 +288,9 @@ class Upload:
             # All are unfit; say why the first one is.
             refuse_unfit(usable[0], self.limits.max_backend_retention_s)
         offering = [facts for facts in fit if order.style in facts.styles]
-        for facts in offering:
-            if facts.takes_prompts or not order.prompt:
-                return facts
+        taking = [facts for facts in offering if facts.takes_prompts or not order.prompt]
+        if taking:
+            return taking
         if offering:
             raise PromptRejected("no backend takes a prompt", detail="backend_takes_none")
         raise MessageInvalid(

@@ -249,6 +249,16 @@ class Dsr(Record):
     `preview` is what the newest previews showed, by etag, until the approval.  `wish_key` and
     `sealed_wish` are the profile as a correction wants it, sealed as a profile is;
     `wish_age` is its band of age.
+
+    `recipients` are those to be told of what it changes, by their code, as they stood at the
+    approval: `id` in the log, `name`, `role`, `country`, `channel`, `state` (`policy.recipients`),
+    `ground` where they are not told, and when they were told and acknowledged.  `owed_key` is as
+    `due_key`, while one of them has neither acknowledged nor is excused.
+
+    `refused_parts` maps what is refused of it, an object's id or a purpose, to the ground.
+
+    `clock` is what moved the days: `identity`, the day it was shown where that counts anew;
+    `asked_at`, while a question stops the clock; `pauses`, first and last days of those that did.
     """
 
     dsr_id: str
@@ -290,6 +300,10 @@ class Dsr(Record):
     package_id: str = ""
     outcome: str = ""
     answered_at: datetime | None = None
+    recipients: Mapping[str, Any] = field(default_factory=dict)
+    owed_key: str | None = None
+    clock: Mapping[str, Any] = field(default_factory=dict)
+    refused_parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +349,7 @@ class TenantVersion(Record):
 
     None in `establishments` or `targets` is a fact that was not said: then it counts as met.
     `thresholds` maps codes to whether they are met; a code that is not there was not said.
+    `recipients` maps codes to `name`, `role`, `country` and `channel` of those who get data.
     """
 
     tenant: str
@@ -348,6 +363,7 @@ class TenantVersion(Record):
     thresholds: Mapping[str, Any]
     is_training_on: bool
     changed_at: datetime
+    recipients: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import io
 import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,15 @@ from PIL import Image
 from gateway import weights
 from gateway.adapters import inference_grpc
 from gateway.adapters.inference_grpc import GrpcInference
-from gateway.admin.pki import Authority
+from gateway.adapters.inference_oip import OipInference
 from gateway.backends.studio.picture import MODELS
-from gateway.backends.studio.server import Limits, MutualTls, Studio, make_server
+from gateway.backends.studio.server import Limits, Studio, make_server
 from gateway.errors import BackendProtocol, BackendUnavailable, ImageRejected, JobCancelled, LetheError
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.weights import fetch
+from tests.contract.pki import HOSTS, Pki
 from tests.fakes.inference import FakeInference
+from tests.fakes.oip import CONTRACT, MAPPING, FakeOip, serving_oip
 from tests.fakes.studio import GatedStudio
 from tests.unit.backends.pictures import landscape
 
@@ -38,54 +39,26 @@ PATIENCE_S = 10.0
 CHUNK = 256 << 10
 CANARY = "CANARY-7714"
 DIGEST = "ab" * 32
-HOSTS = ("backend.test",)
 NAME = "backend-1"
+BUSY = ("held", "gated", "sent")
+"""Stages in which a job waits at a backend that is told to hold it."""
 
 
 # --- certificates --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Pki:
-    """A CA and what it issued, PEM: (chain, key) of the backend and of the gateway."""
-
-    ca: bytes
-    backend: tuple[bytes, bytes]
-    gateway: tuple[bytes, bytes]
-
-    @classmethod
-    def create(cls) -> Pki:
-        now = datetime.now(UTC)
-        authority = Authority.create("test", now)
-        return cls(
-            authority.pem(),
-            authority.issue("spiffe://test/backend", now, hosts=HOSTS),
-            authority.issue("spiffe://test/gateway", now),
-        )
-
-    def server_credentials(self) -> grpc.ServerCredentials:
-        chain, key = self.backend
-        return grpc.ssl_server_credentials([(key, chain)], self.ca, require_client_auth=True)
-
-    def files(self, folder: Path) -> MutualTls:
-        tls = MutualTls(folder / "cert.pem", folder / "key.pem", folder / "ca.pem")
-        tls.cert.write_bytes(self.backend[0])
-        tls.key.write_bytes(self.backend[1])
-        tls.ca.write_bytes(self.ca)
-        return tls
-
-    def door(self, address: str, **changes: Any) -> GrpcInference:
-        chain, key = self.gateway
-        given = {
-            "name": NAME,
-            "address": address,
-            "server_name": HOSTS[0],
-            "ca": self.ca,
-            "cert": chain,
-            "key": key,
-            "timeout_s": PATIENCE_S,
-        }
-        return GrpcInference(**{**given, **changes})
+def door_to(pki: Pki, address: str, **changes: Any) -> GrpcInference:
+    chain, key = pki.gateway
+    given = {
+        "name": NAME,
+        "address": address,
+        "server_name": HOSTS[0],
+        "ca": pki.ca,
+        "cert": chain,
+        "key": key,
+        "timeout_s": PATIENCE_S,
+    }
+    return GrpcInference(**{**given, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +127,7 @@ async def open_studio(models, pki: Pki, folder: Path) -> AsyncIterator[StudioUnd
     studio = Studio(models, Limits(benches=1, waiting=1))
     server, address = make_server(studio, "127.0.0.1:0", pki.files(folder))
     await server.start()
-    inference = pki.door(address)
+    inference = door_to(pki, address)
     try:
         yield StudioUnderTest(studio, inference)
     finally:
@@ -163,10 +136,57 @@ async def open_studio(models, pki: Pki, folder: Path) -> AsyncIterator[StudioUnd
         studio.benches.close()
 
 
-@pytest.fixture(params=["fake", "studio"])
-async def under_test(request, models, pki, tmp_path) -> AsyncIterator[FakeUnderTest | StudioUnderTest]:
+class OipUnderTest:
+    """A model behind the Open Inference Protocol; it finds no face where there is none to find for it."""
+
+    def __init__(self, fake: FakeOip, inference: OipInference) -> None:
+        self.fake, self.inference = fake, inference
+
+    def hold(self) -> None:
+        self.fake.go.clear()
+
+    def release(self) -> None:
+        self.fake.go.set()
+
+    def find_no_face(self) -> None:
+        pytest.skip("the protocol has no word for a picture that cannot be used")
+
+    def jobs(self) -> int:
+        return len(self.inference.running)
+
+
+@contextlib.asynccontextmanager
+async def open_oip(pki: Pki) -> AsyncIterator[OipUnderTest]:
+    fake = FakeOip()
+    async with serving_oip(fake, pki.server_credentials()) as address:
+        chain, key = pki.gateway
+        inference = OipInference(
+            name=NAME,
+            address=address,
+            server_name=HOSTS[0],
+            ca=pki.ca,
+            cert=chain,
+            key=key,
+            timeout_s=PATIENCE_S,
+            contract=CONTRACT,
+            mapping=MAPPING,
+        )
+        try:
+            yield OipUnderTest(fake, inference)
+        finally:
+            await inference.close()
+
+
+@pytest.fixture(params=["fake", "studio", "oip"])
+async def under_test(
+    request, models, pki, tmp_path
+) -> AsyncIterator[FakeUnderTest | StudioUnderTest | OipUnderTest]:
     if request.param == "fake":
         yield FakeUnderTest()
+        return
+    if request.param == "oip":
+        async with open_oip(pki) as served:
+            yield served
         return
     async with open_studio(models, pki, tmp_path) as opened:
         yield opened
@@ -249,7 +269,7 @@ async def test_nothing_is_held_once_a_job_is_over(under_test, portrait):
 async def test_a_cancelled_job_ends_as_cancelled(under_test):
     under_test.hold()
     jobs = under_test.inference.generate("j1", "studio_grey", b"x", "jpeg")
-    await reach(jobs, "held", "gated")
+    await reach(jobs, *BUSY)
     await under_test.inference.cancel("j1")
     with pytest.raises(JobCancelled):
         await asyncio.wait_for(rest(jobs), PATIENCE_S)
@@ -258,7 +278,7 @@ async def test_a_cancelled_job_ends_as_cancelled(under_test):
 async def test_a_forgotten_job_is_gone_when_forget_returns(under_test):
     under_test.hold()
     jobs = under_test.inference.generate("j1", "studio_grey", b"x", "jpeg")
-    await reach(jobs, "held", "gated")
+    await reach(jobs, *BUSY)
     assert under_test.jobs() == 1
     await under_test.inference.forget("j1")
     assert under_test.jobs() == 0
@@ -269,7 +289,7 @@ async def test_a_forgotten_job_is_gone_when_forget_returns(under_test):
 async def test_a_job_may_be_started_again_under_its_pseudonym_while_the_first_runs(under_test):
     under_test.hold()
     first = under_test.inference.generate("j1", "studio_grey", b"one", "jpeg")
-    await reach(first, "held", "gated")
+    await reach(first, *BUSY)
     second = asyncio.create_task(collect(under_test.inference, b"two"))
     with pytest.raises(JobCancelled):
         await asyncio.wait_for(rest(first), PATIENCE_S)
@@ -286,7 +306,7 @@ async def test_a_job_that_is_not_known_is_no_error_however_often(under_test, met
 async def test_a_caller_that_goes_away_ends_the_job(under_test):
     under_test.hold()
     jobs = under_test.inference.generate("j1", "studio_grey", b"x", "jpeg")
-    await reach(jobs, "held", "gated")
+    await reach(jobs, *BUSY)
     await jobs.aclose()
     await under_test.inference.forget("j1")
     assert under_test.jobs() == 0
@@ -446,7 +466,7 @@ async def visit(pki: Pki, stranger: Stranger, **changes: Any) -> AsyncIterator[V
     server.add_generic_rpc_handlers((stranger.handler(),))
     address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', pki.server_credentials())}"
     await server.start()
-    door = pki.door(address, **changes)
+    door = door_to(pki, address, **changes)
     try:
         yield Visit(stranger, address, server, door)
     finally:
@@ -622,6 +642,8 @@ async def test_a_template_counts_as_extracted_unless_no_faces_are_looked_for(pki
         (changed(styles=[f"s{number}" for number in range(65)]), "bad_styles"),
         (changed(region="Germany"), "bad_region"),
         (changed(retention_seconds=-1), "bad_retention"),
+        (changed(max_pixels=-1), "bad_limits"),
+        (changed(max_image_bytes=-1), "bad_limits"),
         (b"\xff\xff\xff", "message_garbled"),
         (changed(name="x" * 300_000), "message_too_large"),
     ],
@@ -840,7 +862,7 @@ async def test_a_backend_that_cannot_prove_who_it_is_gets_no_picture(pki):
     stranger = Stranger(script=GOOD)
     async with visit(pki, stranger) as there:
         for changes in ({"ca": Pki.create().ca}, {"server_name": "other.test"}, {"server_name": None}):
-            door = pki.door(there.address, **changes)
+            door = door_to(pki, there.address, **changes)
             assert await refusal(door) == (BackendUnavailable, "unreachable")
             await door.close()
     assert stranger.orders == []
@@ -849,7 +871,7 @@ async def test_a_backend_that_cannot_prove_who_it_is_gets_no_picture(pki):
 async def test_a_gateway_of_another_authority_is_not_served(pki):
     other = replace(pki, gateway=Pki.create().gateway)
     async with visit(pki, Stranger(script=GOOD)) as there:
-        door = other.door(there.address)
+        door = door_to(other, there.address)
         assert await refusal(door) == (BackendUnavailable, "unreachable")
         await door.close()
 

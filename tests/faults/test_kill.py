@@ -96,6 +96,7 @@ ERASURE_WRITES = (
     "keys.fence",
     "records.transact/Erasure._tick",
     "records.transact/Erasure._end_content",
+    "records.transact/Erasure._end_pictures",
     "records.transact/Erasure._destroy.destroy",
     "records.transact/Erasure._tick#2",
     f"objects.delete{DESTROYED}",
@@ -320,6 +321,21 @@ async def check_others(left: House) -> None:
         assert refused.value.reason == "SUBJECT_BLOCKED"
 
 
+async def check_answered(left: House) -> None:
+    """The correction was received, extended, approved and answered once, in its time, and has its effect."""
+    async with left.client("app") as app:
+        name = subject_pb2.GetSubjectRequest(name=f"subjects/{SURVIVOR}")
+        assert (await app.call(app.subjects.GetSubject, name)).subject.residence == "FR"
+    rows = await left.rows()
+    invariants.check(rows)
+    log = invariants.events(rows)
+    once = ("received", "extended", "approved", "fulfilled")
+    assert [len(log[f"dsr.{word}"]) for word in once] == [1, 1, 1, 1]
+    (dsr,) = rows[Dsr]
+    assert (dsr.state, dsr.outcome, dsr.due_on) == ("fulfilled", "complied", dsr.extended_due_on)
+    assert (dsr.due_key, dsr.sealed_wish) == (None, b"")
+
+
 def chosen(kills: list[str]) -> list[str]:
     """Return every case where asked for (`make test-faults`), else every fifth case."""
     return kills if "LETHE_EVERY_POINT" in os.environ else kills[::5]
@@ -348,17 +364,7 @@ class TestKilledInARequest:
         await check_corpse(left)
         async with left.open(), asyncio.timeout(PATIENCE_S):
             await story.tell()
-            async with left.client("app") as app:
-                name = subject_pb2.GetSubjectRequest(name=f"subjects/{SURVIVOR}")
-                assert (await app.call(app.subjects.GetSubject, name)).subject.residence == "FR"
-        rows = await left.rows()
-        invariants.check(rows)
-        log = invariants.events(rows)
-        once = ("received", "extended", "approved", "fulfilled")
-        assert [len(log[f"dsr.{word}"]) for word in once] == [1, 1, 1, 1]
-        (dsr,) = rows[Dsr]
-        assert (dsr.state, dsr.outcome, dsr.due_on) == ("fulfilled", "complied", dsr.extended_due_on)
-        assert (dsr.due_key, dsr.sealed_wish) == (None, b"")
+            await check_answered(left)
 
 
 class TestKilledInAnErasure:

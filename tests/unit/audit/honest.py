@@ -172,6 +172,9 @@ class Gateway:
         due = self.now + 365 * 24 * HOUR_MS
         self.log("dsr.received", dsr=dsr, dkind=self.kinds[dsr], reg="gdpr", due=due)
         if self.random.random() < 0.5:
+            self.log("dsr.paused", dsr=dsr)
+            self.log("dsr.resumed", dsr=dsr, due=due)
+        if self.random.random() < 0.5:
             self.log("dsr.verified", dsr=dsr, meth="two_data_points", out="shown")
         if self.random.random() < 0.5:
             self.log("dsr.extended", dsr=dsr, rc="COMPLEXITY", due=due + 60 * 24 * HOUR_MS)
@@ -180,7 +183,14 @@ class Gateway:
         for dsr in [dsr for dsr, state in self.dsrs.items() if state == "received"]:
             self.dsrs[dsr] = self.random.choice(["approved", "refused", "cancelled"])
             fields = {"rc": "MANIFESTLY_UNFOUNDED"} if self.dsrs[dsr] == "refused" else {}
+            if self.dsrs[dsr] == "approved":
+                fields = {"rcp": [self.id(), self.id()]}
             self.log(f"dsr.{self.dsrs[dsr]}", dsr=dsr, **fields)
+            for recipient, ends in zip(fields.get("rcp", ()), ("acknowledged", "excused"), strict=False):
+                if ends == "acknowledged":
+                    self.log("dsr.propagated", dsr=dsr, rcp=recipient, out="told")
+                why = {"why": "impossible"} if ends == "excused" else {}
+                self.log("dsr.propagated", dsr=dsr, rcp=recipient, out=ends, **why)
 
     def erase(self) -> None:
         for dsr in [dsr for dsr, state in self.dsrs.items() if state == "approved"]:

@@ -42,6 +42,10 @@ def picture(obj: str, cat: str, kind: str = "metadata") -> list[Event]:
     ]
 
 
+RCP = "5e" * 16
+IN_PART: Event = {"ty": "dsr.fulfilled", "dsr": DSR, "out": "complied_in_part"}
+PAUSED: Event = {"ty": "dsr.paused", "dsr": DSR}
+TOLD: Event = {"ty": "dsr.propagated", "dsr": DSR, "rcp": RCP, "out": "told"}
 PROMPT: Event = {"ty": "prompt.scrubbed", "obj": OBJ}
 STORY: list[Event] = [
     {"ty": "notice.published", "ntc": NTC, "pur": ["generate"]},
@@ -55,7 +59,7 @@ STORY: list[Event] = [
     {"ty": "object.destroyed", "obj": OBJ, "cat": "original"},
     {"ty": "result.released", "job": JOB, "obj": OUT},
     {"ty": "dsr.received", "dsr": DSR, "due": EXP},
-    {"ty": "dsr.approved", "dsr": DSR},
+    {"ty": "dsr.approved", "dsr": DSR, "rcp": [RCP]},
     {"ty": "subject.blocked", "dsr": DSR},
     {"ty": "consent.withdrawn", "con": CON, "pur": "generate"},
     {"ty": "object.destroyed", "obj": OUT, "cat": "output"},
@@ -395,6 +399,25 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
         [*changed("dsr.received", due=START_MS), {"ty": "dsr.extended", "dsr": DSR, "due": EXP}],
         ("dsr.extended", "extended_late"),
     ),
+    (after("dsr.approved", {"ty": "dsr.partrefused", "dsr": DSR}), ("dsr.partrefused", "request_over")),
+    ([*without("subject.erased"), IN_PART], ("dsr.fulfilled", "part_refused")),
+    (after("dsr.received", *[{"ty": "dsr.paused", "dsr": DSR}] * 2), ("dsr.paused", "paused_twice")),
+    (after("dsr.approved", {"ty": "dsr.paused", "dsr": DSR}), ("dsr.paused", "request_over")),
+    (after("dsr.received", {"ty": "dsr.resumed", "dsr": DSR, "due": EXP}), ("dsr.resumed", "not_paused")),
+    (
+        after("dsr.received", PAUSED, {"ty": "dsr.resumed", "dsr": DSR, "due": EXP - 1}),
+        ("dsr.resumed", "resumed_differs"),
+    ),
+    (
+        after("dsr.received", PAUSED, {"ty": "dsr.resumed", "dsr": DSR, "due": EXP + 15 * 86_400_000}),
+        ("dsr.resumed", "resumed_differs"),
+    ),
+    (after("subject.erased", {**TOLD, "rcp": OBJ}), ("dsr.propagated", "recipient_unknown")),
+    ([*without("dsr.approved"), TOLD], ("dsr.propagated", "not_approved")),
+    (after("subject.erased", {**TOLD, "out": "acknowledged"}), ("dsr.propagated", "not_told")),
+    (after("subject.erased", TOLD, TOLD), ("dsr.propagated", "told_twice")),
+    (after("subject.erased", {**TOLD, "out": "excused"}), ("dsr.propagated", "excuse_ground")),
+    (after("subject.erased", {**TOLD, "why": "impossible"}), ("dsr.propagated", "excuse_ground")),
     (after("subject.erased", STORY[17]), ("subject.erased", "erased_twice")),
     (
         [*without("dsr.approved"), {"ty": "erasure.incomplete", "dsr": DSR}],
