@@ -1,7 +1,7 @@
 """A real gateway inside the test's own process: real server, mutual TLS, real records, real keyring.
 
-Only the inference backend is a fake unless a test says otherwise; a test may put
-anything between the flows and their doors.
+Only the inference backend and whoever sees to faces are fakes unless a test says otherwise; a test
+may put anything between the flows and their doors.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import yaml
 from cryptography import x509
@@ -35,6 +36,7 @@ from gateway.main import app as command_line
 from gateway.ports.records import Leaf, Record
 from gateway.settings import Settings, load
 from tests.command import terminal
+from tests.fakes.faces import FakeDeidentifier
 from tests.fakes.inference import FakeInference
 from tests.schema import migrated
 
@@ -131,6 +133,7 @@ async def running(
     backend: FakeInference | None = None,
     wrap: Callable[[compose.Outside], compose.Outside] = lambda outside: outside,
     is_backend_real: bool = False,
+    are_faces_real: bool = False,
 ) -> AsyncIterator[Gateway]:
     """Run a gateway on the folder until the block ends; a gateway that dies fails the test."""
     settings = load(layout.config)
@@ -150,10 +153,12 @@ async def running(
         return seen[0]
 
     stop, up = asyncio.Event(), asyncio.Event()
-    serving = asyncio.create_task(compose.serve(settings, lambda _address: up.set(), stop, put_between))
-    waiting = asyncio.create_task(up.wait())
-    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
+    make = compose.make_deidentifier if are_faces_real else lambda _section, _limits: FakeDeidentifier()
+    with mock.patch.object(compose, "make_deidentifier", make):
+        serving = asyncio.create_task(compose.serve(settings, lambda _address: up.set(), stop, put_between))
+        waiting = asyncio.create_task(up.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
     if serving.done():
         serving.result()
     try:

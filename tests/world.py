@@ -34,6 +34,7 @@ from gateway.settings import Settings
 from tests import invariants
 from tests.doors import When, around
 from tests.fakes.clock import FrozenClock
+from tests.fakes.faces import FakeDeidentifier
 from tests.fakes.inference import FACTS, FakeInference, paint
 from tests.fakes.keys import FakeKeys
 from tests.fakes.lock import FakeLock
@@ -110,6 +111,7 @@ FAULTS: dict[str, Callable[[], Exception]] = {
     "keys": KeyServiceUnavailable,
     "inference": BackendUnavailable,
     "scrubber": ScrubberUnavailable,
+    "faces": ScrubberUnavailable,
     "lock": AuditUnavailable,
 }
 
@@ -155,6 +157,7 @@ class World:
         self.keys = FakeKeys()
         self.objects = FakeObjects(self.clock.now)
         self.scrubber = PlainScrubber()
+        self.faces = FakeDeidentifier()
         self.prompts = PlainPrompts()
         self.lock = FakeLock()
         self.marker = FakeMarker()
@@ -166,6 +169,7 @@ class World:
             objects=self.objects,
             keys=self.keys,
             scrubber=self.scrubber,
+            deidentifier=self.faces,
             prompts=self.prompts,
             confinement={},
             backends={"studio": self.backend},

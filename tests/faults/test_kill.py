@@ -74,7 +74,7 @@ UPLOAD_READS = (
     "keys.epochs",
     "keys.wrap",
     "keys.unwrap",
-    "scrubber.scrub",
+    "faces.deidentify",
     f"scrubber.scrub{KEPT}",
     f"records.transact/Jobs.get.<lambda>{KEPT}",
     "records.transact/Generate._open_input.locate",

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from lethe.v1 import generation_pb2 as pb
@@ -304,13 +305,13 @@ async def test_what_arrived_is_overwritten_once_it_is_scrubbed(
     w: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bytearray] = []
-    scrub = w.scrubber.scrub
+    see_to = w.faces.deidentify
 
-    async def watch(data: bytearray, *how: str) -> object:
+    async def watch(data: bytearray, *how: Any, **more: Any) -> object:
         seen.append(data)
-        return await scrub(data, *how)
+        return await see_to(data, *how, **more)
 
-    monkeypatch.setattr(w.scrubber, "scrub", watch)
+    monkeypatch.setattr(w.faces, "deidentify", watch)
     await upload(w)
     (arrived,) = seen
     assert len(arrived) == len(PORTRAIT)
