@@ -26,10 +26,12 @@ File = Annotated[
 
 @app.command()
 def check(file: File = Path("lethe.yaml")) -> None:
-    """Check the configuration: every key is known, every file it names is there.
+    """Check the configuration: every key is known, every file it names is there, and every model.
 
     Example: lethe config check --config /etc/lethe/lethe.yaml
     """
+    from gateway import weights
+    from gateway.deidentify.faces.names import WEIGHTS
     from gateway.packs import own_packs
     from gateway.settings import is_private
     from policy.errors import PackInvalid
@@ -46,6 +48,15 @@ def check(file: File = Path("lethe.yaml")) -> None:
         fail(FAILED, "CONFIG_INVALID", "marking.key: the file is open to other users")
     if s3 is not None and not all(map(find_spec, ("obstore", "botocore"))):
         fail(FAILED, "CONFIG_INVALID", "objects.kind s3 needs the extra `s3`: pip install 'lethe[s3]'")
+    if gone := weights.missing(
+        folder := weights.directory(settings.deidentify.weights), weights.named(*WEIGHTS)
+    ):
+        fail(
+            FAILED,
+            "CONFIG_INVALID",
+            f"deidentify.weights: {', '.join(gone)}: not in {folder}, or another file; "
+            f"fetched by `make weights`, or python -m gateway.weights.fetch --dest {folder}",
+        )
     try:
         load_packs(own_packs(settings.policy.packs_dir))
     except PackInvalid as fault:

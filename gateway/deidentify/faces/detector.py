@@ -39,15 +39,16 @@ class Detector:
 
     def faces(self, photo: Bytes8) -> list[Face]:
         """Return the faces of a picture, the surest first."""
-        longest = max(photo.shape[:2])
+        base, scale = _shrunk(photo, _SIDES[-1])
+        longest = max(base.shape[:2])
         found: list[Face] = []
         for side in _SIDES:
             if side > _SIDES[0] and side * 0.8 > longest:
                 break
-            found += self._tiles(_shrunk(photo, side))
-        found += self._turned(_shrunk(photo, _TURNED_SIDE), (1, 2, 3))
-        found += self._framed(photo)
-        return _distinct(found)
+            found += self._tiles(*_shrunk(base, side))
+        found += self._turned(*_shrunk(base, _TURNED_SIDE), (1, 2, 3))
+        found += self._framed(base)
+        return _distinct([_scaled(face, scale) for face in found])
 
     def left(self, photo: Bytes8, heads: Sequence[Head]) -> list[Face]:
         """Return the faces that are still found in a picture in which `heads` were hidden.
@@ -55,18 +56,17 @@ class Detector:
         The network gives the same answers where nothing has changed; so it looks
         at the whole in small, and closely at what surrounds the heads.
         """
-        found = [face for side in _SIDES[:2] for face in self._upright(*_shrunk(photo, side))]
-        found += self._framed(photo)
+        base, scale = _shrunk(photo, _SIDES[1])
+        whole = [*self._upright(base, 1.0), *self._upright(*_shrunk(base, _SIDES[0])), *self._framed(base)]
+        found = [_scaled(face, scale) for face in whole]
         for head in heads:
             part, x, y = _around(photo, head)
             for side in (160, 320):
-                small, scale = _shrunk(part, side)
-                near = self._turned((small, scale), (0, 1, 2, 3))
+                near = self._turned(*_shrunk(part, side), (0, 1, 2, 3))
                 found += [_moved(face, x, y) for face in near]
         return _distinct(found)
 
-    def _tiles(self, look: tuple[Bytes8, float]) -> Iterator[Face]:
-        small, scale = look
+    def _tiles(self, small: Bytes8, scale: float) -> Iterator[Face]:
         for y in _starts(small.shape[0]):
             for x in _starts(small.shape[1]):
                 tile = small[y : y + _TILE, x : x + _TILE]
@@ -81,8 +81,7 @@ class Detector:
         framed[room : room + height, room : room + width] = small
         return [_moved(face, -room / scale, -room / scale) for face in self._upright(framed, scale)]
 
-    def _turned(self, look: tuple[Bytes8, float], quarters: Sequence[int]) -> Iterator[Face]:
-        small, scale = look
+    def _turned(self, small: Bytes8, scale: float, quarters: Sequence[int]) -> Iterator[Face]:
         height, width = small.shape[:2]
         for quarter in quarters:
             for face in self._upright(np.ascontiguousarray(np.rot90(small, quarter)), 1.0):

@@ -82,7 +82,10 @@ class Mesh:
             triangle = corners[self.triangles[number]]
             cv2.fillConvexPoly(part, triangle, _FILLS[number % len(_FILLS)], shift=3)
             cv2.polylines(part, [triangle], True, _EDGE, 1, shift=3)
-        np.copyto(photo[area], part, where=(head.distance(area) <= 1)[..., None])
+        for strip in head.strips(photo.shape):
+            first = strip[0].start - area[0].start
+            drawn = part[first : first + strip[0].stop - strip[0].start]
+            np.copyto(photo[strip], drawn, where=(head.distance(strip) <= 1)[..., None])
 
     def _moved(self, bearing: Bearing) -> npt.NDArray[np.float64]:
         """Return the vertices with mouth and lids as the three bits say."""

@@ -36,7 +36,7 @@ audit fsck; audit witness
 certificate show; certificate verify; key init; key status; tenant show; tenant update
 dataset create; dataset list; dataset show; dataset download; incident add; incident list
 config check; config show
-policy decide; policy clock; policy packs; policy check; image clean
+policy decide; policy clock; policy packs; policy check; image clean; image deidentify
 """
 
 
