@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import get_args
 
 from lethe.v1 import generation_pb2 as pb
 
+from gateway import weights
 from gateway.admin.folder import Layout
 from gateway.client import Client
+from gateway.deidentify import Limits
+from gateway.deidentify.deidentified import Profile
+from gateway.deidentify.faces.names import WEIGHTS
+from gateway.deidentify.faces.pool import ImageDeidentifier
 from gateway.settings import load
 from tests.gateway import (
     PORTRAIT,
@@ -34,8 +39,15 @@ SUBJECT = "crew-4711"
 @contextlib.asynccontextmanager
 async def with_studio(layout: Layout) -> AsyncIterator[Gateway]:
     """Run `lethe backend serve` and a gateway that knows it; a subject has consented."""
-    weights = os.environ.get("LETHE_WEIGHTS_DIR", ".cache/weights")
-    command = [sys.executable, "-m", "gateway.main", "backend", "serve", "--weights", weights]
+    command = [
+        sys.executable,
+        "-m",
+        "gateway.main",
+        "backend",
+        "serve",
+        "--weights",
+        str(weights.directory()),
+    ]
     command += ["--address", load(layout.config).backends[0].address, "--ca", str(layout.backend_ca)]
     command += ["--cert", str(layout.cert("backend")), "--key", str(layout.key("backend"))]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
@@ -61,6 +73,18 @@ async def headshot(app: Client) -> tuple[str, bytes]:
     return job, (await app.download(job))[1]
 
 
+@contextlib.asynccontextmanager
+async def with_faces() -> AsyncIterator[ImageDeidentifier]:
+    """Run what sees to faces."""
+    networks = weights.read(weights.directory(), weights.named(*WEIGHTS))
+    deidentifier = ImageDeidentifier(Limits(), networks, timeout_s=60)
+    await deidentifier.start()
+    try:
+        yield deidentifier
+    finally:
+        await deidentifier.close()
+
+
 async def main(seconds: float) -> None:
     """Make portraits for so long, one at least, and look on for what is late until then."""
     from tests.c2pa import state
@@ -68,11 +92,13 @@ async def main(seconds: float) -> None:
     until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         layout = make_folder(Path(folder) / "dev")
-        async with with_studio(layout) as gateway, gateway.client("app", 60) as app:
+        async with with_studio(layout) as gateway, gateway.client("app", 60) as app, with_faces() as faces:
             made = 0
             while not made or time.monotonic() < until:
                 _, result = await headshot(app)
                 assert state(result, layout.marking_ca.read_bytes()) == "Trusted"
+                for profile in get_args(Profile):
+                    assert (await faces.deidentify(PORTRAIT.read_bytes(), profile)).faces == 1
                 made += 1
     print(f"portraits {made}")
 

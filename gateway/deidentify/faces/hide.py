@@ -125,7 +125,7 @@ def _draw(photo: Bytes8, heads: list[Head], own: Head, bearing: Bearing, models:
     """
     for _ in range(_SWEEPS):
         models.landmarks.mesh.draw(photo, own, bearing)
-        found = models.detector.left(photo, heads)
+        found = models.detector.near(photo, own)
         beside = [head_of(face) for face in found if not _lies_in(face, own)]
         if not beside:
             return found
