@@ -76,7 +76,7 @@ def group(seed: int, busts: list[Bust]) -> tuple[Pixels, Head, list[Head]]:
     bystanders = []
     for x, y in draw.sample(cells, draw.randint(1, 11)):
         quarters = draw.choice([0, 0, 0, 1, 2, 3])
-        turn = 90 * quarters + draw.uniform(-15, 15)
+        turn = 90 * quarters + draw.uniform(-8, 8)
         height = draw.uniform(*(TURNED_HEIGHTS if quarters else HEIGHTS))
         middle = [CELL * (at + 0.5) + draw.uniform(-30, 30) for at in (x, y)]
         bystanders.append(_put(picture, draw.choice(busts), *middle, height, turn))
