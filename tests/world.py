@@ -31,7 +31,6 @@ from gateway.flows.upload import Accepted, JobOrder
 from gateway.people import Profile
 from gateway.ports.records import Consent, Dsr, Job, Record, StoredObject, kinds
 from gateway.settings import Settings
-from policy.pack import load_packs
 from tests import invariants
 from tests.doors import When, around
 from tests.fakes.clock import FrozenClock
@@ -59,10 +58,7 @@ STRANGER = Caller(OTHER_TENANT, "app", Role.SERVICE, is_person=False)
 LEASE = timedelta(seconds=30)
 
 
-# Packs are values; reading them takes a second, and hundreds of worlds are made.
-compose.load_packs = functools.cache(load_packs)
-
-
+@functools.cache
 def settings() -> Settings:
     """Return settings of two tenants; no file they name exists."""
     controller = {"name": "Example", "contact": "privacy@lethe.test"}

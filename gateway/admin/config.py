@@ -31,7 +31,7 @@ def check(file: File = Path("lethe.yaml")) -> None:
     Example: lethe config check --config /etc/lethe/lethe.yaml
     """
     from gateway import weights
-    from gateway.deidentify.faces.names import WEIGHTS
+    from gateway.deidentify.faces.names import needed
     from gateway.packs import own_packs
     from gateway.settings import is_private
     from policy.errors import PackInvalid
@@ -49,7 +49,8 @@ def check(file: File = Path("lethe.yaml")) -> None:
     if s3 is not None and not all(map(find_spec, ("obstore", "botocore"))):
         fail(FAILED, "CONFIG_INVALID", "objects.kind s3 needs the extra `s3`: pip install 'lethe[s3]'")
     if gone := weights.missing(
-        folder := weights.directory(settings.deidentify.weights), weights.named(*WEIGHTS)
+        folder := weights.directory(settings.deidentify.weights),
+        weights.named(*needed(mask_text=settings.deidentify.mask_text)),
     ):
         fail(
             FAILED,

@@ -100,8 +100,7 @@ def say_up(folder: Path, address: str) -> None:
 def zygote() -> None:
     """Fork one gateway for each line; children write to a log beside their configuration."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    packs = load_packs()
-    compose.load_packs = lambda _own: packs
+    load_packs()  # whoever is forked has read them
     for line in sys.stdin:
         arguments = json.loads(line)
         pid = os.fork()

@@ -177,6 +177,14 @@ def test_marks_need_their_extra_and_one_word_on_the_watermark(tmp_path, monkeypa
         load(write(tmp_path, content))
 
 
+def test_a_model_for_prompts_without_its_extra_is_refused_with_the_remedy(tmp_path, monkeypatch) -> None:
+    assert not load(write(tmp_path, tree())).prompts.ner
+    content = tree() | {"prompts": {"ner": True}}
+    monkeypatch.setattr("gateway.settings.find_spec", lambda _name: None)
+    with pytest.raises(ConfigInvalid, match=r"prompts\.ner needs the extra .*lethe\[ner\]"):
+        load(write(tmp_path, content))
+
+
 def _has_extra() -> bool:
     return find_spec("rfc3161_client") is not None
 

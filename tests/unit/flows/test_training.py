@@ -37,6 +37,7 @@ from gateway.people import Profile
 from gateway.ports.records import Consent, Dataset, DatasetItem, StoredObject, SubjectKey
 from policy.training import is_opt_in, unmet
 from tests.fakes.inference import paint
+from tests.sample import sampled
 from tests.world import APP, OFFICER, SECRET, STRANGER, World
 
 REQUEST = "7f9c24e5-0a35-4c0e-8f8a-3b1f6d1c2e4a"
@@ -395,8 +396,7 @@ async def test_a_worker_that_dies_at_any_call_leaves_what_another_finishes(when:
     await probe.flows.training.create(OFFICER, DatasetDraft("heads"))
     probe.trip.calls.clear()
     await build(probe)
-    every = 1 if os.environ.get("LETHE_EVERY_POINT") else 3
-    for at in range(0, len(probe.trip.calls), every):
+    for at in sampled(range(len(probe.trip.calls))):
         w = await ready("ann", "bob")
         begun, _ = await w.flows.training.create(OFFICER, DatasetDraft("heads"))
         w.trip.lose(at, when)
