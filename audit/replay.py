@@ -531,6 +531,30 @@ def _scrubbed(log: Log, row: Row) -> Iterator[Finding]:
 _WAS_SCRUBBED = needs("obj", "image.scrubbed", rule="not_scrubbed")
 
 
+def _faces_as_said(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether that was done about the faces in a picture which its use asks for."""
+    if "kind" in row.event:
+        yield from _WAS_MASKED(log, row)
+
+
+_WAS_MASKED = needs("obj", "image.scrubbed", rule="faces_not_masked", kind="kind")
+
+
+def _recorded_by_right(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether the last decision on the picture permits its record, and the consents it rests on."""
+    obj = row.event["obj"]
+    permission, denial = (log.last("obj", obj, dec, row) for dec in (_ALLOWED, _DENIED))
+    if permission is None:
+        yield log.absent("not_permitted", "no decision allows the record")
+        return
+    if denial is not None and denial.index > permission.index:
+        yield from _forbidden(denial, row, "after_deny")
+    if permission.event["pur"] != row.event["pur"]:
+        yield Finding("broken", "purpose_differs", f"decided for another at entry {permission.index}")
+    for con in permission.event.get("base", ()):
+        yield from _standing(log, row, con, permission)
+
+
 def _destroyed_in_time(log: Log, row: Row) -> Iterator[Finding]:
     """Ask whether an object was destroyed by its promised moment, or once no hold covered it any more."""
     gone = log.first("obj", row.event["obj"], "object.destroyed")
@@ -787,7 +811,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         ),
         "dataset.added": Rule(
             "a picture goes into a training set that is not ended, once, as the result of its job and by "
-            "virtue of a consent to train that stands, and its copy is sealed and not destroyed",
+            "virtue of a consent to train that stands; its copy shows no face, is sealed and not destroyed",
             (
                 needs("dst", "dataset.created", rule="dataset_unknown"),
                 never("dst", "dataset.completed", "dataset.expired", rule="dataset_over"),
@@ -798,6 +822,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 needs("job", "job.succeeded", rule="no_result"),
                 needs("obj", "object.sealed", rule="picture_unknown"),
                 never("obj", "object.destroyed", rule="picture_destroyed"),
+                _faces_as_said,
             ),
         ),
         "dataset.completed": Rule(
@@ -980,13 +1005,15 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "job.created": Rule(
-            "a decision for the job allows it, for its purpose, and its picture is sealed and not destroyed",
+            "a decision for the job allows it, for its purpose, and its picture is sealed, not destroyed, "
+            "and shows no other person's face",
             (
                 once("job", "job.created", rule="job_twice"),
                 _permitted,
                 _same_purpose,
                 needs("obj", *_TAKEN, rule="picture_unknown"),
                 never("obj", "object.destroyed", rule="picture_destroyed"),
+                _faces_as_said,
             ),
             "accepted_with_permission",
         ),
@@ -1038,6 +1065,20 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "marked_when_demanded",
         ),
         "key.rotated": Rule("nothing to replay: keys are not in the log; that they were rotated is"),
+        "landmarks.refused": Rule(
+            "nothing to replay: nothing was given out; where policy refused, its decision is there"
+        ),
+        "landmarks.released": Rule(
+            "the record of a picture is given out while the last decision on it permits that and the consent "
+            "stands, within the picture's term and never once it was destroyed",
+            (
+                needs("obj", "object.sealed", rule="picture_unknown"),
+                _recorded_by_right,
+                never("obj", "object.destroyed", rule="released_destroyed"),
+                _in_term,
+            ),
+            "recorded_with_permission",
+        ),
         "log.disputed": Rule("what was disputed is a head of the log of that time", (_disputed,)),
         "log.keyrevoked": Rule("a key is revoked at a size that the log had reached", (_revoked_behind,)),
         "log.pruned": Rule("only entries before it are gone", (_pruned_behind,)),

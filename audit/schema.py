@@ -176,6 +176,8 @@ PURPOSE = one_of(
 KIND = one_of("original", "output", "template", "landmarks", "prompt", "telemetry")
 OBJECT = one_of("original", "output", "template", "landmarks", "prompt", "telemetry", "package")
 LAYER = one_of("manifest", "watermark")
+BARE = one_of("landmarks", "redact")
+SIMILARITY = number(0, 1000)
 SOURCE = one_of("generated", "composite_generated", "composite_synthetic", "enhanced")
 FORM = one_of(
     "implied", "opt_out", "express", "explicit", "written_release", "signed_authorization", "parental"
@@ -357,7 +359,9 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "nseal": COUNT,
                 "ndsr": COUNT,
                 "nres": COUNT,
-            }
+            },
+            # Facts of the controller whose values are lost, and entries of breaches whose words are.
+            {"nfact": COUNT, "ninc": COUNT},
         ),
         "consent.recorded": Fields(
             {
@@ -377,8 +381,11 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "consent.withdrawn": Fields({"con": HEX16, "pur": PURPOSE, "meth": one_of("api", "erasure")}),
         # A version of a training set: begun, a copy of a job's picture taken into it by virtue of a consent,
         # finished, an item removed (holders of a copy remove it, too), given out, ended.
-        "dataset.created": Fields({"dst": HEX16, "ver": COUNT, "exp": MS}),
-        "dataset.added": Fields({"dst": HEX16, "itm": HEX16, "job": HEX16, "obj": HEX16, "con": HEX16}),
+        # `kind`: what is done about faces, as `image.scrubbed` says of the copy (not in older leaves).
+        "dataset.created": Fields({"dst": HEX16, "ver": COUNT, "exp": MS}, {"kind": BARE}),
+        "dataset.added": Fields(
+            {"dst": HEX16, "itm": HEX16, "job": HEX16, "obj": HEX16, "con": HEX16}, {"kind": BARE}
+        ),
         "dataset.completed": Fields({"dst": HEX16, "nobj": COUNT}),
         "dataset.reduced": Fields({"dst": HEX16, "itm": HEX16, "why": WHY}),
         "dataset.released": Fields({"dst": HEX16, "nobj": COUNT}),
@@ -397,7 +404,9 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "cat": KIND,
             },
             {
+                # The job that it permits, or the picture whose record it does.
                 "job": HEX16,
+                "obj": HEX16,
                 "form": FORM,
                 "flags": listed(FLAG),
                 # The instant decided on, the deciding pack, the consents that the answer rests on.
@@ -460,10 +469,21 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         ),
         # `rc`, here and below, is what an officer gave as the reason.
         "hold.released": Fields({"hld": HEX16, "why": one_of("released", "ended")}, {"rc": GIVEN_REASON}),
-        # `kind`: what was taken out; `mode`: whether pixels stayed coded as they were (not in older leaves).
+        # `kind`: what was taken out, metadata alone or heads, too; `mode`: whether pixels stayed coded as
+        # they were (not in older leaves).  Faces found, heads masked, and how like the output a recogniser
+        # holds the input to be (cosine in thousandths).
         "image.scrubbed": Fields(
-            {"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)},
-            {"mode": one_of("lossless", "canonical")},
+            {
+                "obj": HEX16,
+                "kind": one_of("metadata", "bystanders", "landmarks", "redact"),
+                "meas": counts(CODE),
+            },
+            {
+                "mode": one_of("lossless", "canonical"),
+                "nface": COUNT,
+                "nhead": COUNT,
+                "sim": SIMILARITY,
+            },
         ),
         # A result carries a signed manifest: by which certificate (SHA-256), and what it says of its making.
         "image.marked": Fields({"obj": HEX16, "cert": HEX32, "src": SOURCE}),
@@ -486,7 +506,10 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             {"due": MS},
         ),
         "job.cancelled": Fields({"job": HEX16, "why": WHY}),
-        "job.created": Fields({"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}),
+        # `kind`: what was done about faces, as `image.scrubbed` says of the picture (not in older leaves).
+        "job.created": Fields(
+            {"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}, {"kind": one_of("bystanders")}
+        ),
         "job.deleted": Fields({"job": HEX16}),
         # Where the backend runs; the SHA-256 of what is promised of it; what it was sent, by kind (none of
         # these in older leaves).
@@ -498,6 +521,11 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         # `mark`, here and in `result.released`: layers of a mark that the packs demand; `lack`: those of them
         # without which the operator lets results go.
         "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32, **MARKS}),
+        # The abstract record of a picture was given out, or refused; what it says is nowhere in the log.
+        "landmarks.released": Fields(
+            {"obj": HEX16, "pur": one_of("analytics"), "nface": COUNT, "sim": SIMILARITY}
+        ),
+        "landmarks.refused": Fields({"obj": HEX16, "rc": REASON}, {"det": DETAIL}),
         # A witness (`wit`: ids of its keys) disputes our head of `size`: it knows a larger log, another root
         # of that size, or a past that ours does not continue, at `known`; or its cosignature is none.
         "log.disputed": Fields(

@@ -24,6 +24,7 @@ from audit.keys import KeyBook
 from audit.note import Algorithm, Signer
 from audit.quorum import Policy
 from audit.trust import Trust
+from gateway import weights
 from gateway.absence import Absence
 from gateway.adapters import telemetry
 from gateway.adapters.backup_file import BackupFile
@@ -54,10 +55,15 @@ from gateway.contract import under_contract
 from gateway.controllers import ControllerFacts, Controllers
 from gateway.debts import Debts
 from gateway.deidentify import Scrubber
+from gateway.deidentify.deidentified import Deidentifier
+from gateway.deidentify.faces.names import WEIGHTS
+from gateway.deidentify.faces.pool import ImageDeidentifier
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
 from gateway.deidentify.text import PromptPolicy, PromptScrubber, TextScrubber
 from gateway.errors import AuditUnavailable, LetheError, StoreUnavailable
+from gateway.faces import Faces
+from gateway.flows.analytics import Analytics
 from gateway.flows.audit import Audit
 from gateway.flows.backup import Backup
 from gateway.flows.consent import Consents
@@ -108,6 +114,7 @@ from gateway.ports.records import Leaf, LogHead, PackText, Records, Transaction
 from gateway.ports.timestamp import TimestampInvalid, Timestamps
 from gateway.ports.witness import Witness
 from gateway.rpc import services as rpc
+from gateway.rpc.analytics import AnalyticsService
 from gateway.rpc.certificates import CertificateFiles, Reloader
 from gateway.rpc.doorstep import Doorstep
 from gateway.rpc.generation import GenerationService
@@ -125,6 +132,7 @@ from gateway.settings import (
     ComfyBackend,
     ConfigInvalid,
     ContractSection,
+    DeidentifySection,
     FalBackend,
     HttpBackend,
     ImagesBackend,
@@ -175,6 +183,7 @@ class Outside:
     objects: ObjectStore
     keys: KeyService
     scrubber: Scrubber
+    deidentifier: Deidentifier
     prompts: TextScrubber
     confinement: Mapping[str, bool]
     backends: Mapping[str, Inference]
@@ -216,6 +225,7 @@ class Flows:
     suppress: Suppress
     tenants: Tenants
     training: Training
+    analytics: Analytics
     incidents: Incidents
     transients: Transients
     ledger: Ledger
@@ -296,9 +306,12 @@ def flows(
     marks = make_marks(settings.marking, judge, outside.marker)
     idempotency = Idempotency(keys, clock)
     safe = Safe(custody, objects, clock)
+    faces = Faces(outside.deidentifier, settings.deidentify.max_faces)
     holdings = in_order(ledger)
     board = BackendBoard(outside.backends, {section.name: section.kind for section in settings.backends})
-    gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known, signers)
+    gatherer = Gatherer(
+        records, people, holdings, packs, controllers, ledger, safe, lambda: board.known, signers
+    )
     packages = Packages(gatherer, safe, clock)
     bell = Bell()
     jobs = settings.jobs
@@ -317,7 +330,7 @@ def flows(
             idempotency=idempotency,
             keys=keys,
             safe=safe,
-            scrubber=outside.scrubber,
+            faces=faces,
             prompts=outside.prompts,
             backends=lambda: board.known,
             clock=clock,
@@ -461,6 +474,7 @@ def flows(
             HELD_CLASSES,
             outside.log_files,
             outside.survivors,
+            lambda *what: alarm("restore_lost", *what),
         ),
         transients=transients,
         ledger=ledger,
@@ -474,11 +488,12 @@ def flows(
             idempotency,
             safe,
             objects,
-            outside.scrubber,
+            faces,
             clock,
             term=timedelta(hours=jobs.output_ttl_h),
             lease=timedelta(seconds=jobs.lease_s),
         ),
+        analytics=Analytics(records, people, judge, ledger, safe, faces, clock),
         tenants=Tenants(records, controllers, ledger, idempotency, clock),
         packs=packs,
         keys=keys,
@@ -531,6 +546,7 @@ def services(wired: Flows) -> Services:
             "lethe.v1.BackendService": rpc.BackendService(board.kinds, lambda: board.known),
             "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records, wired.rotation),
             "lethe.v1.IncidentService": IncidentService(wired.incidents),
+            "lethe.v1.AnalyticsService": AnalyticsService(wired.analytics),
             "lethe.v1.TrainingService": TrainingService(wired.training),
             "lethe.v1.TenantService": TenantService(wired.tenants, origins),
         }
@@ -874,6 +890,25 @@ async def make_keys(settings: Settings) -> None:
         LocalKeyring.create(keyring(settings))
 
 
+def make_deidentifier(section: DeidentifySection, limits: ImageLimits) -> ImageDeidentifier:
+    """Return the workers that see to faces, not started yet.
+
+    Raises:
+        ConfigInvalid: A model file is missing, or is another than the manifest's.
+    """
+    try:
+        files = weights.read(weights.directory(section.weights), weights.named(*WEIGHTS))
+    except weights.WeightsInvalid as error:
+        raise ConfigInvalid(f"deidentify.weights: {error}") from error
+    return ImageDeidentifier(
+        limits,
+        files,
+        max_similarity=round(section.max_similarity * 1000),
+        workers=section.workers,
+        timeout_s=section.timeout_s,
+    )
+
+
 async def open_objects(section: ObjectsSection, stack: contextlib.AsyncExitStack) -> ObjectStore:
     """Return the object store, to be closed with `stack`.
 
@@ -909,13 +944,14 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         backends = {section.name: inference(section) for section in settings.backends}
         for backend in backends.values():
             stack.push_async_callback(backend.close)
+        limits = ImageLimits(max_bytes=settings.limits.max_image_bytes, max_pixels=settings.limits.max_pixels)
         scrubber = ImageScrubber(
-            ImageLimits(max_bytes=settings.limits.max_image_bytes, max_pixels=settings.limits.max_pixels),
-            workers=settings.limits.scrub_workers,
-            timeout_s=settings.limits.scrub_timeout_s,
+            limits, workers=settings.limits.scrub_workers, timeout_s=settings.limits.scrub_timeout_s
         )
-        await scrubber.start()
-        stack.push_async_callback(scrubber.close)
+        deidentifier = make_deidentifier(settings.deidentify, limits)
+        for pool in (scrubber, deidentifier):
+            await pool.start()
+            stack.push_async_callback(pool.close)
         prompts = PromptScrubber(
             PromptPolicy(settings.prompts.actions), settings.prompts.timeout_s, settings.prompts.ner
         )
@@ -935,9 +971,11 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             objects=await open_objects(settings.objects, stack),
             keys=open_keys(settings, stack),
             scrubber=scrubber,
+            deidentifier=deidentifier,
             prompts=prompts,
             confinement={
-                wall: stands and prompts.confinement[wall] for wall, stands in scrubber.confinement.items()
+                wall: stands and deidentifier.confinement[wall] and prompts.confinement[wall]
+                for wall, stands in scrubber.confinement.items()
             },
             backends=backends,
             lock=lock,

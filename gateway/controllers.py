@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from gateway.ports.records import Records, TenantVersion, Transaction
 
@@ -26,6 +27,12 @@ class ControllerFacts:
     thresholds: Mapping[str, bool] = field(default_factory=dict)
     is_training_on: bool = False
     recipients: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def version_of(tenant: str, version: int, facts: ControllerFacts, at: datetime) -> TenantVersion:
+    """Return the row of facts that count from `at` on."""
+    told = {name: getattr(facts, name) for name in ControllerFacts.__dataclass_fields__}
+    return TenantVersion(tenant=tenant, version=version, changed_at=at, **told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ from gateway.ports.records import (
     SubjectKey,
     Transaction,
 )
+from gateway.vault.box import OVERHEAD_BYTES
 from gateway.vault.payload import BUCKET
 from policy.erasure import ErasurePlan
-from policy.terms import KeyClass, Purpose
+from policy.terms import DataKind, KeyClass, Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class VaultHolding:
     kinds: tuple[type[Record], ...] = (StoredObject, SubjectKey)
 
     def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
-        """List the sealed objects, also those that a legal hold keeps."""
+        """List the sealed objects, also those that a legal hold keeps, and the prompts with them."""
         rows = tx.find(
             StoredObject,
             equal=_of(tenant, handle),
@@ -156,7 +157,19 @@ class VaultHolding:
             order_by=("created_at",),
         )
         holds = standing(tx, tenant, handle, self.ledger.clock.now())
-        return [self._held(stored, [hold for hold in holds if stored.cls in hold.classes]) for stored in rows]
+        found = []
+        for stored in rows:
+            held = self._held(stored, [hold for hold in holds if stored.cls in hold.classes])
+            found.append(held)
+            if stored.sealed_prompt:
+                # It rests in the picture's row and ends with it.
+                size = len(stored.sealed_prompt) - OVERHEAD_BYTES
+                found.append(
+                    replace(
+                        held, name=prompt_name(stored.object_id), kind=DataKind.PROMPT.value, size_bytes=size
+                    )
+                )
+        return found
 
     @staticmethod
     def _held(stored: StoredObject, holds: list[Hold]) -> Held:
@@ -165,7 +178,7 @@ class VaultHolding:
         until = [hold.until for hold in keeping]
         rule = "GDPR Art. 15(3)" if stored.cls is KeyClass.DSR else _TERM
         return Held(
-            f"objects/{stored.object_id}",
+            object_name(stored.object_id),
             stored.cls.value,
             stored.kind,
             stored.basis,
@@ -206,6 +219,16 @@ def let_go(tx: Transaction, ledger: Ledger, objects: Sequence[StoredObject]) -> 
             tx, stored.tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why="erasure"
         )
     return len(live)
+
+
+def object_name(object_id: str) -> str:
+    """Return the name of an object."""
+    return f"objects/{object_id}"
+
+
+def prompt_name(object_id: str) -> str:
+    """Return the name of the prompt that came with a picture."""
+    return f"{object_name(object_id)}/prompt"
 
 
 SIGNAL_RULE = "Cal. Civ. Code 1798.135(c)(4)"

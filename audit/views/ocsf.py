@@ -93,6 +93,8 @@ EVENTS: Mapping[str, Mapped] = MappingProxyType(
         "job.stopping": Mapped(ENTITY, _SUSPEND, "Generation Job", "job"),
         "job.succeeded": Mapped(ENTITY, _UPDATE, "Generation Job", "job"),
         "key.rotated": Mapped(ENTITY, _UPDATE, "Epoch Keys"),
+        "landmarks.refused": Mapped(DATASTORE, _READ, "objects", "obj", LOW, FAILURE),
+        "landmarks.released": Mapped(DATASTORE, _READ, "objects", "obj"),
         "log.disputed": Mapped(ENTITY, OTHER, "Audit Log", "", HIGH, FAILURE, "Dispute"),
         "log.keyrevoked": Mapped(ENTITY, _DISABLE, "Audit Log Keys", severity=MEDIUM),
         "log.pruned": Mapped(DATASTORE, _REMOVE, "audit log", severity=LOW),

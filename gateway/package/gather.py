@@ -17,7 +17,7 @@ from audit.payloads import Payload
 from gateway import receipts
 from gateway.controllers import ControllerFacts, Controllers
 from gateway.errors import SubjectBlocked
-from gateway.holdings import Held, Holdings
+from gateway.holdings import Held, Holdings, object_name, prompt_name
 from gateway.ledger import Ledger
 from gateway.logs import newest_checkpoint, tile_reader
 from gateway.objects import backend_id
@@ -45,6 +45,7 @@ from gateway.ports.records import (
 from gateway.receipts import Found
 from gateway.vault.keys import open_column
 from gateway.vault.payload import PayloadKey
+from gateway.vault.safe import Safe
 from policy.dsr import told
 from policy.pack import Pack
 from policy.terms import PACKAGE, DsrKind, Purpose
@@ -121,6 +122,7 @@ class Gatherer:
     packs: Mapping[str, Pack]
     controllers: Controllers
     ledger: Ledger
+    safe: Safe
     backends: Callable[[], Mapping[str, BackendFacts]]
     signers: Mapping[str, tuple[Signer, ...]]
     random: Callable[[int], bytes] = os.urandom
@@ -130,7 +132,7 @@ class Gatherer:
 
         Raises:
             SubjectBlocked: The subject is erased, or is being erased.
-            KeyServiceUnavailable: Something does not open now.
+            KeyServiceUnavailable, StoreUnavailable: Something does not open now.
         """
         rows = await self.records.transact(partial(self._rows, dsr=dsr))
         profile = await self.people.open_profile(rows.subject)
@@ -139,7 +141,8 @@ class Gatherer:
         # What was refused of it is told of, and withheld.
         objects = [one for one in found if one.object_id not in dsr.refused_parts]
         withheld = [one for one in found if told(dsr.refused_parts.get(one.object_id, ""))]
-        hidden = {f"objects/{part}" for part, ground in dsr.refused_parts.items() if not told(ground)}
+        untold = {part for part, ground in dsr.refused_parts.items() if not told(ground)}
+        hidden = {name for part in untold for name in (object_name(part), prompt_name(part))}
         # A copy in a training set is sealed once more under the set's key; `datasets` tells of it.
         pictures = _named([one for one in objects if one.purpose != Purpose.TRAIN])
         controller = await self.controllers.now(self.records, dsr.tenant)
@@ -151,7 +154,9 @@ class Gatherer:
         document = {
             **self._frame(dsr, controller, at),
             "subject": _subject(profile),
-            "images": [_image(name, stored) for name, stored in pictures.items()],
+            "images": [
+                _image(name, stored, await self.safe.open_prompt(stored)) for name, stored in pictures.items()
+            ],
             "withheld": [_withheld(one, dsr) for one in withheld],
             "consents": [
                 {"file": name, "receipt": _signed_name(name) if name in signed else None, **record}
@@ -473,8 +478,10 @@ def _standing(subject: Subject) -> dict[str, Any]:
     return {"known_since": _iso(subject.created_at), "state": subject.state}
 
 
-def _image(name: str, stored: StoredObject) -> dict[str, Any]:
+def _image(name: str, stored: StoredObject, prompt: str) -> dict[str, Any]:
+    came_with = {"prompt": prompt} if prompt else {}
     return {
+        **came_with,
         "file": name,
         "object": f"objects/{stored.object_id}",
         "job": f"jobs/{stored.job_id}",
@@ -572,6 +579,7 @@ def _since(rows: Rows) -> dict[str, datetime | None]:
         "profile": rows.subject.created_at,
         "signals": rows.signal.recorded_at if rows.signal else None,
         **{f"objects/{stored.object_id}": stored.created_at for stored in rows.objects},
+        **{prompt_name(stored.object_id): stored.created_at for stored in rows.objects},
         **{f"jobs/{job.job_id}": job.created_at for job in rows.jobs},
         **{f"consents/{consent.consent_id}": consent.given_at for consent in rows.consents},
         **{f"dsrs/{asked.dsr_id}": asked.received_at for asked in rows.requests},

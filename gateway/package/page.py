@@ -147,6 +147,8 @@ class _Page:
         what = self._word(f"kind_{image['kind']}", image["kind"])
         until = f"{self._say('until')} {self._time(image['expires_at'])}"
         caption = f"{what}<br><span class='small'>{self._time(image['created_at'])} · {until}</span>"
+        if "prompt" in image:
+            caption += f"<br>{self._say('kind_prompt')}: <q>{_text(image['prompt'])}</q>"
         return (
             f'<figure><a href="{_text(image["file"])}"><img src="{_text(image["file"])}" alt="{what}"></a>'
             f"<figcaption>{caption}</figcaption></figure>"

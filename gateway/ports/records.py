@@ -402,7 +402,9 @@ class Dataset(Record):
 
     `state` is `building` (a worker copies pictures; `cursor` is the consent it has come to),
     `ready`, or `stale` (something that was in it has been removed).  `skipped` counts subjects
-    who were left out by reason.  `key_id` is the key without which no picture in it opens.
+    who were left out by reason, `refused` pictures that could not be made as `profile` wants them,
+    by detail.  `profile` is what is done about faces; `metadata_free` in sets of before that was done.
+    `key_id` is the key without which no picture in it opens.
     """
 
     dataset_id: str
@@ -419,6 +421,8 @@ class Dataset(Record):
     lease_until: datetime | None
     created_at: datetime
     expires_at: datetime
+    profile: str = "metadata_free"
+    refused: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,7 +430,7 @@ class DatasetItem(Record):
     """One picture of a training set: `live`, or `removed` and then nothing but its id and when.
 
     The copy is the object `object_id`, made of the output `source_object` of `job_id` by
-    virtue of the consent `consent_id`.
+    virtue of the consent `consent_id`; `similarity` is what was measured then between both, in thousandths.
     """
 
     item_id: str
@@ -442,6 +446,7 @@ class DatasetItem(Record):
     sha256: str
     added_at: datetime
     removed_at: datetime | None
+    similarity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,17 @@ def kind_code(value: common_pb2.DataKind.ValueType) -> str:
     return common_pb2.DataKind.Name(value).removeprefix("DATA_KIND_").lower()
 
 
+def profile_code(value: common_pb2.FaceProfile.ValueType) -> str:
+    """Return `landmarks` for FACE_PROFILE_LANDMARKS; empty where it is not said."""
+    return common_pb2.FaceProfile.Name(value).removeprefix("FACE_PROFILE_").lower() if value else ""
+
+
+def profile_value(code: str) -> common_pb2.FaceProfile.ValueType:
+    """Return FACE_PROFILE_LANDMARKS for `landmarks`; a code of before there were profiles is not said."""
+    known = common_pb2.FaceProfile.DESCRIPTOR.values_by_name.get(f"FACE_PROFILE_{code.upper()}")
+    return common_pb2.FACE_PROFILE_UNSPECIFIED if known is None else common_pb2.FaceProfile.Value(known.name)
+
+
 def receipt(given: Receipt | None) -> common_pb2.AuditReceipt | None:
     """Return a receipt's message, or None."""
     if given is None:

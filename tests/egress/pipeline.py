@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import tempfile
 import time
@@ -41,8 +40,15 @@ SUBJECT = "crew-4711"
 @contextlib.asynccontextmanager
 async def with_studio(layout: Layout) -> AsyncIterator[Gateway]:
     """Run `lethe backend serve` and a gateway that knows it; a subject has consented."""
-    weights = os.environ.get("LETHE_WEIGHTS_DIR", ".cache/weights")
-    command = [sys.executable, "-m", "gateway.main", "backend", "serve", "--weights", weights]
+    command = [
+        sys.executable,
+        "-m",
+        "gateway.main",
+        "backend",
+        "serve",
+        "--weights",
+        str(weights.directory()),
+    ]
     command += ["--address", load(layout.config).backends[0].address, "--ca", str(layout.backend_ca)]
     command += ["--cert", str(layout.cert("backend")), "--key", str(layout.key("backend"))]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
@@ -70,17 +76,15 @@ async def headshot(app: Client) -> tuple[str, bytes]:
 
 
 @contextlib.asynccontextmanager
-async def with_everything_looked_for() -> AsyncIterator[None]:
-    """Run the workers that find faces and writing, each once; they stay until the end."""
+async def with_everything_looked_for() -> AsyncIterator[ImageDeidentifier]:
+    """Run what finds faces and writing."""
     files = weights.read(weights.directory(), weights.named(*needed(mask_text=True)))
-    pool = ImageDeidentifier(Limits(), files, timeout_s=60)
-    await pool.start()
+    deidentifier = ImageDeidentifier(Limits(), files, timeout_s=60)
+    await deidentifier.start()
     try:
-        for profile in get_args(Profile):
-            await pool.deidentify(PORTRAIT.read_bytes(), profile)
-        yield
+        yield deidentifier
     finally:
-        await pool.close()
+        await deidentifier.close()
 
 
 async def main(seconds: float) -> None:
@@ -91,14 +95,16 @@ async def main(seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         layout = make_folder(Path(folder) / "dev", prompts={"ner": all(map(find_spec, MODEL))})
         async with (
-            with_everything_looked_for(),
             with_studio(layout) as gateway,
             gateway.client("app", 60) as app,
+            with_everything_looked_for() as faces,
         ):
             made = 0
             while not made or time.monotonic() < until:
                 _, result = await headshot(app)
                 assert state(result, layout.marking_ca.read_bytes()) == "Trusted"
+                for profile in get_args(Profile):
+                    assert (await faces.deidentify(PORTRAIT.read_bytes(), profile)).faces == 1
                 made += 1
     print(f"portraits {made}")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from tests.faults.story import (
     zygote,
 )
 from tests.places import running_parts
+from tests.sample import sampled
 
 KEPT = "@records.transact/Upload._keep.commit"
 APPROVED = "@records.transact/Dsrs.approve.commit"
@@ -74,7 +74,7 @@ UPLOAD_READS = (
     "keys.epochs",
     "keys.wrap",
     "keys.unwrap",
-    "scrubber.scrub",
+    "faces.deidentify",
     f"scrubber.scrub{KEPT}",
     f"records.transact/Jobs.get.<lambda>{KEPT}",
     "records.transact/Generate._open_input.locate",
@@ -336,15 +336,10 @@ async def check_answered(left: House) -> None:
     assert (dsr.due_key, dsr.sealed_wish) == (None, b"")
 
 
-def chosen(kills: list[str]) -> list[str]:
-    """Return every case where asked for (`make test-faults`), else every fifth case."""
-    return kills if "LETHE_EVERY_POINT" in os.environ else kills[::5]
-
-
 class TestKilledInAnUpload:
     """The first six rows of the table, and the sequencer's."""
 
-    @pytest.mark.parametrize("kill", chosen(cases(UPLOAD_WRITES, UPLOAD_READS)))
+    @pytest.mark.parametrize("kill", sampled(cases(UPLOAD_WRITES, UPLOAD_READS)))
     async def test_the_job_is_done_all_the_same_and_no_byte_is_left_over(
         self, left: House, kill: str
     ) -> None:
@@ -354,7 +349,7 @@ class TestKilledInAnUpload:
 class TestKilledInARequest:
     """The rows of the table that begin with "a request"."""
 
-    @pytest.mark.parametrize("kill", chosen(cases(REQUEST_WRITES, ())))
+    @pytest.mark.parametrize("kill", sampled(cases(REQUEST_WRITES, ())))
     async def test_the_request_is_answered_once_in_its_time_and_has_its_effect(
         self, left: House, kill: str
     ) -> None:
@@ -370,7 +365,7 @@ class TestKilledInARequest:
 class TestKilledInAnErasure:
     """The rows of the table that begin with "erasure", and the sequencer's."""
 
-    @pytest.mark.parametrize("kill", chosen(cases(ERASURE_WRITES, ERASURE_READS)))
+    @pytest.mark.parametrize("kill", sampled(cases(ERASURE_WRITES, ERASURE_READS)))
     async def test_the_erasure_is_fulfilled_all_the_same_and_nothing_is_left(
         self, left: House, kill: str
     ) -> None:

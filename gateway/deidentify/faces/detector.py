@@ -19,10 +19,11 @@ import numpy as np
 from gateway.deidentify.faces.face import Bytes8, Face, Head
 from gateway.deidentify.faces.names import DETECTOR
 
-_SIDES: Final = (320, 640, 1280, 2560)
+_SIDES: Final = (320, 640, 1024, 2048)
 """Longest sides at which a picture is looked at upright."""
-_TURNED_SIDE: Final = 480
-_TILE, _OVERLAP = 1280, 160
+_TURNED_SIDE, _FRAMED_SIDE = 416, 192
+_NEAR_SIDES: Final = (160, 320)
+_TILE, _OVERLAP = 1104, 160
 _SCORE, _TURNED_SCORE, _SUPPRESSION, _MOST = 0.6, 0.8, 0.3, 1000
 _COVERED: Final = 0.6
 _MARGIN: Final = 0.25
@@ -39,15 +40,12 @@ class Detector:
 
     def faces(self, photo: Bytes8) -> list[Face]:
         """Return the faces of a picture, the surest first."""
-        longest = max(photo.shape[:2])
-        found: list[Face] = []
-        for side in _SIDES:
-            if side > _SIDES[0] and side * 0.8 > longest:
-                break
-            found += self._tiles(_shrunk(photo, side))
-        found += self._turned(_shrunk(photo, _TURNED_SIDE), (1, 2, 3))
-        found += self._framed(photo)
-        return _distinct(found)
+        # What would hardly shrink the picture shows nothing that the next smaller look does not.
+        sides = [side for side in _SIDES if side == _SIDES[0] or side * 0.8 <= max(photo.shape[:2])]
+        looks = _looks(photo, (*sides, _TURNED_SIDE, _FRAMED_SIDE))
+        found = [face for side in sides for face in self._tiles(*looks[side])]
+        found += self._turned(*looks[_TURNED_SIDE], (1, 2, 3))
+        return _distinct([*found, *self._framed(*looks[_FRAMED_SIDE])])
 
     def left(self, photo: Bytes8, heads: Sequence[Head]) -> list[Face]:
         """Return the faces that are still found in a picture in which `heads` were hidden.
@@ -55,34 +53,34 @@ class Detector:
         The network gives the same answers where nothing has changed; so it looks
         at the whole in small, and closely at what surrounds the heads.
         """
-        found = [face for side in _SIDES[:2] for face in self._upright(*_shrunk(photo, side))]
-        found += self._framed(photo)
-        for head in heads:
-            part, x, y = _around(photo, head)
-            for side in (160, 320):
-                small, scale = _shrunk(part, side)
-                near = self._turned((small, scale), (0, 1, 2, 3))
-                found += [_moved(face, x, y) for face in near]
-        return _distinct(found)
+        looks = _looks(photo, (*_SIDES[:2], _FRAMED_SIDE))
+        found = [face for side in _SIDES[:2] for face in self._upright(*looks[side])]
+        found += self._framed(*looks[_FRAMED_SIDE])
+        return _distinct([*found, *(face for head in heads for face in self.near(photo, head))])
 
-    def _tiles(self, look: tuple[Bytes8, float]) -> Iterator[Face]:
-        small, scale = look
+    def near(self, photo: Bytes8, head: Head) -> list[Face]:
+        """Return the faces that are found where a head was hidden, and around, as the head was turned."""
+        part, x, y = _around(photo, head)
+        quarter = round(head.turn / 90) % 4
+        looks = _looks(part, _NEAR_SIDES)
+        found = [face for look in looks.values() for face in self._turned(*look, (quarter,))]
+        return [_moved(face, x, y) for face in _distinct(found)]
+
+    def _tiles(self, small: Bytes8, scale: float) -> Iterator[Face]:
         for y in _starts(small.shape[0]):
             for x in _starts(small.shape[1]):
                 tile = small[y : y + _TILE, x : x + _TILE]
                 yield from (_moved(face, x / scale, y / scale) for face in self._upright(tile, scale))
 
-    def _framed(self, photo: Bytes8) -> list[Face]:
+    def _framed(self, small: Bytes8, scale: float) -> list[Face]:
         """Look for a face that fills the picture, or is cut by its edges: with room around it."""
-        small, scale = _shrunk(photo, 192)
         room = round(_MARGIN * max(small.shape[:2]))
         height, width = small.shape[:2]
         framed = np.full((height + 2 * room, width + 2 * room, 3), 128, np.uint8)
         framed[room : room + height, room : room + width] = small
         return [_moved(face, -room / scale, -room / scale) for face in self._upright(framed, scale)]
 
-    def _turned(self, look: tuple[Bytes8, float], quarters: Sequence[int]) -> Iterator[Face]:
-        small, scale = look
+    def _turned(self, small: Bytes8, scale: float, quarters: Sequence[int]) -> Iterator[Face]:
         height, width = small.shape[:2]
         for quarter in quarters:
             for face in self._upright(np.ascontiguousarray(np.rot90(small, quarter)), 1.0):
@@ -104,13 +102,21 @@ def _face(row: Sequence[float]) -> Face:
     )
 
 
-def _shrunk(photo: Bytes8, side: int) -> tuple[Bytes8, float]:
-    """Return the picture with `side` as its longest side at most, and the factor that took."""
+def _looks(photo: Bytes8, sides: Sequence[int]) -> dict[int, tuple[Bytes8, float]]:
+    """Return the picture with each of `sides` as its longest, by side, and the factor that took.
+
+    Each is made from the next larger one; none is larger than the picture.
+    """
     height, width = photo.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = photo if scale == 1.0 else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.uint8), scale
+    longest = max(height, width)
+    looks: dict[int, tuple[Bytes8, float]] = {}
+    for side in sorted(sides, reverse=True):
+        scale = min(1.0, side / longest)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        small = photo if scale == 1.0 else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+        photo = np.asarray(small, np.uint8)
+        looks[side] = photo, scale
+    return looks
 
 
 def _around(photo: Bytes8, head: Head) -> tuple[Bytes8, int, int]:

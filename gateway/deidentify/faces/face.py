@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ below the chin.  Hair, ears and neck alone name a person, so that they belong to
 TIGHT = 0.85
 """What of these reaches holds the face itself, with the corners of its box."""
 STEPS_PER_OCTAVE = 8
+_STRIP = 128
 _NEARLY = 0.8
 """From which share of the largest face's area on a face counts as just as large."""
 
@@ -69,9 +70,15 @@ class Head(NamedTuple):
         reach = self.size * max(SIDE, UP, DOWN)
         return _span(self.y, reach, shape[0]), _span(self.x, reach, shape[1])
 
+    def strips(self, shape: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+        """Yield that area in strips, so that what is computed for each of its pixels takes little memory."""
+        rows, columns = self.area(shape)
+        for top in range(rows.start, rows.stop, _STRIP):
+            yield slice(top, min(top + _STRIP, rows.stop)), columns
+
     def distance(self, area: tuple[slice, slice]) -> Floats:
         """Return how far each pixel of an area is away: float32, 0 in the middle, 1 on the rim."""
-        rows, columns = np.mgrid[area].astype(np.float32) + np.float32(0.5)
+        rows, columns = (np.asarray(line + 0.5, np.float32) for line in np.ogrid[area])
         angle = math.radians(self.turn)
         right, down = np.float32(math.cos(angle)), np.float32(math.sin(angle))
         x, y = columns - np.float32(self.x), rows - np.float32(self.y)

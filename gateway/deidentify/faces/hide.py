@@ -133,7 +133,7 @@ def _draw(photo: Bytes8, heads: list[Head], own: Head, bearing: Bearing, models:
     """
     for _ in range(_SWEEPS):
         models.landmarks.mesh.draw(photo, own, bearing)
-        found = models.detector.left(photo, heads)
+        found = models.detector.near(photo, own)
         beside = [head_of(face) for face in found if not _lies_in(face, own)]
         if not beside:
             return found
@@ -174,11 +174,11 @@ def _bystanders(photo: Bytes8, found: Sequence[Face], subject: Face, look: Detec
 
 def fill(photo: Bytes8, head: Head, colour: tuple[int, int, int], spare: Head | None = None) -> None:
     """Fill a head, in place; what lies in the head `spare` is left alone."""
-    area = head.area(photo.shape)
-    inside = head.distance(area) <= 1
-    if spare is not None:
-        inside &= spare.distance(area) > 1
-    photo[area][inside] = colour
+    for area in head.strips(photo.shape):
+        inside = head.distance(area) <= 1
+        if spare is not None:
+            inside &= spare.distance(area) > 1
+        photo[area][inside] = colour
 
 
 def _lies_in(face: Face, head: Head) -> bool:

@@ -78,11 +78,22 @@ class Mesh:
         place = np.array([head.x - area[1].start, head.y - area[0].start])
         flat = held[:, :2] * np.array([scale, -scale]) + place
         corners = np.rint(flat * 8).astype(np.int32)
-        for number in np.argsort(held[self.triangles, 2].mean(1)):
+        for number in self._seen(held):
             triangle = corners[self.triangles[number]]
             cv2.fillConvexPoly(part, triangle, _FILLS[number % len(_FILLS)], shift=3)
             cv2.polylines(part, [triangle], True, _EDGE, 1, shift=3)
-        np.copyto(photo[area], part, where=(head.distance(area) <= 1)[..., None])
+        for strip in head.strips(photo.shape):
+            first = strip[0].start - area[0].start
+            drawn = part[first : first + strip[0].stop - strip[0].start]
+            np.copyto(photo[strip], drawn, where=(head.distance(strip) <= 1)[..., None])
+
+    def _seen(self, held: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Return the numbers of the triangles that face the viewer, the farthest first."""
+        one, other, third = (held[self.triangles[:, corner]] for corner in range(3))
+        normal = np.cross(other - one, third - one)[:, 2]
+        depth = held[self.triangles, 2].mean(1)
+        order = np.argsort(depth)
+        return np.asarray(order[normal[order] > 0], np.int64)
 
     def _moved(self, bearing: Bearing) -> npt.NDArray[np.float64]:
         """Return the vertices with mouth and lids as the three bits say."""

@@ -23,9 +23,10 @@ from gateway.deidentify.lockdown import Memory
 from gateway.deidentify.worker import examine, receive, serve, told, warm_up
 
 MAX_FREIGHT: Final = 64 << 20
-MEMORY: Final = Memory(space=2 << 30, own=640 << 20)
-"""The networks take room beside the two pictures that others hold."""
-MEMORY_FOR_WORDS: Final = Memory(space=3 << 30, own=960 << 20)
+MEMORY: Final = Memory(space=2 << 30, own=704 << 20)
+"""The networks take 220 MiB beside the two pictures that every worker holds: up to thirty megapixels it stays
+below half a gigabyte, with fifty it needs all of this."""
+MEMORY_FOR_WORDS: Final = Memory(space=3 << 30, own=1024 << 20)
 
 _GROUND: Final = (128, 128, 128)
 _STRIP: Final = 256

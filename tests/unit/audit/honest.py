@@ -88,7 +88,7 @@ class Gateway:
         job = Job(self.id(), self.id(), con, who)
         self.decide("allow", con, "standing", job=job.job)
         self.seal(job.obj, "original")
-        self.log("job.created", job=job.job, bak="b" * 32, pur="generate", obj=job.obj)
+        self.log("job.created", job=job.job, bak="b" * 32, pur="generate", obj=job.obj, kind="bystanders")
         self.jobs[job.job] = job
 
     def decide(self, dec: str, con: str, state: str, **ids: str) -> None:
@@ -111,7 +111,8 @@ class Gateway:
         )
 
     def seal(self, obj: str, kind: str) -> None:
-        self.log("image.scrubbed", obj=obj, kind="metadata", meas={})
+        done = "bystanders" if kind == "original" else "metadata"
+        self.log("image.scrubbed", obj=obj, kind=done, meas={})
         self.live[obj] = self.now + TERM_MS
         self.log("object.sealed", obj=obj, cat=kind, exp=self.live[obj], pur="generate")
 

@@ -87,7 +87,7 @@ def test_a_small_bystander_is_hidden_however_it_lies(quarter: int) -> None:
 
 def test_a_face_of_a_few_pixels_in_a_large_picture_is_hidden() -> None:
     photo = pasted(scaled(portrait("obama"), 2100), closeup("biden", 44), 100, 1700)
-    assert photo.shape[0] > 2048
+    assert photo.shape[0] > 2000
     changed, told = hidden(photo, "bystanders")
     assert told.masked >= 1
     assert (changed[1714:1728, 109:120] == GREY).all()
@@ -286,8 +286,8 @@ def test_a_head_outside_the_picture_changes_nothing_and_raises_nothing() -> None
 
 
 def test_tiles_cover_everything_and_overlap() -> None:
-    for length in (1, 1280, 1281, 2500, 5000):
+    for length in (1, 1104, 1105, 2048):
         starts = _starts(length)
         assert starts[0] == 0
-        assert max(starts) + 1280 >= length
-        assert all(later - earlier <= 1120 for earlier, later in itertools.pairwise(starts))
+        assert max(starts) + 1104 >= length
+        assert all(later - earlier <= 944 for earlier, later in itertools.pairwise(starts))

@@ -73,9 +73,16 @@ class Story:
         original, output = self.id(), kept
         backend = self.chance.choice(self.backends)
         self.say("object.sealed", obj=original, cat="original", exp=self.now + DAY, **purposes)
-        self.say("image.scrubbed", obj=original, kind="metadata", meas={"exif": 4711, "trailer_image": 0})
+        self.say(
+            "image.scrubbed",
+            obj=original,
+            kind="bystanders",
+            meas={"exif": 4711, "trailer_image": 0},
+            nface=2,
+            nhead=1,
+        )
         self.say("prompt.scrubbed", job=job, obj=original, ents={"person": 1, "email": 2})
-        self.say("job.created", job=job, bak=backend, obj=original, **purposes)
+        self.say("job.created", job=job, bak=backend, obj=original, kind="bystanders", **purposes)
         self.now += 4_000
         self.say("job.dispatched", job=job, bak=backend, land="DE", ctr="c" * 64, sent=["original", "prompt"])
         self.now += 21_000
@@ -221,6 +228,8 @@ class Story:
         self.say("dataset.released", dst=dst, nobj=1)
         self.say("dataset.reduced", dst=dst, itm=item, why="withdrawn")
         self.say("dataset.expired", dst=dst)
+        self.say("landmarks.refused", obj=self.id(), rc="DENY_NO_EXPLICIT_CONSENT")
+        self.say("landmarks.released", obj=self.id(), pur="analytics", nface=1, sim=87)
         said = {"inc": self.id(), "ikind": "access", "at": self.now - DAY, "packs": ["gdpr"]}
         self.say("incident.recorded", **said, ver=1, auth="open", subj="open", due=self.now + 2 * DAY)
         self.say("tenant.updated", ver=1, chg=["establishments"], est=["DE"])
