@@ -277,7 +277,7 @@ class TrainingOff(LetheError):
 
 
 class DeidentificationRequired(LetheError):
-    """A regime asks for more than a picture without metadata, and nothing more is made yet."""
+    """What is done about faces is not what the purpose asks for, or a regime asks for more than that."""
 
     reason = "DEIDENTIFICATION_REQUIRED"
 

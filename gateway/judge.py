@@ -223,8 +223,12 @@ class Judge:
         verdict: Verdict,
         key: PayloadKey | None = None,
         job: str | None = None,
+        obj: str | None = None,
     ) -> Receipt:
-        """Write a decision to the log, as codes from which it can be replayed; under `key`, all facts too."""
+        """Write a decision to the log, as codes from which it can be replayed; under `key`, all facts too.
+
+        `job` is what it permits, or `obj` the picture whose record it does.
+        """
         return self.ledger.record(
             tx,
             subject.tenant,
@@ -232,6 +236,7 @@ class Judge:
             by,
             sealed=((key, without_nulls(verdict.facts)),) if key is not None else (),
             job=job,
+            obj=obj,
             **verdict.codes,
         )
 

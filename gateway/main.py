@@ -15,15 +15,11 @@ from typing import Annotated
 import typer
 
 from gateway.admin.app import app, audit_app, backend_app, backup_app, key_app, run_cli
-from gateway.admin.options import Apply, Output, Trust
+from gateway.admin.options import Apply, Output, Trust, Weights
 from gateway.admin.output import Form, emit, fail, say
 
 Config = Annotated[
     Path, typer.Option("--config", envvar="LETHE_CONFIG", help="The configuration file (lethe.yaml).")
-]
-
-Weights = Annotated[
-    Path, typer.Option(envvar="LETHE_WEIGHTS_DIR", help="Folder with the model weights (make weights).")
 ]
 
 

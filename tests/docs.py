@@ -81,9 +81,12 @@ def _section(name: str, field: FieldInfo) -> str:
     many = {dict: f"{name}.NAME", tuple: f"{name}[]"}.get(get_origin(field.annotation) or object, name)
     if len(models) == 1:
         return _table(f"`{many}`", models[0])
-    return "".join(
-        _table(f"`{many}`, kind `{get_args(m.model_fields['kind'].annotation)[0]}`", m) for m in models
-    )
+    return "".join(_table(f"`{many}`, {_kind(model)}", model) for model in models)
+
+
+def _kind(model: type[BaseModel]) -> str:
+    said = get_args(model.model_fields["kind"].annotation)
+    return f"kind `{said[0]}`" if said else "any other kind"
 
 
 def _table(title: str, model: type[BaseModel]) -> str:

@@ -26,10 +26,12 @@ File = Annotated[
 
 @app.command()
 def check(file: File = Path("lethe.yaml")) -> None:
-    """Check the configuration: every key is known, every file it names is there.
+    """Check the configuration: every key is known, every file it names is there, and every model.
 
     Example: lethe config check --config /etc/lethe/lethe.yaml
     """
+    from gateway import weights
+    from gateway.deidentify.faces.names import needed
     from gateway.packs import own_packs
     from gateway.settings import is_private
     from policy.errors import PackInvalid
@@ -46,6 +48,16 @@ def check(file: File = Path("lethe.yaml")) -> None:
         fail(FAILED, "CONFIG_INVALID", "marking.key: the file is open to other users")
     if s3 is not None and not all(map(find_spec, ("obstore", "botocore"))):
         fail(FAILED, "CONFIG_INVALID", "objects.kind s3 needs the extra `s3`: pip install 'lethe[s3]'")
+    if gone := weights.missing(
+        folder := weights.directory(settings.deidentify.weights),
+        weights.named(*needed(mask_text=settings.deidentify.mask_text)),
+    ):
+        fail(
+            FAILED,
+            "CONFIG_INVALID",
+            f"deidentify.weights: {', '.join(gone)}: not in {folder}, or another file; "
+            f"fetched by `make weights`, or python -m gateway.weights.fetch --dest {folder}",
+        )
     try:
         load_packs(own_packs(settings.policy.packs_dir))
     except PackInvalid as fault:
@@ -98,10 +110,12 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
         if settings.objects.s3.ca is not None:
             yield "objects.s3.ca", settings.objects.s3.ca
     for number, backend in enumerate(settings.backends):
-        for name in ("ca", "cert", "key"):
+        for name in ("ca", "cert", "key", "credential", "platform_credential", "workflow"):
             path = getattr(backend, name, None)
             if path is not None:
                 yield f"backends.{number}.{name}", path
+        for name, path in getattr(backend, "files", {}).items():
+            yield f"backends.{number}.files.{name}", path
 
 
 def _key_files(settings: Settings) -> Iterator[tuple[str, Path]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -20,7 +20,8 @@ from gateway.admin.output import Form, emit, fail, say
 from gateway.admin.progress import progress
 
 if TYPE_CHECKING:
-    from gateway.deidentify import Format, Mode, Scrubbed, Scrubber
+    from gateway.deidentify import Format, Scrubbed
+    from gateway.deidentify.sandbox import Workers
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Pictures without what they should not tell."
@@ -32,7 +33,10 @@ _SUFFIXES = {
     "webp": (".webp",),
 }
 _COLUMNS = ("file", "state", "detail", "mode", "format", "out")
+_FACES = ("file", "state", "detail", "faces", "masked", "similarity", "out")
 _WORKERS = 4
+_FACES_S = 60.0
+"""Seconds for one picture: here somebody waits for a folder, not for a portrait."""
 
 
 class ModeName(StrEnum):
@@ -40,6 +44,32 @@ class ModeName(StrEnum):
 
     LOSSLESS = "lossless"
     CANONICAL = "canonical"
+
+
+class ProfileName(StrEnum):
+    """What is done about faces."""
+
+    BYSTANDERS = "bystanders"
+    LANDMARKS = "landmarks"
+    REDACT = "redact"
+
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="IN...", help="Pictures; a folder means every file in it and below."),
+]
+Out = Annotated[Path, typer.Option(help="Folder for the clean pictures; made if it is not there.")]
+Report = Annotated[Path | None, typer.Option(help="File for what became of each, as JSON.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Who looks at the pictures, what is done with one, and what is told of it."""
+
+    pool: Workers
+    do: Callable[[bytes], Awaitable[tuple[Scrubbed, dict[str, Any]]]]
+    state: str
+    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +82,14 @@ class _Task:
 
 @app.callback()
 def image() -> None:
-    """Clean pictures, offline."""
+    """Clean pictures and hide faces, offline."""
 
 
 @app.command()
 def clean(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="IN...", help="Pictures; a folder means every file in it and below."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the clean pictures; made if it is not there.")],
-    report: Annotated[Path | None, typer.Option(help="File for what became of each, as JSON.")] = None,
+    inputs: Inputs,
+    out: Out,
+    report: Report = None,
     mode: Annotated[
         ModeName,
         typer.Option(
@@ -83,18 +110,106 @@ def clean(
 
     Example: lethe image clean holiday/ --out clean/ --report clean.json
     """
+    tasks = _found(inputs, out, report, force=force)
+    from gateway.deidentify import Limits
+    from gateway.deidentify.sandbox import ImageScrubber
+
+    limits = Limits()
+    scrubber = ImageScrubber(limits, workers=_workers(tasks))
+
+    async def do(data: bytes) -> tuple[Scrubbed, dict[str, Any]]:
+        return await scrubber.scrub(data, mode.value), {}
+
+    rows = asyncio.run(_all(tasks, out, _Work(scrubber, do, "cleaned", limits.max_bytes), force=force))
+    _tell(rows, "cleaned", report, output, _COLUMNS)
+
+
+@app.command()
+def deidentify(
+    inputs: Inputs,
+    out: Out,
+    profile: Annotated[
+        ProfileName,
+        typer.Option(
+            help="bystanders hides every head but the largest face's; landmarks hides that too and draws a "
+            "mesh that is everybody's; redact hides every head and draws nothing."
+        ),
+    ],
+    report: Report = None,
+    max_faces: Annotated[int, typer.Option(min=1, max=1000, help="A picture with more is refused.")] = 16,
+    mask_text: Annotated[
+        bool,
+        typer.Option(
+            "--mask-text",
+            help="Cover writing, too: badges, signs; not what lies over the largest face's head.",
+        ),
+    ] = False,
+    weights: options.Weights = Path(".cache/weights"),
+    force: options.Force = False,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Write pictures whose faces are hidden, coded anew and without metadata, as for a backend or a dataset.
+
+    What is written with landmarks or redact was looked at again: no face of the
+    original is found in it, and a recogniser does not link the two; the report
+    says how alike it holds them (a cosine, in thousandths).  Otherwise the
+    picture is not written, and named with its detail.
+
+    Exit codes: 0 all written, 5 some were not, 1 none was.
+
+    Example: lethe image deidentify holiday/ --profile redact --out safe/ --report safe.json
+    """
+    tasks = _found(inputs, out, report, force=force)
+    from gateway import weights as files
+    from gateway.deidentify import Limits
+    from gateway.deidentify.faces.names import needed
+    from gateway.deidentify.faces.pool import ImageDeidentifier
+
+    limits = Limits()
+    try:
+        networks = files.read(weights, files.named(*needed(mask_text=mask_text)))
+    except files.WeightsInvalid as fault:
+        fail(FAILED, "CONFIG_INVALID", str(fault))
+    pool = ImageDeidentifier(limits, networks, workers=_workers(tasks), timeout_s=_FACES_S)
+
+    async def do(data: bytes) -> tuple[Scrubbed, dict[str, Any]]:
+        seen = await pool.deidentify(data, profile.value, max_faces=max_faces)
+        told: dict[str, Any] = {"profile": seen.profile, "faces": seen.faces, "masked": seen.masked}
+        if mask_text:
+            told["words"] = seen.words
+        if seen.similarity is not None:
+            told["similarity"] = seen.similarity
+        if seen.record is not None:
+            told["record"] = asdict(seen.record)
+        return seen.picture, told
+
+    rows = asyncio.run(_all(tasks, out, _Work(pool, do, "deidentified", limits.max_bytes), force=force))
+    _tell(rows, "deidentified", report, output, _FACES)
+
+
+def _found(inputs: Sequence[Path], out: Path, report: Path | None, *, force: bool) -> list[_Task]:
     tasks = list(_tasks(inputs, out))
     if not tasks:
         fail(USAGE, "FILE_MISSING", "no file in there")
     if report is not None:
         refuse_existing(report, force)
-    rows = asyncio.run(_clean_all(tasks, out, mode.value, force=force))
-    cleaned = sum(row["state"] == "cleaned" for row in rows)
-    told = {"cleaned": cleaned, "rejected": len(rows) - cleaned, "files": rows}
+    return tasks
+
+
+def _tell(
+    rows: Sequence[dict[str, Any]], state: str, report: Path | None, output: Form, columns: Sequence[str]
+) -> NoReturn:
+    """Say what became of each file, and exit."""
+    done = sum(row["state"] == state for row in rows)
+    told = {state: done, "rejected": len(rows) - done, "files": rows}
     if report is not None:
         write_whole(report, (json.dumps(told, indent=1) + "\n").encode())
-    emit(told, output, rows="files", columns=_COLUMNS)
-    raise typer.Exit(DONE if cleaned == len(rows) else PARTLY if cleaned else FAILED)
+    emit(told, output, rows="files", columns=columns)
+    raise typer.Exit(DONE if done == len(rows) else PARTLY if done else FAILED)
+
+
+def _workers(tasks: Sequence[_Task]) -> int:
+    return min(_WORKERS, os.cpu_count() or 1, len(tasks))
 
 
 def _tasks(inputs: Sequence[Path], out: Path) -> Iterable[_Task]:
@@ -125,28 +240,24 @@ def _files(given: Path, out: Path) -> Sequence[Path]:
     )
 
 
-async def _clean_all(tasks: Sequence[_Task], out: Path, mode: Mode, *, force: bool) -> list[dict[str, Any]]:
+async def _all(tasks: Sequence[_Task], out: Path, work: _Work, *, force: bool) -> list[dict[str, Any]]:
     """Return what became of each file; as many are worked on at once as there are workers."""
-    from gateway.deidentify import Limits, ScrubberUnavailable
-    from gateway.deidentify.sandbox import ImageScrubber
+    from gateway.deidentify import ScrubberUnavailable
 
-    limits = Limits()
-    workers = min(_WORKERS, os.cpu_count() or 1, len(tasks))
-    scrubber = ImageScrubber(limits, workers=workers)
     try:
-        await scrubber.start()
+        await work.pool.start()
     except ScrubberUnavailable:
         fail(FAILED, "SCRUBBER_UNAVAILABLE", "no worker can be started")
-    if missing := [wall for wall, stands in scrubber.confinement.items() if not stands]:
+    if missing := [wall for wall, stands in work.pool.confinement.items() if not stands]:
         say(f"warning: this kernel builds no {', '.join(missing)} around the worker")
     rows: list[dict[str, Any]] = []
-    places = asyncio.Semaphore(workers)
+    places = asyncio.Semaphore(_workers(tasks))
     with progress() as show:
 
         async def one(task: _Task) -> dict[str, Any]:
             # Read only when a worker is about to be free: pictures do not pile up in memory.
             async with places:
-                row = await _clean(task, out, scrubber, limits.max_bytes, mode, force=force)
+                row = await _one(task, out, work, force=force)
             rows.append(row)
             show(f"{len(rows)} of {len(tasks)}")
             return row
@@ -154,18 +265,15 @@ async def _clean_all(tasks: Sequence[_Task], out: Path, mode: Mode, *, force: bo
         try:
             return list(await asyncio.gather(*map(one, tasks)))
         finally:
-            await scrubber.close()
+            await work.pool.close()
 
 
-async def _clean(
-    task: _Task, out: Path, scrubber: Scrubber, max_bytes: int, mode: Mode, *, force: bool
-) -> dict[str, Any]:
-    """Clean one file; return its row of the report."""
+async def _one(task: _Task, out: Path, work: _Work, *, force: bool) -> dict[str, Any]:
+    """See to one file; return its row of the report."""
     from gateway.deidentify import Rejected, ScrubberUnavailable
 
     try:
-        data = _read(task.file, max_bytes)
-        picture = await scrubber.scrub(data, mode)
+        picture, told = await work.do(_read(task.file, work.max_bytes))
     except Rejected as refusal:
         return _rejected(task, "IMAGE_REJECTED", refusal.detail)
     except ScrubberUnavailable:
@@ -178,7 +286,7 @@ async def _clean(
         return _rejected(task, "FILE_EXISTS", "file_exists")
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, picture.data)
-    return _cleaned(task, place, picture)
+    return _written(task, place, picture, work.state) | told
 
 
 def _read(file: Path, max_bytes: int) -> bytes:
@@ -193,10 +301,10 @@ def _named(place: Path, form: Format) -> Path:
     return place if place.suffix.lower() in suffixes else place.with_name(place.name + suffixes[0])
 
 
-def _cleaned(task: _Task, place: Path, picture: Scrubbed) -> dict[str, Any]:
+def _written(task: _Task, place: Path, picture: Scrubbed, state: str) -> dict[str, Any]:
     return {
         "file": str(task.file),
-        "state": "cleaned",
+        "state": state,
         "out": str(place),
         "mode": picture.mode,
         "format": picture.format,

@@ -17,6 +17,9 @@ As = Annotated[
         help="Client profile: where to call and as whom (DIR/clients/NAME.yaml).",
     ),
 ]
+Weights = Annotated[
+    Path, typer.Option(envvar="LETHE_WEIGHTS_DIR", help="Folder with the model weights (make weights).")
+]
 Output = Annotated[Form, typer.Option("--output", "-o", help="Form of what is written to stdout.")]
 SubjectFile = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -75,7 +75,14 @@ def is_readable(source: Source) -> bool:
     return source != "heic" or _HAS_HEIF
 
 
-def recode(data: bytes, source: Source, profile: bytes, orientation: int, limits: Limits) -> bytes:
+def recode(
+    data: bytes,
+    source: Source,
+    profile: bytes,
+    orientation: int,
+    limits: Limits,
+    change: Callable[[Image.Image], Image.Image] | None = None,
+) -> bytes:
     """Return the picture in `data`, upright and coded anew.
 
     Args:
@@ -84,6 +91,7 @@ def recode(data: bytes, source: Source, profile: bytes, orientation: int, limits
         profile: A colour profile that the walker took out.
         orientation: How the walker says it is turned.
         limits: The caps.
+        change: What is done to the upright picture before it is coded.
 
     Raises:
         Rejected: It cannot be decoded, or only by more memory than there is.
@@ -93,6 +101,8 @@ def recode(data: bytes, source: Source, profile: bytes, orientation: int, limits
         fresh = plain if turn is None else plain.transpose(turn)
         # Two pictures of fifty megapixels are all that the memory holds.
         del plain
+        if change is not None:
+            fresh = change(fresh)
         return _coded(fresh, _target(source, fresh), profile, is_lossless=source == "webp" and _is_vp8l(data))
 
 

@@ -17,6 +17,9 @@ DETAILS: Final = frozenset(
         "chunk_too_large",
         "decode_timeout",
         "residue_found",
+        "no_face",
+        "too_many_faces",
+        "verifier_linked",
     }
 )
 """Every `detail` of a refusal, as the contract names them."""
@@ -36,6 +39,10 @@ class Rejected(Exception):
     - `chunk_too_large`: a chunk beyond the cap, or more chunks than the cap.
     - `decode_timeout`: decoding took longer than allowed.
     - `residue_found`: bytes that belong to no pixel could not be removed, so nothing is handed out.
+    - `no_face`: no face is found.
+    - `too_many_faces`: more faces are found than are allowed.
+    - `verifier_linked`: a face of the input is still found in what was made of it, or the recogniser
+      links the two.
     """
 
     def __init__(self, detail: str) -> None:

@@ -15,6 +15,7 @@ Rule:
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import struct
@@ -101,20 +102,33 @@ _NR, _ARCH, _ARGS = 0, 4, 16
 _PROT_EXEC = 4
 _CLONE_THREAD = 0x10000
 
-MEMORY_BYTES: Final = 1 << 30
-"""Address space, libraries included."""
-DATA_BYTES: Final = 480 << 20
-"""Memory of its own; with the pages of its libraries a worker stays below half a gigabyte."""
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How much memory a worker may have.
+
+    Attributes:
+        space: Address space in bytes, libraries included.
+        own: Bytes of its own.
+    """
+
+    space: int
+    own: int
 
 
-def lock_down(cpu_s: int) -> Confinement:
+PICTURES: Final = Memory(space=1 << 30, own=480 << 20)
+"""With the pages of its libraries such a worker stays below half a gigabyte."""
+
+
+def lock_down(cpu_s: int, memory: Memory = PICTURES) -> Confinement:
     """Put up every wall this kernel offers and say which stand.
 
     Args:
         cpu_s: CPU seconds after which the kernel ends the process for good.
+        memory: How much it may have.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    has_rlimits = _limit(cpu_s)
+    has_rlimits = _limit(cpu_s, memory)
     _drop_capabilities(libc)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     has_no_new_privileges = libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
@@ -142,10 +156,10 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
     libc.capset(header, bytes(24))
 
 
-def _limit(cpu_s: int) -> bool:
+def _limit(cpu_s: int, memory: Memory) -> bool:
     wanted = {
-        resource.RLIMIT_AS: MEMORY_BYTES,
-        resource.RLIMIT_DATA: DATA_BYTES,
+        resource.RLIMIT_AS: memory.space,
+        resource.RLIMIT_DATA: memory.own,
         resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
@@ -176,7 +190,11 @@ def _landlock(libc: ctypes.CDLL) -> bool:
     fields = [rights, *([3] if version >= 4 else []), *([3] if version >= 6 else [])]
     attributes = struct.pack(f"={len(fields)}Q", *fields)
     ruleset = libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
-    return bool(ruleset >= 0 and libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0)
+    if ruleset < 0:
+        return False
+    is_up = libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0
+    os.close(ruleset)
+    return bool(is_up)
 
 
 def _seccomp(libc: ctypes.CDLL) -> bool:

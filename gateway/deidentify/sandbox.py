@@ -15,9 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from gateway.deidentify.errors import DETAILS, Rejected, ScrubberUnavailable
 from gateway.deidentify.frames import OVERHEAD, PREFIX, BadFrame, decode, encode, lengths
@@ -27,7 +27,8 @@ from gateway.deidentify.scrubbed import Format, Mode, Scrubbed
 COMMAND: Final = (sys.executable, "-I", "-m", "gateway.deidentify.worker")
 """Isolated mode: no PYTHON* variables, no user site, no current directory on the path."""
 
-_ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8"}
+_ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
+"""One picture has one core."""
 _START_TIMEOUT_S: Final = 30.0
 _WALLS: Final = ("rlimits", "landlock", "seccomp")
 _CODE: Final = re.compile(r"[a-z0-9_]{1,32}")
@@ -35,12 +36,13 @@ _CODE: Final = re.compile(r"[a-z0-9_]{1,32}")
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What a worker is started with."""
+    """What a worker is started with; `freight` goes with its orders."""
 
     limits: Limits
     recycle_after: int
     timeout_s: float
     command: tuple[str, ...]
+    freight: Freight
 
     def orders(self) -> dict[str, Any]:
         """Return the first frame: the caps, CPU seconds for a picture, CPU seconds for a life."""
@@ -49,7 +51,13 @@ class _Terms:
             "limits": asdict(self.limits),
             "cpu_s": cpu_s,
             "life_cpu_s": min((cpu_s + 1) * self.recycle_after + 60, 1 << 30),
+            "freight": {name: len(content) for name, content in self.freight.items()},
         }
+
+
+Freight = Mapping[str, bytes]
+"""Files that a worker is handed before its walls go up, by name."""
+T = TypeVar("T")
 
 
 class _WorkerDied(Exception):
@@ -128,6 +136,7 @@ class _Post:
 
     def __init__(self, terms: _Terms) -> None:
         self._terms = terms
+        self._freight = b"".join(terms.freight.values())
         self.worker: Worker | None = None
         self._is_closed = False
         self.confinement = dict.fromkeys(_WALLS, False)
@@ -144,7 +153,7 @@ class _Post:
             try:
                 self.worker = Worker(self._terms.command)
                 async with asyncio.timeout(_START_TIMEOUT_S):
-                    header, _ = await self.worker.exchange(self._terms.orders(), b"", 0)
+                    header, _ = await self.worker.exchange(self._terms.orders(), self._freight, 0)
                 self.confinement = walls(header)
             except (OSError, EOFError, BadFrame) as error:
                 await self.empty()
@@ -165,24 +174,26 @@ class _Post:
         worker, self.worker = self.worker, None
         return 0 if worker is None else await worker.end()
 
-    async def scrub(self, data: bytes | bytearray, mode: Mode) -> Scrubbed:
-        """Have the worker scrub `data`; on its death try once more with another one."""
+    async def ask(
+        self, header: dict[str, Any], data: bytes | bytearray, read: Callable[[dict[str, Any], bytes], T]
+    ) -> T:
+        """Have the worker look at `data`; on its death try once more with another one."""
         for _ in range(2):
             try:
-                return await self._attempt(data, mode)
+                return await self._attempt(header, data, read)
             except _WorkerDied as death:
                 if death.exit_code == -signal.SIGXCPU:
                     raise Rejected("decode_timeout") from death
         raise ScrubberUnavailable
 
-    async def _attempt(self, data: bytes | bytearray, mode: Mode) -> Scrubbed:
+    async def _attempt(
+        self, header: dict[str, Any], data: bytes | bytearray, read: Callable[[dict[str, Any], bytes], T]
+    ) -> T:
         worker = await self.fill()
         try:
             async with asyncio.timeout(self._terms.timeout_s):
-                header, body = await worker.exchange(
-                    {"mode": mode}, data, self._terms.limits.max_bytes + OVERHEAD
-                )
-            answer = _answer(header, body)
+                said, body = await worker.exchange(header, data, self._terms.limits.max_bytes + OVERHEAD)
+            answer = judged(said, body, read)
         except TimeoutError as error:
             await self.empty()
             raise Rejected("decode_timeout") from error
@@ -200,31 +211,33 @@ class _Post:
         return answer
 
 
-class ImageScrubber:
-    """Scrubs pictures in worker processes; callers queue while all are busy."""
+class Workers:
+    """Worker processes that look at pictures; callers queue while all are busy."""
 
     def __init__(
         self,
         limits: Limits,
         *,
+        command: Sequence[str],
         workers: int = 1,
         recycle_after: int = 200,
         timeout_s: float = 10.0,
-        command: Sequence[str] = COMMAND,
+        freight: Freight | None = None,
     ) -> None:
         """Describe the workers; `start` starts them.
 
         Args:
             limits: Caps on the pictures.
+            command: How a worker is started.
             workers: How many pictures are looked at side by side.
             recycle_after: Pictures after which a worker is replaced.
             timeout_s: Wall-clock seconds for one picture, time in the queue not counted;
                 the worker gets as much CPU time, rounded up.
-            command: How a worker is started.
+            freight: Files that each worker is handed.
         """
         if workers < 1 or recycle_after < 1 or timeout_s <= 0:
             raise ValueError("workers, recycle_after and timeout_s must be positive")
-        terms = _Terms(limits, recycle_after, timeout_s, tuple(command))
+        terms = _Terms(limits, recycle_after, timeout_s, tuple(command), freight or {})
         self._max_bytes = limits.max_bytes
         self._posts = tuple(_Post(terms) for _ in range(workers))
         self._free: asyncio.Queue[_Post] = asyncio.Queue()
@@ -253,8 +266,10 @@ class ImageScrubber:
             self._free.put_nowait(post)
         self._is_open = True
 
-    async def scrub(self, data: bytes | bytearray, mode: Mode = "canonical") -> Scrubbed:
-        """Return the picture without its metadata; see `Scrubber`.
+    async def ask(
+        self, header: dict[str, Any], data: bytes | bytearray, read: Callable[[dict[str, Any], bytes], T]
+    ) -> T:
+        """Return what `read` makes of a worker's answer.
 
         Raises:
             Rejected: The bytes may not be processed.
@@ -269,7 +284,7 @@ class ImageScrubber:
             # Closed while this caller stood in the queue?
             if not self._is_open:
                 raise ScrubberUnavailable
-            return await post.scrub(data, mode)
+            return await post.ask(header, data, read)
         finally:
             self._free.put_nowait(post)
 
@@ -284,6 +299,33 @@ class ImageScrubber:
             await (await self._free.get()).empty()
 
 
+class ImageScrubber(Workers):
+    """Scrubs pictures in worker processes."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        command: Sequence[str] = COMMAND,
+        workers: int = 1,
+        recycle_after: int = 200,
+        timeout_s: float = 10.0,
+    ) -> None:
+        """Describe the workers, as `Workers` does."""
+        super().__init__(
+            limits, command=command, workers=workers, recycle_after=recycle_after, timeout_s=timeout_s
+        )
+
+    async def scrub(self, data: bytes | bytearray, mode: Mode = "canonical") -> Scrubbed:
+        """Return the picture without its metadata; see `Scrubber`.
+
+        Raises:
+            Rejected: The bytes may not be processed.
+            ScrubberUnavailable: Not started, closed, or two workers died on this picture.
+        """
+        return await self.ask({"mode": mode}, data, scrubbed)
+
+
 def walls(header: dict[str, Any]) -> dict[str, bool]:
     """Return which walls a worker says stand around it."""
     said = header.get("confinement")
@@ -292,28 +334,33 @@ def walls(header: dict[str, Any]) -> dict[str, bool]:
     return {wall: said.get(wall) is True for wall in _WALLS}
 
 
-def _answer(header: dict[str, Any], body: bytes) -> Scrubbed | Rejected:
-    """Return what a worker says, believing none of it that could not be true."""
-    if "rejected" in header:
-        return Rejected(_one_of(header["rejected"], DETAILS))
-    form = cast("Format", _one_of(header.get("format"), ("jpeg", "png", "webp")))
-    width, height = (_number(header.get(side), 1, 1 << 16) for side in ("width", "height"))
-    orientation = _number(header.get("orientation"), 1, 8)
+def judged(said: dict[str, Any], body: bytes, read: Callable[[dict[str, Any], bytes], T]) -> T | Rejected:
+    """Return a worker's refusal, or what `read` makes of its answer."""
+    return Rejected(one_of(said["rejected"], DETAILS)) if "rejected" in said else read(said, body)
+
+
+def scrubbed(header: dict[str, Any], body: bytes) -> Scrubbed:
+    """Return what a worker says of a picture, believing none of it that could not be true."""
+    form = cast("Format", one_of(header.get("format"), ("jpeg", "png", "webp")))
+    width, height = (number(header.get(side), 1, 1 << 16) for side in ("width", "height"))
+    orientation = number(header.get("orientation"), 1, 8)
     dropped = header.get("dropped")
     if not body or not isinstance(dropped, dict) or not all(map(_CODE.fullmatch, dropped)):
         raise BadFrame
-    mode = cast("Mode", _one_of(header.get("mode"), ("lossless", "canonical")))
-    counts = {str(kind): _number(count, 0, 1 << 32) for kind, count in dropped.items()}
+    mode = cast("Mode", one_of(header.get("mode"), ("lossless", "canonical")))
+    counts = {str(kind): number(count, 0, 1 << 32) for kind, count in dropped.items()}
     return Scrubbed(body, form, width, height, orientation, counts, mode)
 
 
-def _one_of(value: object, codes: Collection[str]) -> str:
+def one_of(value: object, codes: Collection[str]) -> str:
+    """Return a word if it is one of `codes`."""
     if not isinstance(value, str) or value not in codes:
         raise BadFrame
     return value
 
 
-def _number(value: object, lowest: int, highest: int) -> int:
+def number(value: object, lowest: int, highest: int) -> int:
+    """Return a number if it lies within these bounds."""
     if type(value) is not int or not lowest <= value <= highest:
         raise BadFrame
     return value

@@ -10,9 +10,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from PIL import Image
 
@@ -25,7 +25,7 @@ from gateway.deidentify.head_gif import head_gif
 from gateway.deidentify.head_heif import head_heif
 from gateway.deidentify.head_tiff import head_tiff
 from gateway.deidentify.limits import Limits
-from gateway.deidentify.lockdown import allow_cpu, lock_down
+from gateway.deidentify.lockdown import PICTURES, Memory, allow_cpu, lock_down
 from gateway.deidentify.orientation import minimal_exif
 from gateway.deidentify.scrubbed import Mode, Scrubbed, Source
 from gateway.deidentify.tally import Tally
@@ -41,31 +41,28 @@ _HUNGRY: Final = frozenset({"webp", "avif"})
 """Whose decoders need twice the memory of others for a pixel, so that half as many are taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Orders:
-    limits: Limits
-    cpu_s: int
-    life_cpu_s: int
+Change = Callable[[Image.Image], Image.Image]
+"""What is done to an upright picture before it is coded anew."""
 
 
-def examine(data: bytes, limits: Limits, mode: Mode) -> Scrubbed:
+def examine(data: bytes, limits: Limits, mode: Mode, change: Change | None = None) -> Scrubbed:
     """Return the picture without metadata, read a second time after it was written.
 
     Headers are held against the caps first.  In `lossless` a walker's result is
     decoded once and the pixels are thrown away; in `canonical`, and for what no
     walker can clean or whose colours hang on a profile that must go, the
-    picture is decoded and coded anew.
+    picture is decoded and coded anew; so it is where there is a `change`.
 
     Raises:
-        Rejected: Walker, decoder or second opinion refuse.
+        Rejected: Walker, decoder or second opinion refuse, or the change.
     """
     try:
-        return _examine(data, limits, mode)
+        return _examine(data, limits, mode, change)
     except MemoryError as error:
         raise Rejected("too_many_pixels") from error
 
 
-def _examine(data: bytes, limits: Limits, mode: Mode) -> Scrubbed:
+def _examine(data: bytes, limits: Limits, mode: Mode, change: Change | None) -> Scrubbed:
     source = announced(data, limits)
     if source in _HUNGRY:
         limits = replace(limits, max_pixels=(limits.max_pixels + 1) // 2)
@@ -73,11 +70,11 @@ def _examine(data: bytes, limits: Limits, mode: Mode) -> Scrubbed:
         if not is_readable(source):
             raise Rejected("unsupported_format")
         dropped = _HEADS[source](data, limits).dropped
-        return _fresh(recode(data, source, b"", 1, limits), dropped, limits)
+        return _fresh(recode(data, source, b"", 1, limits, change), dropped, limits)
     walked = WALKERS[source](data, limits)
     _look_again(walked)
-    if mode == "canonical" or is_foreign(walked.profile):
-        fresh = recode(walked.data, source, walked.profile, walked.orientation, limits)
+    if mode == "canonical" or change is not None or is_foreign(walked.profile):
+        fresh = recode(walked.data, source, walked.profile, walked.orientation, limits, change)
         return _fresh(fresh, walked.dropped, limits)
     trial_decode(walked, limits)
     return replace(walked, profile=b"")
@@ -98,46 +95,54 @@ def _look_again(picture: Scrubbed) -> None:
 
 def main() -> None:
     """Serve until the other side closes."""
-    header, _ = _receive(0)
-    orders = _Orders(Limits(**header["limits"]), header["cpu_s"], header["life_cpu_s"])
-    _warm_up(orders.limits)
-    _send({"confinement": lock_down(orders.life_cpu_s)})
-    while True:
-        header, data = _receive(orders.limits.max_bytes)
-        allow_cpu(orders.cpu_s)
-        _answer(data, orders.limits, header["mode"])
+    orders, _ = receive(0)
+    limits = Limits(**orders["limits"])
+    warm_up(limits)
+    serve(orders, lambda header, data: told(examine(data, limits, header["mode"])))
 
 
-def _warm_up(limits: Limits) -> None:
+def warm_up(limits: Limits, change: Change | None = None) -> None:
     """Do everything once while files can still be read: decoders import what they need when they need it."""
     turned = b"Exif\0\0" + minimal_exif(6)
     for form in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"):
         file = io.BytesIO()
         Image.new("RGBA" if form == "PNG" else "RGB", (16, 16)).save(file, form, exif=turned)
-        examine(file.getvalue(), limits, "canonical")
+        examine(file.getvalue(), limits, "canonical", change)
     examine(file.getvalue(), limits, "lossless")
 
 
-def _answer(data: bytes, limits: Limits, mode: Mode) -> None:
-    try:
-        picture = examine(data, limits, mode)
-    except Rejected as refusal:
-        _send({"rejected": refusal.detail})
-        return
-    _send(
-        {
-            "format": picture.format,
-            "width": picture.width,
-            "height": picture.height,
-            "orientation": picture.orientation,
-            "dropped": dict(picture.dropped),
-            "mode": picture.mode,
-        },
-        picture.data,
-    )
+def serve(
+    orders: Mapping[str, Any],
+    answer: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]],
+    memory: Memory = PICTURES,
+) -> NoReturn:
+    """Put up the walls, say which stand, and answer until the other side closes."""
+    send({"confinement": lock_down(orders["life_cpu_s"], memory)})
+    while True:
+        header, data = receive(orders["limits"]["max_bytes"])
+        allow_cpu(orders["cpu_s"])
+        try:
+            said, body = answer(header, data)
+        except Rejected as refusal:
+            said, body = {"rejected": refusal.detail}, b""
+        send(said, body)
 
 
-def _receive(max_body: int) -> tuple[dict[str, Any], bytes]:
+def told(picture: Scrubbed) -> tuple[dict[str, Any], bytes]:
+    """Return what is said of a picture, and its bytes."""
+    said = {
+        "format": picture.format,
+        "width": picture.width,
+        "height": picture.height,
+        "orientation": picture.orientation,
+        "dropped": dict(picture.dropped),
+        "mode": picture.mode,
+    }
+    return said, picture.data
+
+
+def receive(max_body: int) -> tuple[dict[str, Any], bytes]:
+    """Return the next frame; where there is none, the gateway is gone and this process ends."""
     header_bytes, body_bytes = lengths(_read(PREFIX.size), max_body)
     return decode(_read(header_bytes)), _read(body_bytes)
 
@@ -154,7 +159,8 @@ def _read(count: int) -> bytes:
     return b"".join(pieces)
 
 
-def _send(header: dict[str, Any], body: bytes = b"") -> None:
+def send(header: dict[str, Any], body: bytes = b"") -> None:
+    """Send a frame."""
     for part in (encode(header, len(body)), body):
         rest = memoryview(part)
         while rest:

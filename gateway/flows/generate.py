@@ -327,7 +327,7 @@ class Generate:
             if job.attempt >= self.limits.attempts or is_transient:
                 await self._end(job, "failed", trouble.code, trouble.detail)
             else:
-                await self._put_back(job, timedelta(seconds=min(30.0, 0.25 * 2**job.attempt)))
+                await self._put_back(job, _pause(job, trouble))
         except LetheError as refusal:
             await self._end(job, "failed", refusal.code, refusal.detail)
         except Exception:
@@ -773,6 +773,12 @@ class _Denied(_Stopped):
         self.verdict = verdict
         is_withdrawn = verdict.code == "DENY_CONSENT_WITHDRAWN"
         self.detail = "consent_withdrawn" if is_withdrawn else verdict.code.lower()
+
+
+def _pause(job: Job, trouble: LetheError) -> timedelta:
+    """Return for how long a job rests: longer at every attempt, and as a busy backend asks, in bounds."""
+    own = min(30.0, 0.25 * 2**job.attempt)
+    return timedelta(seconds=max(own, min(float(trouble.metadata.get("retry_after_s", "0")), 300.0)))
 
 
 def _why(detail: str) -> str:

@@ -16,12 +16,12 @@ from gateway import deidentify
 from gateway.bell import Bell
 from gateway.caller import Caller
 from gateway.contract import refuse_unfit
+from gateway.deidentify.deidentified import Deidentified
 from gateway.deidentify.text import PromptRefused, ScrubbedText, TextScrubber
 from gateway.errors import (
     BackendRetentionTooLong,
     BackendUnavailable,
     DeadlineTooShort,
-    ImageRejected,
     LetheError,
     MessageInvalid,
     NoticeUnknown,
@@ -33,6 +33,7 @@ from gateway.errors import (
     StoreUnavailable,
     ZeroRetention,
 )
+from gateway.faces import Faces
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
@@ -120,7 +121,7 @@ class Upload:
     idempotency: Idempotency
     keys: KeyService
     safe: Safe
-    scrubber: deidentify.Scrubber
+    faces: Faces
     prompts: TextScrubber
     backends: Callable[[], Mapping[str, BackendFacts]]
     clock: Clock
@@ -139,7 +140,7 @@ class Upload:
 
         Steps:
             (1) The subject, the notice and the backend are known, policy permits; the prompt is scrubbed.
-            (2) Bytes arrive, bounded; the scrubber returns a clean picture.
+            (2) Bytes arrive, bounded; what comes back is a clean picture that shows no other person's face.
             (3) Ciphertext is stored; a crash from here leaves unreadable garbage.
                 Under zero retention nothing is: the picture waits in memory.
             (4) One transaction: policy still permits, job, object and leaves are kept.
@@ -172,7 +173,7 @@ class Upload:
                 known = await self.records.transact(lambda tx: self._recall(tx, ticket))
                 if known is not None:
                     return Accepted(known, None, is_transient)
-                clean = await self._scrub(image)
+                clean = await self.faces.see_to(image, Purpose.GENERATE)
             finally:
                 wipe(image)
             return await self._keep_or_give_up(caller, order, admitted, clean, ticket)
@@ -189,7 +190,7 @@ class Upload:
         caller: Caller,
         order: JobOrder,
         admitted: _Admitted,
-        clean: deidentify.Scrubbed,
+        clean: Deidentified,
         ticket: Ticket | None,
     ) -> Accepted:
         """Return the queued job; when the caller is gone, wait until nothing half-done is left behind.
@@ -328,14 +329,6 @@ class Upload:
         job_id = self.idempotency.recall(tx, ticket)
         return tx.get(Job, job_id) if job_id else None
 
-    async def _scrub(self, image: bytes | bytearray) -> deidentify.Scrubbed:
-        try:
-            return await self.scrubber.scrub(image)
-        except deidentify.Rejected as rejected:
-            raise ImageRejected(detail=rejected.detail) from rejected
-        except deidentify.ScrubberUnavailable as error:
-            raise ScrubberUnavailable from error
-
     async def _log_refusal(self, caller: Caller, order: JobOrder, refusal: LetheError) -> None:
         """Log a refusal; where the log is what fails, the refusal stands all the same."""
         with contextlib.suppress(StoreUnavailable):
@@ -357,7 +350,7 @@ class Upload:
         caller: Caller,
         order: JobOrder,
         admitted: _Admitted,
-        clean: deidentify.Scrubbed,
+        clean: Deidentified,
         ticket: Ticket | None,
         gone: asyncio.Event,
     ) -> Accepted:
@@ -373,10 +366,10 @@ class Upload:
             job_id=job_id,
             kind="original",
             purpose=order.purpose,
-            image_type=clean.format,
-            width=clean.width,
-            height=clean.height,
-            image=clean.data,
+            image_type=clean.picture.format,
+            width=clean.picture.width,
+            height=clean.picture.height,
+            image=clean.picture.data,
             expires_at=admitted.until,
             prompt=admitted.prompt.text if admitted.prompt else "",
         )
@@ -433,6 +426,7 @@ class Upload:
                 bak=backend_id(backend.name),
                 pur=order.purpose,
                 obj=stored.object_id,
+                kind=clean.profile,
             )
             self.idempotency.remember(tx, ticket, job_id)
             return Accepted(job, receipt, is_transient)

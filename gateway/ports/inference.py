@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from gateway.ports.marking import Source
@@ -126,3 +127,26 @@ class Inference(Protocol):
 
     async def close(self) -> None:
         """Let the connection go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the configuration says of a backend whose kind another package brings."""
+
+    name: str
+    contract: Contract
+    timeout_s: float
+    options: Mapping[str, bool | int | float | str]
+    files: Mapping[str, Path]
+
+
+class BackendKind(Protocol):
+    """What an entry point of the group `lethe.backends` leads to."""
+
+    def __call__(self, wanted: Wanted) -> Inference:
+        """Return the door to one backend; nothing is sent yet.
+
+        Raises:
+            ValueError: An option cannot be used; the message names it, and no value.
+            OSError: A file cannot be read.
+        """

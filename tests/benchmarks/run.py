@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import append, decide, due, hop, keys, log, objects, scrub, seal, sweep
+from tests.benchmarks import append, decide, due, faces, hop, keys, log, objects, scrub, seal, sweep
 from tests.benchmarks.measure import machine
 
 BENCHMARKS = {
     "hop": hop.run,
     "scrub": scrub.run,
+    "faces": faces.run,
     "seal": seal.run,
     "append": append.run,
     "log": log.run,

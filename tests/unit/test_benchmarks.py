@@ -21,6 +21,7 @@ NUMBERS = {"min", "median", "max"}
             {"fdatasync of 4 KiB", "SQLite, one leaf a transaction", "SQLite, 64 leaves a transaction"},
         ),
         ("scrub", {"walker and second opinion", "the same, behind the walls, every pixel decoded"}),
+        ("faces", {"the detector alone, 640 pixels", "bystanders", "landmarks", "redact"}),
         ("objects", {"disk", "S3 (SeaweedFS)"}),
         ("keys", {"AES-GCM, bare", "local root, many", "local root, one by one", "a roll, with SQLite"}),
         ("sweep", {"pause between two looks", "SQLite, p50", "SQLite, p99"}),

@@ -21,11 +21,14 @@ from gateway.adapters.inference_oip import OipInference
 from gateway.adapters.telemetry import only_known_fields
 from gateway.admin.pki import Authority, write_secret
 from gateway.bell import Bell
+from gateway.deidentify import Limits
+from gateway.deidentify.faces.names import DETECTOR
 from gateway.errors import AuditUnavailable, StoreUnavailable
 from gateway.ports.records import PackText
 from gateway.settings import (
     ConfigInvalid,
     ContractSection,
+    DeidentifySection,
     KeysSection,
     LetheBackend,
     MarkingSection,
@@ -112,6 +115,17 @@ def test_keys_that_retire_are_read_like_those_that_sign(tmp_path: Path) -> None:
     (tmp_path / "seed").unlink()
     with pytest.raises(ConfigInvalid, match=r"audit\.retiring_signing_key"):
         compose.read_retiring(made)
+
+
+def test_without_the_networks_files_no_gateway_starts_and_the_key_and_the_cure_are_named(
+    tmp_path: Path,
+) -> None:
+    section = DeidentifySection(weights=tmp_path)
+    with pytest.raises(ConfigInvalid, match=r"deidentify\.weights: .* run `make weights`"):
+        compose.make_deidentifier(section, Limits())
+    (tmp_path / DETECTOR).write_bytes(b"another network")
+    with pytest.raises(ConfigInvalid, match=r"sha256 differs"):
+        compose.make_deidentifier(section, Limits())
 
 
 async def test_a_backend_that_does_not_answer_is_off_the_board_until_it_does() -> None:

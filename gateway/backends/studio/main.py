@@ -11,9 +11,9 @@ from pathlib import Path
 
 import structlog
 
-from gateway.backends.studio import weights
+from gateway import weights as files
+from gateway.backends.studio import picture
 from gateway.backends.studio.server import Limits, MutualTls, Studio, UnsafePlaintextOnLoopback, make_server
-from gateway.backends.studio.weights import WeightsInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,9 @@ async def serve(settings: StudioSettings, ready: Callable[[str], None], stop: as
         WeightsInvalid: A model file is missing or is another file.
         OSError, RuntimeError, ValueError: The address or the certificates cannot be used.
     """
-    studio = Studio(weights.read(settings.weights), settings.limits, settings.region)
+    studio = Studio(
+        files.read(settings.weights, files.named(*picture.MODELS)), settings.limits, settings.region
+    )
     try:
         server, address = make_server(studio, settings.address, settings.security)
         await server.start()
@@ -56,7 +58,7 @@ def run(*, address: str, cert: Path, key: Path, ca: Path, weights: Path) -> int:
     settings = StudioSettings(address=address, security=MutualTls(cert, key, ca), weights=weights)
     try:
         asyncio.run(_until_told(settings))
-    except (WeightsInvalid, OSError, RuntimeError, ValueError) as fault:
+    except (files.WeightsInvalid, OSError, RuntimeError, ValueError) as fault:
         sys.stderr.write(f"studio: {fault}\n")
         return 1
     return 0

@@ -21,6 +21,8 @@ import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from gateway.deidentify.faces.names import DETECTOR
+
 Bytes8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Report = Callable[[int, str], None]
@@ -30,8 +32,8 @@ WIDTH, HEIGHT = 1024, 1280
 MAX_PIXELS = 50_000_000
 FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
-DETECTOR = "face_detection_yunet_2023mar_int8bq.onnx"
 SEGMENTER = "selfie_segmentation.tflite"
+MODELS = (DETECTOR, SEGMENTER)
 
 FACE_SHARE = 0.36
 """Height of the face in the headshot, as a share of the headshot's."""

@@ -23,8 +23,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from lethe.backend.v1 import backend_pb2, backend_pb2_grpc
 
-from gateway import errors
-from gateway.backends.studio import picture, weights
+from gateway import errors, weights
+from gateway.backends.studio import picture
 from gateway.backends.studio.jobs import Benches, Job, Jobs, Owner
 from gateway.backends.studio.picture import FORMATS, STYLES, Headshot, PictureRejected, Stopped
 
@@ -99,7 +99,7 @@ class Studio(backend_pb2_grpc.InferenceBackendServiceServicer):
         self.limits = limits
         self.benches = Benches(models, limits.benches)
         self.jobs = Jobs(limits.benches + limits.waiting)
-        self._manifest = weights.manifest()
+        self._manifest = weights.named(*picture.MODELS)
         self._digest = weights.digest(f"{NAME}/{picture.VERSION}", self._manifest)
         self._region = region
 

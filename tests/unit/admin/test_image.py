@@ -1,4 +1,4 @@
-"""`lethe image clean`: folders in, clean pictures and a report out."""
+"""`lethe image`: folders in, clean pictures and a report out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
+from gateway import weights
 from tests.needs import missing, needs
-from tests.unit.deidentify import plant
+from tests.unit.deidentify import plant, portraits
 from tests.unit.deidentify.test_real_files import _telling
 
 IMAGES = Path(__file__).parents[2] / "data" / "images"
@@ -156,3 +158,49 @@ def test_no_word_of_the_old_metadata_is_in_the_new_file(name: str, tmp_path: Pat
     telling = {word for word in words if len(word) > 7}
     assert telling
     assert not [word for word in telling if word in clean]
+
+
+# --- faces -----------------------------------------------------------------------------------------------
+
+
+def test_faces_are_hidden_and_the_report_says_what_was_measured(tmp_path: Path, lethe) -> None:
+    portraits.files()
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    small = portraits.scaled(portraits.portrait("collins"), 300)
+    (folder / "one.jpg").write_bytes(plant.jpeg(photo=Image.fromarray(small)))
+    (folder / "two.jpg").write_bytes(plant.jpeg(6))
+    command = ("image", "deidentify", folder, "--profile", "landmarks", "--out", out)
+    result = lethe(*command, "--report", tmp_path / "report.json", "--weights", weights.directory())
+    assert result.exit_code == 5
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert (told["deidentified"], told["rejected"]) == (1, 1)
+    one, two = sorted(told["files"], key=lambda row: str(row["file"]))
+    assert (one["profile"], one["faces"], one["out"]) == ("landmarks", 1, "one.jpg")
+    assert 0 <= one["similarity"] <= 300
+    assert one["masked"] >= 1
+    assert {"place", "size", "yaw", "pitch", "roll", "faces"} < one["record"].keys()
+    assert (two["reason"], two["detail"]) == ("IMAGE_REJECTED", "no_face")
+    assert [file.name for file in out.iterdir()] == ["one.jpg"]
+    assert plant.CANARY not in (out / "one.jpg").read_bytes()
+
+
+def test_writing_is_covered_where_that_is_asked_for(tmp_path: Path, lethe) -> None:
+    portraits.files()
+    photo = Image.fromarray(portraits.scaled(portraits.portrait("collins"), 400))
+    ImageDraw.Draw(photo).text((10, 340), "Eileen 4711", font=ImageFont.load_default(30), fill="white")
+    photo.save(tmp_path / "one.png")
+    command = ("image", "deidentify", tmp_path / "one.png", "--profile", "bystanders", "--mask-text")
+    result = lethe(*command, "--out", tmp_path / "out", "--weights", weights.directory(), "--output", "json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["files"][0]["words"] >= 1
+    with Image.open(tmp_path / "out" / "one.png") as made:
+        assert made.getpixel((40, 360)) == (128, 128, 128)
+
+
+def test_without_the_models_no_face_is_looked_for(tmp_path: Path, lethe) -> None:
+    (tmp_path / "one.jpg").write_bytes(plant.jpeg())
+    command = ("image", "deidentify", tmp_path / "one.jpg", "--profile", "redact", "--out", tmp_path / "out")
+    result = lethe(*command, "--weights", tmp_path)
+    assert result.exit_code == 1
+    assert "make weights" in result.stderr

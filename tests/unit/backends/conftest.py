@@ -7,24 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.studio import fetch_weights, weights
-from gateway.backends.studio.picture import Headshot, Studio
+from gateway import weights
+from gateway.backends.studio.picture import MODELS, Headshot, Studio
 from tests.unit.backends import pictures
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="session")
-def weights_dir() -> Path:
-    """Return a folder with the models; fetched where `make weights` has not run."""
-    folder = weights.directory()
-    fetch_weights.fetch(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def models(weights_dir: Path) -> dict[str, bytes]:
-    return weights.read(weights_dir)
+    return weights.read(weights_dir, weights.named(*MODELS))
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from PIL import Image
 from gateway.backends.studio import server as studio_server
 from gateway.backends.studio.main import StudioSettings, serve
 from gateway.backends.studio.server import Limits, MutualTls, Studio, UnsafePlaintextOnLoopback, make_server
-from gateway.backends.studio.weights import WeightsInvalid
+from gateway.weights import WeightsInvalid
 from tests.fakes.studio import GatedStudio
 from tests.unit.backends.pictures import as_file
 

