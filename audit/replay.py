@@ -531,6 +531,30 @@ def _scrubbed(log: Log, row: Row) -> Iterator[Finding]:
 _WAS_SCRUBBED = needs("obj", "image.scrubbed", rule="not_scrubbed")
 
 
+def _faces_as_said(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether that was done about the faces in a picture which its use asks for."""
+    if "kind" in row.event:
+        yield from _WAS_MASKED(log, row)
+
+
+_WAS_MASKED = needs("obj", "image.scrubbed", rule="faces_not_masked", kind="kind")
+
+
+def _recorded_by_right(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether the last decision on the picture permits its record, and the consents it rests on."""
+    obj = row.event["obj"]
+    permission, denial = (log.last("obj", obj, dec, row) for dec in (_ALLOWED, _DENIED))
+    if permission is None:
+        yield log.absent("not_permitted", "no decision allows the record")
+        return
+    if denial is not None and denial.index > permission.index:
+        yield from _forbidden(denial, row, "after_deny")
+    if permission.event["pur"] != row.event["pur"]:
+        yield Finding("broken", "purpose_differs", f"decided for another at entry {permission.index}")
+    for con in permission.event.get("base", ()):
+        yield from _standing(log, row, con, permission)
+
+
 def _destroyed_in_time(log: Log, row: Row) -> Iterator[Finding]:
     """Ask whether an object was destroyed by its promised moment, or once no hold covered it any more."""
     gone = log.first("obj", row.event["obj"], "object.destroyed")
@@ -569,6 +593,10 @@ def _answered_in_time(log: Log, row: Row) -> Iterator[Finding]:
         return
     request, due = row.event["dsr"], _last_moment(log, row)
     answer = log.first("dsr", request, *_ANSWERS)
+    if due is None:
+        if answer is None:
+            yield Finding("pending", "paused")
+        return
     if answer is not None and answer.t > due + SKEW_MS:
         yield log.owed("answered_late", f"entry {answer.index} at {answer.t}, by {due}")
     elif answer is None and due >= log.end_ms:
@@ -577,15 +605,23 @@ def _answered_in_time(log: Log, row: Row) -> Iterator[Finding]:
         yield log.owed("not_answered", f"by {due}")
 
 
-def _last_moment(log: Log, row: Row) -> int:
-    """Return by when a request must be answered; what moved that after the moment itself is void."""
-    due = int(row.event["due"])
+_MOVES = ("dsr.extended", "dsr.verified", "dsr.paused", "dsr.resumed")
+
+
+def _last_moment(log: Log, row: Row) -> int | None:
+    """Return by when a request must be answered; what moved that after the moment itself is void.
+
+    None while its clock stands; what lets it go on counts whenever it was.
+    """
+    due, stands = int(row.event["due"]), False
     events = log.things["dsr", row.event["dsr"]]
-    moves = [*events.get("dsr.extended", ()), *events.get("dsr.verified", ())]
-    for move in sorted(moves, key=_place):
-        if "due" in move.event and move.t <= due + SKEW_MS:
-            due = int(move.event["due"])
-    return due
+    for move in sorted((move for ty in _MOVES for move in events.get(ty, ())), key=_place):
+        if not stands and move.t > due + SKEW_MS:
+            continue
+        if move.ty in {"dsr.paused", "dsr.resumed"}:
+            stands = move.ty == "dsr.paused"
+        due = int(move.event.get("due", due))
+    return None if stands else due
 
 
 def _extended_in_time(log: Log, row: Row) -> Iterator[Finding]:
@@ -593,12 +629,69 @@ def _extended_in_time(log: Log, row: Row) -> Iterator[Finding]:
     received = log.first("dsr", row.event["dsr"], "dsr.received")
     if received is None or "due" not in received.event:
         return
-    moves = [m for m in log.things["dsr", row.event["dsr"]].get("dsr.verified", ()) if m.index < row.index]
+    moves = _before(log, row, "dsr.verified", "dsr.resumed")
     dues = [int(m.event["due"]) for m in (received, *moves) if "due" in m.event]
     if row.t > max(dues) + SKEW_MS:
         yield log.owed("extended_late", f"the time ended at {max(dues)}")
     if row.event["due"] <= max(dues):
         yield Finding("broken", "extended_backwards", f"from {max(dues)} to {row.event['due']}")
+
+
+def _propagated(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether the approval names the recipient, and whether it was so far with it."""
+    request, recipient, out = (row.event[name] for name in ("dsr", "rcp", "out"))
+    approved = log.first("dsr", request, "dsr.approved")
+    if approved is not None and recipient not in approved.event.get("rcp", ()):
+        yield Finding("broken", "recipient_unknown", f"entry {approved.index} does not name it")
+    noted = log.things["dsr", request].get(row.ty, ())
+    before = {r.event["out"] for r in noted if r.index < row.index and r.event["rcp"] == recipient}
+    if out == "acknowledged" and "told" not in before:
+        yield log.absent("not_told", "it acknowledges what it was not told")
+    if before & {"acknowledged", "excused", out}:
+        yield Finding("broken", "told_twice", "what became of it stands before")
+    if (out == "excused") is not ("why" in row.event):
+        yield Finding("broken", "excuse_ground", "a ground goes with an excuse, and with nothing else")
+
+
+def _before(log: Log, row: Row, *types: str) -> list[Row]:
+    """Return the events of those types about the same request that stand before the row, in order."""
+    events = log.things["dsr", row.event["dsr"]]
+    found = [other for ty in types for other in events.get(ty, ()) if other.index < row.index]
+    return sorted(found, key=_place)
+
+
+def _answered_as_decided(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether an answer says that a part was refused, exactly where one was."""
+    is_in_part = bool(_before(log, row, "dsr.partrefused"))
+    if is_in_part and row.event["out"] == "complied":
+        yield Finding("broken", "part_refused", "a part was refused, and it says it complied with all")
+    if not is_in_part and row.event["out"] == "complied_in_part":
+        yield log.absent("part_refused", "no part was refused before it")
+
+
+def _pauses_while_it_runs(log: Log, row: Row) -> Iterator[Finding]:
+    moves = _before(log, row, "dsr.paused", "dsr.resumed")
+    if moves and moves[-1].ty == "dsr.paused":
+        yield Finding("broken", "paused_twice", f"it stands since entry {moves[-1].index}")
+
+
+PAUSE_ROUNDING_MS = 14 * 86_400_000
+"""By so much more than the pause took may the last moment move: both days count, and a day off rolls."""
+
+
+def _resumes_what_stands(log: Log, row: Row) -> Iterator[Finding]:
+    """Ask whether the clock stood, and whether the pause gives back about what it took."""
+    moves = _before(log, row, "dsr.paused", "dsr.resumed")
+    if not moves or moves[-1].ty != "dsr.paused":
+        yield log.absent("not_paused", "no pause before it")
+        return
+    received = log.first("dsr", row.event["dsr"], "dsr.received")
+    if received is None or "due" not in received.event:
+        return
+    earlier = _before(log, row, "dsr.received", "dsr.extended", "dsr.verified", "dsr.resumed")
+    due = max(int(move.event["due"]) for move in earlier if "due" in move.event)
+    if not due <= row.event["due"] <= due + (row.t - moves[-1].t) + PAUSE_ROUNDING_MS:
+        yield Finding("broken", "resumed_differs", f"from {due} to {row.event['due']}")
 
 
 # --- the rest ------------------------------------------------------------------------------------
@@ -718,7 +811,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         ),
         "dataset.added": Rule(
             "a picture goes into a training set that is not ended, once, as the result of its job and by "
-            "virtue of a consent to train that stands, and its copy is sealed and not destroyed",
+            "virtue of a consent to train that stands; its copy shows no face, is sealed and not destroyed",
             (
                 needs("dst", "dataset.created", rule="dataset_unknown"),
                 never("dst", "dataset.completed", "dataset.expired", rule="dataset_over"),
@@ -729,6 +822,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 needs("job", "job.succeeded", rule="no_result"),
                 needs("obj", "object.sealed", rule="picture_unknown"),
                 never("obj", "object.destroyed", rule="picture_destroyed"),
+                _faces_as_said,
             ),
         ),
         "dataset.completed": Rule(
@@ -797,6 +891,30 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 needs("dsr", "dsr.received", rule="request_unknown"),
                 needs("dsr", "dsr.approved", rule="not_approved"),
                 once("dsr", *_ANSWERS, rule="request_over"),
+                _answered_as_decided,
+            ),
+        ),
+        "dsr.partrefused": Rule(
+            "a part of a request is refused after it was received, and not once it is approved or over",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                never("dsr", "dsr.approved", *_ANSWERS, rule="request_over"),
+            ),
+        ),
+        "dsr.paused": Rule(
+            "the clock of a request is stopped once at a time, before it is approved, while it runs",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                never("dsr", "dsr.approved", *_ANSWERS, rule="request_over"),
+                _pauses_while_it_runs,
+            ),
+        ),
+        "dsr.propagated": Rule(
+            "a recipient that the approval names is told of a request and acknowledges that, or is excused",
+            (
+                needs("dsr", "dsr.approved", rule="not_approved"),
+                never("dsr", "dsr.cancelled", rule="request_over"),
+                _propagated,
             ),
         ),
         "dsr.received": Rule(
@@ -809,6 +927,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             (
                 needs("dsr", "dsr.received", rule="request_unknown"),
                 once("dsr", *_DSR_OVER, "dsr.approved", "subject.erased", rule="request_over"),
+            ),
+        ),
+        "dsr.resumed": Rule(
+            "the clock of a request goes on after it was stopped, later by about what the pause took",
+            (
+                needs("dsr", "dsr.received", rule="request_unknown"),
+                never("dsr", *_ANSWERS, rule="request_over"),
+                _resumes_what_stands,
             ),
         ),
         "dsr.verified": Rule(
@@ -879,13 +1005,15 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             ),
         ),
         "job.created": Rule(
-            "a decision for the job allows it, for its purpose, and its picture is sealed and not destroyed",
+            "a decision for the job allows it, for its purpose, and its picture is sealed, not destroyed, "
+            "and shows no other person's face",
             (
                 once("job", "job.created", rule="job_twice"),
                 _permitted,
                 _same_purpose,
                 needs("obj", *_TAKEN, rule="picture_unknown"),
                 never("obj", "object.destroyed", rule="picture_destroyed"),
+                _faces_as_said,
             ),
             "accepted_with_permission",
         ),
@@ -937,6 +1065,20 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "marked_when_demanded",
         ),
         "key.rotated": Rule("nothing to replay: keys are not in the log; that they were rotated is"),
+        "landmarks.refused": Rule(
+            "nothing to replay: nothing was given out; where policy refused, its decision is there"
+        ),
+        "landmarks.released": Rule(
+            "the record of a picture is given out while the last decision on it permits that and the consent "
+            "stands, within the picture's term and never once it was destroyed",
+            (
+                needs("obj", "object.sealed", rule="picture_unknown"),
+                _recorded_by_right,
+                never("obj", "object.destroyed", rule="released_destroyed"),
+                _in_term,
+            ),
+            "recorded_with_permission",
+        ),
         "log.disputed": Rule("what was disputed is a head of the log of that time", (_disputed,)),
         "log.keyrevoked": Rule("a key is revoked at a size that the log had reached", (_revoked_behind,)),
         "log.pruned": Rule("only entries before it are gone", (_pruned_behind,)),

@@ -2,7 +2,8 @@
 
 No value is free text.  What a pattern cannot rule out, the caller does: a code
 of `[a-z0-9_]` or `[A-Z0-9_]` comes from our own tables, never from a message
-(the exceptions are `rc` of `dsr.refused` and of `log.keyrevoked`, which an officer or operator gives).
+(the exceptions are `rc` of `dsr.refused`, `dsr.partrefused` and `log.keyrevoked`, which an officer
+or operator gives).
 """
 
 from __future__ import annotations
@@ -175,6 +176,8 @@ PURPOSE = one_of(
 KIND = one_of("original", "output", "template", "landmarks", "prompt", "telemetry")
 OBJECT = one_of("original", "output", "template", "landmarks", "prompt", "telemetry", "package")
 LAYER = one_of("manifest", "watermark")
+BARE = one_of("landmarks", "redact")
+SIMILARITY = number(0, 1000)
 SOURCE = one_of("generated", "composite_generated", "composite_synthetic", "enhanced")
 FORM = one_of(
     "implied", "opt_out", "express", "explicit", "written_release", "signed_authorization", "parental"
@@ -221,6 +224,8 @@ NOTICE = one_of(
     "right_to_opt_out",
 )
 ROLE = one_of("processor", "third_party", "other")
+REGION = text(r"local|[A-Z]{2}(?:-[A-Z0-9]{1,3})?")
+SENT = one_of("original", "prompt", "subject_pseudonym")
 LAND = text(r"[A-Z]{2}(?:-[A-Z0-9]{1,3})?")
 MECHANISM = one_of(
     "ADDENDUM",
@@ -286,7 +291,7 @@ SHOWN_BY = one_of(
 WHY = one_of(
     "cancelled", "deleted", "denied", "erasure", "expired", "job_done", "lost", "restored", "withdrawn"
 )
-FORGOT = one_of("confirmed", "given_up")
+FORGOT = one_of("confirmed", "lapsed", "given_up")
 RULE = text(rf"{CITATION}(?:; {CITATION}){{0,15}}", 400)
 DECISION = text(r"(?:ALLOW|DENY)_[A-Z][A-Z0-9_]{1,60}")
 PLACE = text(r"[a-z][a-z0-9_]{1,47}")
@@ -354,7 +359,9 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "nseal": COUNT,
                 "ndsr": COUNT,
                 "nres": COUNT,
-            }
+            },
+            # Facts of the controller whose values are lost, and entries of breaches whose words are.
+            {"nfact": COUNT, "ninc": COUNT},
         ),
         "consent.recorded": Fields(
             {
@@ -374,8 +381,11 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         "consent.withdrawn": Fields({"con": HEX16, "pur": PURPOSE, "meth": one_of("api", "erasure")}),
         # A version of a training set: begun, a copy of a job's picture taken into it by virtue of a consent,
         # finished, an item removed (holders of a copy remove it, too), given out, ended.
-        "dataset.created": Fields({"dst": HEX16, "ver": COUNT, "exp": MS}),
-        "dataset.added": Fields({"dst": HEX16, "itm": HEX16, "job": HEX16, "obj": HEX16, "con": HEX16}),
+        # `kind`: what is done about faces, as `image.scrubbed` says of the copy (not in older leaves).
+        "dataset.created": Fields({"dst": HEX16, "ver": COUNT, "exp": MS}, {"kind": BARE}),
+        "dataset.added": Fields(
+            {"dst": HEX16, "itm": HEX16, "job": HEX16, "obj": HEX16, "con": HEX16}, {"kind": BARE}
+        ),
         "dataset.completed": Fields({"dst": HEX16, "nobj": COUNT}),
         "dataset.reduced": Fields({"dst": HEX16, "itm": HEX16, "why": WHY}),
         "dataset.released": Fields({"dst": HEX16, "nobj": COUNT}),
@@ -394,7 +404,9 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "cat": KIND,
             },
             {
+                # The job that it permits, or the picture whose record it does.
                 "job": HEX16,
+                "obj": HEX16,
                 "form": FORM,
                 "flags": listed(FLAG),
                 # The instant decided on, the deciding pack, the consents that the answer rests on.
@@ -412,12 +424,27 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                 "cons": listed(CONSIDERED),
             },
         ),
-        "dsr.approved": Fields({"dsr": HEX16}),
+        # `rcp`: ids of the recipients that are to be told of it, beside the backends.
+        "dsr.approved": Fields({"dsr": HEX16}, {"rcp": listed(HEX16)}),
         "dsr.cancelled": Fields({"dsr": HEX16}),
         # The time for an answer was extended: the reason, and the new last moment.
         "dsr.extended": Fields({"dsr": HEX16, "rc": GIVEN_REASON, "due": MS}),
         # A request other than an erasure was answered; of somebody who is gone, nothing was held.
-        "dsr.fulfilled": Fields({"dsr": HEX16, "out": one_of("complied", "nothing_held")}),
+        "dsr.fulfilled": Fields(
+            {"dsr": HEX16, "out": one_of("complied", "complied_in_part", "nothing_held")}
+        ),
+        # A part of a request was refused, and why: pictures that are withheld, or purposes that go on.
+        "dsr.partrefused": Fields(
+            {"dsr": HEX16, "rc": GIVEN_REASON}, {"objs": listed(HEX16, 1000), "pur": listed(PURPOSE)}
+        ),
+        # A question to the subject stops the clock; its answer lets it go on, to a new last moment.
+        "dsr.paused": Fields({"dsr": HEX16}),
+        "dsr.resumed": Fields({"dsr": HEX16, "due": MS}),
+        # A recipient was told of what a request changes, has acknowledged that, or is excused, and why.
+        "dsr.propagated": Fields(
+            {"dsr": HEX16, "rcp": HEX16, "out": one_of("told", "acknowledged", "excused")},
+            {"why": one_of("impossible", "disproportionate", "not_appropriate", "never_received")},
+        ),
         # `due`: last moment for the answer; `pol`: the rule books it is answered under.
         "dsr.received": Fields({"dsr": HEX16, "dkind": DSR_KIND, "reg": PACK}, {"due": MS, "pol": POLICY}),
         "dsr.refused": Fields({"dsr": HEX16, "rc": GIVEN_REASON}),
@@ -432,7 +459,8 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             # `man`: SHA-256 of the manifest; `prev`: size of the export before it; `open`: classes disclosed.
             {"man": HEX32, "prev": SIZE, "open": listed(CLASS), "filt": one_of("all", "type", "time")},
         ),
-        # After an erasure a backend confirmed that it forgot a job, or is given up, at the `ntry`th try.
+        # After an erasure a backend confirmed that it forgot a job, or by its contract keeps nothing any more
+        # (`lapsed`), or is given up, at the `ntry`th try.
         # Without `dsr` where the erasure was done again after a restore: then only its subject is known.
         "forget.ended": Fields({"bak": HEX16, "how": FORGOT, "ntry": COUNT}, {"dsr": HEX16}),
         # A legal hold on what is held of one subject; `dsr` where an open request asks for it.
@@ -441,10 +469,21 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
         ),
         # `rc`, here and below, is what an officer gave as the reason.
         "hold.released": Fields({"hld": HEX16, "why": one_of("released", "ended")}, {"rc": GIVEN_REASON}),
-        # `kind`: what was taken out; `mode`: whether pixels stayed coded as they were (not in older leaves).
+        # `kind`: what was taken out, metadata alone or heads, too; `mode`: whether pixels stayed coded as
+        # they were (not in older leaves).  Faces found, heads masked, and how like the output a recogniser
+        # holds the input to be (cosine in thousandths).
         "image.scrubbed": Fields(
-            {"obj": HEX16, "kind": one_of("metadata"), "meas": counts(CODE)},
-            {"mode": one_of("lossless", "canonical")},
+            {
+                "obj": HEX16,
+                "kind": one_of("metadata", "bystanders", "landmarks", "redact"),
+                "meas": counts(CODE),
+            },
+            {
+                "mode": one_of("lossless", "canonical"),
+                "nface": COUNT,
+                "nhead": COUNT,
+                "sim": SIMILARITY,
+            },
         ),
         # A result carries a signed manifest: by which certificate (SHA-256), and what it says of its making.
         "image.marked": Fields({"obj": HEX16, "cert": HEX32, "src": SOURCE}),
@@ -467,14 +506,26 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
             {"due": MS},
         ),
         "job.cancelled": Fields({"job": HEX16, "why": WHY}),
-        "job.created": Fields({"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}),
+        # `kind`: what was done about faces, as `image.scrubbed` says of the picture (not in older leaves).
+        "job.created": Fields(
+            {"job": HEX16, "bak": HEX16, "pur": PURPOSE, "obj": HEX16}, {"kind": one_of("bystanders")}
+        ),
         "job.deleted": Fields({"job": HEX16}),
-        "job.dispatched": Fields({"job": HEX16, "bak": HEX16}),
+        # Where the backend runs; the SHA-256 of what is promised of it; what it was sent, by kind (none of
+        # these in older leaves).
+        "job.dispatched": Fields(
+            {"job": HEX16, "bak": HEX16}, {"land": REGION, "ctr": HEX32, "sent": listed(SENT)}
+        ),
         "job.failed": Fields({"job": HEX16, "bak": HEX16, "rc": REASON}, {"det": DETAIL}),
         "job.stopping": Fields({"job": HEX16}),
         # `mark`, here and in `result.released`: layers of a mark that the packs demand; `lack`: those of them
         # without which the operator lets results go.
         "job.succeeded": Fields({"job": HEX16, "bak": HEX16, "obj": HEX16}, {"dig": HEX32, **MARKS}),
+        # The abstract record of a picture was given out, or refused; what it says is nowhere in the log.
+        "landmarks.released": Fields(
+            {"obj": HEX16, "pur": one_of("analytics"), "nface": COUNT, "sim": SIMILARITY}
+        ),
+        "landmarks.refused": Fields({"obj": HEX16, "rc": REASON}, {"det": DETAIL}),
         # A witness (`wit`: ids of its keys) disputes our head of `size`: it knows a larger log, another root
         # of that size, or a past that ours does not continue, at `known`; or its cosignature is none.
         "log.disputed": Fields(
@@ -551,6 +602,7 @@ EVENTS: Mapping[str, Fields] = MappingProxyType(
                         "calendar",
                         "thresholds",
                         "is_training_on",
+                        "recipients",
                     )
                 ),
             },

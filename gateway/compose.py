@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -23,13 +24,20 @@ from audit.keys import KeyBook
 from audit.note import Algorithm, Signer
 from audit.quorum import Policy
 from audit.trust import Trust
+from gateway import weights
 from gateway.absence import Absence
 from gateway.adapters import telemetry
 from gateway.adapters.backup_file import BackupFile
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.disk import Reserve
 from gateway.adapters.dumps import forbid_dumps
+from gateway.adapters.inference_comfyui import ComfyInference, Place, Workflow
+from gateway.adapters.inference_contract import ContractedInference
 from gateway.adapters.inference_grpc import GrpcInference
+from gateway.adapters.inference_hosted import FalInference
+from gateway.adapters.inference_http import Credential, HttpDoor, Tls
+from gateway.adapters.inference_images import ImagesInference
+from gateway.adapters.inference_oip import ModelMapping, OipInference, Tensor
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.keys_split import FarKeys, SplitKeys
 from gateway.adapters.lock_file import FileLock
@@ -43,13 +51,19 @@ from gateway.adapters.timestamp import HttpTimestamps
 from gateway.adapters.witness_http import HttpWitness
 from gateway.bell import Bell
 from gateway.caller import Caller
+from gateway.contract import under_contract
 from gateway.controllers import ControllerFacts, Controllers
 from gateway.debts import Debts
 from gateway.deidentify import Scrubber
+from gateway.deidentify.deidentified import Deidentifier
+from gateway.deidentify.faces.names import needed
+from gateway.deidentify.faces.pool import ImageDeidentifier
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
 from gateway.deidentify.text import PromptPolicy, PromptScrubber, TextScrubber
 from gateway.errors import AuditUnavailable, LetheError, StoreUnavailable
+from gateway.faces import Faces
+from gateway.flows.analytics import Analytics
 from gateway.flows.audit import Audit
 from gateway.flows.backup import Backup
 from gateway.flows.consent import Consents
@@ -61,6 +75,7 @@ from gateway.flows.generate import Generate, GenerateLimits
 from gateway.flows.incident import BANDS, Incidents
 from gateway.flows.job import Jobs
 from gateway.flows.notice import Notices
+from gateway.flows.propagate import Propagation
 from gateway.flows.prune import Prune
 from gateway.flows.publish import Publish, alarm_of
 from gateway.flows.receipt import Receipts
@@ -90,7 +105,7 @@ from gateway.people import People
 from gateway.ports.backup import Survivors
 from gateway.ports.clock import Clock
 from gateway.ports.files import LogFiles
-from gateway.ports.inference import BackendFacts, Inference
+from gateway.ports.inference import BackendFacts, BackendKind, Contract, Inference, Safeguards, Wanted
 from gateway.ports.keys import KeyService
 from gateway.ports.lock import CheckpointLock
 from gateway.ports.marking import Marker, MarkingFailed
@@ -99,6 +114,7 @@ from gateway.ports.records import Leaf, LogHead, PackText, Records, Transaction
 from gateway.ports.timestamp import TimestampInvalid, Timestamps
 from gateway.ports.witness import Witness
 from gateway.rpc import services as rpc
+from gateway.rpc.analytics import AnalyticsService
 from gateway.rpc.certificates import CertificateFiles, Reloader
 from gateway.rpc.doorstep import Doorstep
 from gateway.rpc.generation import GenerationService
@@ -111,10 +127,21 @@ from gateway.rpc.sight import Sight
 from gateway.rpc.tenant import TenantService
 from gateway.rpc.training import TrainingService
 from gateway.settings import (
+    BACKENDS,
     BackendSection,
+    ComfyBackend,
     ConfigInvalid,
+    ContractSection,
+    DeidentifySection,
+    FalBackend,
+    HttpBackend,
+    ImagesBackend,
+    LetheBackend,
     MarkingSection,
     ObjectsSection,
+    OipBackend,
+    OtherBackend,
+    PictureTensor,
     Settings,
     TimestampsSection,
     WitnessSection,
@@ -135,6 +162,8 @@ if TYPE_CHECKING:
 KEY_CACHE_SIZE = 4096
 KEY_CACHE_TTL = timedelta(minutes=5)
 BACKEND_LOOK_S = 2.0
+CONTRADICTIONS = ("contract_", "mapping_")
+"""How the detail of a backend's fault begins that is one of the configuration, too."""
 ROOM_LOOK_S = 5.0
 EXPIRE_S = 5.0
 """How often at least what is due is destroyed; the rest of a sweep lists whole stores."""
@@ -154,6 +183,7 @@ class Outside:
     objects: ObjectStore
     keys: KeyService
     scrubber: Scrubber
+    deidentifier: Deidentifier
     prompts: TextScrubber
     confinement: Mapping[str, bool]
     backends: Mapping[str, Inference]
@@ -181,6 +211,7 @@ class Flows:
     consents: Consents
     receipts: Receipts
     dsrs: Dsrs
+    propagation: Propagation
     packages: Packages
     erasure: Erasure
     fulfilment: Fulfilment
@@ -194,6 +225,7 @@ class Flows:
     suppress: Suppress
     tenants: Tenants
     training: Training
+    analytics: Analytics
     incidents: Incidents
     transients: Transients
     ledger: Ledger
@@ -208,7 +240,10 @@ class BackendBoard:
     """What each backend last declared of itself; one that does not answer is not on it."""
 
     backends: Mapping[str, Inference]
+    kinds: Mapping[str, str]
     known: dict[str, BackendFacts] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    """Why a backend is not on the board: the detail of its refusal."""
 
     async def look(self) -> None:
         """Ask every backend, all at once, and forget those that do not answer."""
@@ -216,8 +251,10 @@ class BackendBoard:
         async def ask(name: str, backend: Inference) -> None:
             try:
                 self.known[name] = await backend.describe()
-            except LetheError:
+                self.faults.pop(name, None)
+            except LetheError as fault:
                 self.known.pop(name, None)
+                self.faults[name] = fault.detail
 
         await asyncio.gather(*(ask(name, backend) for name, backend in self.backends.items()))
 
@@ -246,6 +283,7 @@ def flows(
                 time_zone=t.time_zone,
                 calendar=t.calendar,
                 is_training_on=t.training,
+                recipients={code: one.model_dump(mode="json") for code, one in sorted(t.recipients.items())},
             )
             for name, t in settings.tenants.items()
         }
@@ -268,9 +306,12 @@ def flows(
     marks = make_marks(settings.marking, judge, outside.marker)
     idempotency = Idempotency(keys, clock)
     safe = Safe(custody, objects, clock)
+    faces = Faces(outside.deidentifier, settings.deidentify.max_faces)
     holdings = in_order(ledger)
-    board = BackendBoard(outside.backends)
-    gatherer = Gatherer(records, people, holdings, packs, controllers, ledger, lambda: board.known)
+    board = BackendBoard(outside.backends, {section.name: section.kind for section in settings.backends})
+    gatherer = Gatherer(
+        records, people, holdings, packs, controllers, ledger, safe, lambda: board.known, signers
+    )
     packages = Packages(gatherer, safe, clock)
     bell = Bell()
     jobs = settings.jobs
@@ -289,7 +330,7 @@ def flows(
             idempotency=idempotency,
             keys=keys,
             safe=safe,
-            scrubber=outside.scrubber,
+            faces=faces,
             prompts=outside.prompts,
             backends=lambda: board.known,
             clock=clock,
@@ -359,6 +400,7 @@ def flows(
             clock,
             two_person=settings.access.two_person,
         ),
+        propagation=Propagation(records, people, judge, ledger, clock),
         packages=packages,
         erasure=Erasure(
             records,
@@ -432,6 +474,7 @@ def flows(
             HELD_CLASSES,
             outside.log_files,
             outside.survivors,
+            lambda *what: alarm("restore_lost", *what),
         ),
         transients=transients,
         ledger=ledger,
@@ -445,11 +488,12 @@ def flows(
             idempotency,
             safe,
             objects,
-            outside.scrubber,
+            faces,
             clock,
             term=timedelta(hours=jobs.output_ttl_h),
             lease=timedelta(seconds=jobs.lease_s),
         ),
+        analytics=Analytics(records, people, judge, ledger, safe, faces, clock),
         tenants=Tenants(records, controllers, ledger, idempotency, clock),
         packs=packs,
         keys=keys,
@@ -491,15 +535,18 @@ def services(wired: Flows) -> Services:
             "lethe.v1.ConsentService": rpc.ConsentService(
                 wired.consents, wired.receipts, wired.audit, wired.upload.people
             ),
-            "lethe.v1.DsrService": rpc.DsrService(wired.dsrs, wired.register, wired.packages, wired.audit),
+            "lethe.v1.DsrService": rpc.DsrService(
+                wired.dsrs, wired.register, wired.propagation, wired.packages, wired.audit
+            ),
             "lethe.v1.RetentionService": rpc.RetentionService(
                 wired.retention, wired.sweep, wired.upload.people
             ),
             "lethe.v1.AuditService": rpc.AuditService(wired.audit),
             "lethe.v1.PolicyService": PolicyService(wired.packs),
-            "lethe.v1.BackendService": rpc.BackendService(tuple(board.backends), lambda: board.known),
+            "lethe.v1.BackendService": rpc.BackendService(board.kinds, lambda: board.known),
             "lethe.v1.KeyService": rpc.KeyService_(wired.keys, wired.records, wired.rotation),
             "lethe.v1.IncidentService": IncidentService(wired.incidents),
+            "lethe.v1.AnalyticsService": AnalyticsService(wired.analytics),
             "lethe.v1.TrainingService": TrainingService(wired.training),
             "lethe.v1.TenantService": TenantService(wired.tenants, origins),
         }
@@ -623,20 +670,149 @@ def make_marks(section: MarkingSection | None, judge: Judge, marker: Marker | No
 
 
 def inference(section: BackendSection) -> Inference:
-    """Return the door to one backend."""
+    """Return the door to one backend, by its kind.
+
+    Raises:
+        ConfigInvalid: A file cannot be read, or the kind refuses what the section says.
+    """
     try:
-        ca, cert, key = (path.read_bytes() for path in (section.ca, section.cert, section.key))
+        return _inference(section)
     except OSError as error:
-        raise ConfigInvalid(f"backends.{section.name}: a certificate file cannot be read") from error
-    return GrpcInference(
+        raise ConfigInvalid(f"backends.{section.name}: a file cannot be read") from error
+    except ValueError as error:
+        raise ConfigInvalid(f"backends.{section.name}: {error}") from error
+
+
+def _inference(section: BackendSection) -> Inference:
+    """Return the door; what lies at a path that the section names is read here, once."""
+    if isinstance(section, OipBackend):
+        return OipInference(
+            name=section.name,
+            address=section.address,
+            server_name=section.server_name,
+            ca=section.ca.read_bytes(),
+            cert=section.cert.read_bytes() if section.cert else None,
+            key=section.key.read_bytes() if section.key else None,
+            timeout_s=section.timeout_s,
+            contract=contract(section.contract),
+            mapping=ModelMapping(
+                model=section.model,
+                version=section.model_version,
+                input=tensor(section.input),
+                output=tensor(section.output),
+                prompt=section.prompt_tensor or "",
+                style=section.style_tensor or "",
+            ),
+        )
+    if isinstance(section, HttpBackend):
+        return _http_inference(section)
+    if isinstance(section, OtherBackend):
+        return _other_inference(section)
+    if not isinstance(section, LetheBackend):
+        raise ConfigInvalid(f"backends.{section.name}.kind: there is no such kind")
+    spoken = GrpcInference(
         name=section.name,
         address=section.address,
         server_name=section.server_name,
-        ca=ca,
-        cert=cert,
-        key=key,
+        ca=section.ca.read_bytes(),
+        cert=section.cert.read_bytes(),
+        key=section.key.read_bytes(),
         timeout_s=section.timeout_s,
     )
+    return ContractedInference(spoken, contract(section.contract)) if section.contract else spoken
+
+
+def _http_inference(section: HttpBackend) -> Inference:
+    """Return the door to a backend that says nothing of itself, behind HTTP."""
+    declared = under_contract(
+        contract(section.contract),
+        name=section.name,
+        version="unknown",
+        device="hosted",
+        model_digest=hashlib.sha256(getattr(section, "model", "").encode()).hexdigest(),
+    )
+    scheme = "Key" if isinstance(section, FalBackend) else "Bearer"
+    door = _http_door(section, section.url, section.credential, scheme)
+    if isinstance(section, ImagesBackend):
+        return ImagesInference(
+            door, declared, model=section.model, styles=section.styles, parameters=section.parameters
+        )
+    if isinstance(section, FalBackend):
+        return FalInference(
+            door,
+            _http_door(section, section.platform_url, section.platform_credential, scheme),
+            declared,
+            model=section.model,
+            styles=section.styles,
+            parameters=section.parameters,
+            image_field=section.image_field,
+            expires_s=section.expires_s,
+            poll_s=section.poll_s,
+        )
+    if isinstance(section, ComfyBackend):
+        workflow = Workflow.read(
+            section.workflow.read_bytes(),
+            image=Place.parse(section.image),
+            output=section.output,
+            prompt=Place.parse(section.prompt) if section.prompt else None,
+            seed=Place.parse(section.seed) if section.seed else None,
+            prefix=Place.parse(section.prefix) if section.prefix else None,
+        )
+        return ComfyInference(
+            door,
+            declared,
+            workflow,
+            styles=section.styles,
+            poll_s=section.poll_s,
+            frees_memory=section.frees_memory,
+        )
+    raise ConfigInvalid(f"backends.{section.name}.kind: there is no such kind")
+
+
+def _http_door(section: HttpBackend, url: str, credential: Path | None, scheme: str) -> HttpDoor:
+    return HttpDoor(
+        url,
+        timeout_s=section.timeout_s,
+        tls=Tls(section.ca, section.cert, section.key, section.server_name),
+        credential=Credential(credential, scheme) if credential else None,
+    )
+
+
+def _other_inference(section: OtherBackend) -> Inference:
+    """Return the door that another package brings, held to the contract."""
+    found = tuple(entry_points(group=BACKENDS, name=section.kind))
+    if len(found) != 1:
+        raise ConfigInvalid(f"backends.{section.name}.kind: {len(found)} packages bring it")
+    make: BackendKind = found[0].load()
+    held_to = contract(section.contract)
+    spoken = make(Wanted(section.name, held_to, section.timeout_s, section.options, section.files))
+    return ContractedInference(spoken, held_to)
+
+
+def contract(section: ContractSection) -> Contract:
+    """Return what the operator has in writing of a backend."""
+    said = section.model_dump(exclude={"face_features", "safeguards"})
+    safeguards = Safeguards(**section.safeguards.model_dump(exclude_none=True))
+    # A detector's landmarks are a landmark map, if only for a moment (law.md 2.3).
+    return Contract(**said, template_extracted=section.face_features != "none", safeguards=safeguards)
+
+
+def tensor(section: PictureTensor) -> Tensor:
+    """Return which tensor holds a picture, and how."""
+    return Tensor(section.tensor, section.form, section.batched)
+
+
+def refuse_contradictions(board: BackendBoard) -> None:
+    """Refuse to start where a backend that answers is not the one that the configuration describes.
+
+    One that changes later is off the board for as long as it differs.
+
+    Raises:
+        ConfigInvalid: It says what its contract denies, or has other tensors (`contract_*`, `mapping_*`).
+    """
+    for name, detail in sorted(board.faults.items()):
+        if detail.startswith(CONTRADICTIONS):
+            raise ConfigInvalid(f"backends.{name}: the backend is another than the one described ({detail})")
 
 
 def keyring(settings: Settings) -> Path:
@@ -714,6 +890,27 @@ async def make_keys(settings: Settings) -> None:
         LocalKeyring.create(keyring(settings))
 
 
+def make_deidentifier(section: DeidentifySection, limits: ImageLimits) -> ImageDeidentifier:
+    """Return the workers that see to faces, not started yet.
+
+    Raises:
+        ConfigInvalid: A model file is missing, or is another than the manifest's.
+    """
+    try:
+        files = weights.read(
+            weights.directory(section.weights), weights.named(*needed(mask_text=section.mask_text))
+        )
+    except weights.WeightsInvalid as error:
+        raise ConfigInvalid(f"deidentify.weights: {error}") from error
+    return ImageDeidentifier(
+        limits,
+        files,
+        max_similarity=round(section.max_similarity * 1000),
+        workers=section.workers,
+        timeout_s=section.timeout_s,
+    )
+
+
 async def open_objects(section: ObjectsSection, stack: contextlib.AsyncExitStack) -> ObjectStore:
     """Return the object store, to be closed with `stack`.
 
@@ -749,14 +946,17 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
         backends = {section.name: inference(section) for section in settings.backends}
         for backend in backends.values():
             stack.push_async_callback(backend.close)
+        limits = ImageLimits(max_bytes=settings.limits.max_image_bytes, max_pixels=settings.limits.max_pixels)
         scrubber = ImageScrubber(
-            ImageLimits(max_bytes=settings.limits.max_image_bytes, max_pixels=settings.limits.max_pixels),
-            workers=settings.limits.scrub_workers,
-            timeout_s=settings.limits.scrub_timeout_s,
+            limits, workers=settings.limits.scrub_workers, timeout_s=settings.limits.scrub_timeout_s
         )
-        await scrubber.start()
-        stack.push_async_callback(scrubber.close)
-        prompts = PromptScrubber(PromptPolicy(settings.prompts.actions), settings.prompts.timeout_s)
+        deidentifier = make_deidentifier(settings.deidentify, limits)
+        for pool in (scrubber, deidentifier):
+            await pool.start()
+            stack.push_async_callback(pool.close)
+        prompts = PromptScrubber(
+            PromptPolicy(settings.prompts.actions), settings.prompts.timeout_s, settings.prompts.ner
+        )
         await prompts.start()
         stack.push_async_callback(prompts.close)
         lock = FileLock(lock_directory(settings))
@@ -773,9 +973,11 @@ async def open_outside(settings: Settings) -> AsyncIterator[Outside]:
             objects=await open_objects(settings.objects, stack),
             keys=open_keys(settings, stack),
             scrubber=scrubber,
+            deidentifier=deidentifier,
             prompts=prompts,
             confinement={
-                wall: stands and prompts.confinement[wall] for wall, stands in scrubber.confinement.items()
+                wall: stands and deidentifier.confinement[wall] and prompts.confinement[wall]
+                for wall, stands in scrubber.confinement.items()
             },
             backends=backends,
             lock=lock,
@@ -890,6 +1092,7 @@ async def serve(
         with contextlib.suppress(LetheError):
             await wired.publish.run()
         await wired.backends.look()
+        refuse_contradictions(wired.backends)
         warn_of_confinement(outside.confinement, watch)
         listen = settings.listen
         doorstep = Doorstep(registry, watch.alarm, listen.refused_alarm_per_minute, listen.handshake_grace_s)

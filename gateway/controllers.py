@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from gateway.ports.records import Records, TenantVersion, Transaction
 
@@ -13,7 +14,8 @@ class ControllerFacts:
     """What policy needs to know of the tenant: markets and establishments, or None for not said.
 
     A threshold that is not in `thresholds` was not said.  Whatever was not said counts as
-    met (`policy.applicability`).
+    met (`policy.applicability`).  `recipients` are those who get data beside the backends, by
+    their code: `name`, `role` (`policy.recipients`), `country`, and the `channel` they are told by.
     """
 
     name: str
@@ -24,6 +26,13 @@ class ControllerFacts:
     calendar: str | None
     thresholds: Mapping[str, bool] = field(default_factory=dict)
     is_training_on: bool = False
+    recipients: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def version_of(tenant: str, version: int, facts: ControllerFacts, at: datetime) -> TenantVersion:
+    """Return the row of facts that count from `at` on."""
+    told = {name: getattr(facts, name) for name in ControllerFacts.__dataclass_fields__}
+    return TenantVersion(tenant=tenant, version=version, changed_at=at, **told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +67,6 @@ class Controllers:
             calendar=row.calendar,
             thresholds=row.thresholds,
             is_training_on=row.is_training_on,
+            recipients=row.recipients,
         )
         return facts, row.version

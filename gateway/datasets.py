@@ -21,6 +21,7 @@ def bare(item: DatasetItem) -> DatasetItem:
         consent_id="",
         image_type="",
         sha256="",
+        similarity=None,
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Mapping
+import hashlib
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta, tzinfo
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.caller import Caller
@@ -19,8 +20,11 @@ from gateway.people import People
 from gateway.ports.clock import Clock
 from gateway.ports.records import Dsr, PackText, Records, Transaction
 from policy import clocks, retention
+from policy import recipients as told
 from policy.dsr import FINAL, transition
 from policy.pack import Pack, parse_named
+from policy.recipients import SETTLED, Role, Told
+from policy.terms import DsrKind
 
 T = TypeVar("T")
 
@@ -89,12 +93,73 @@ def due_key(due_on: str, dsr_id: str) -> str:
     return f"{due_on} {dsr_id}"
 
 
+# --- recipients ----------------------------------------------------------------------------------
+
+
+def recipient_id(tenant: str, code: str) -> str:
+    """Return the id under which a recipient appears in the log: 16 bytes of a digest, in hex."""
+    return hashlib.sha256(f"lethe.dev/recipient/v1\0{tenant}\0{code}".encode()).hexdigest()[:32]
+
+
+def owing(dsr: Dsr, laws: Sequence[Pack], controller: ControllerFacts) -> Dsr:
+    """Return the request with those who are to be told of it, as they stand now (GDPR Art. 19)."""
+    entries = {
+        code: {**one, "id": recipient_id(dsr.tenant, code), "state": Told.DUE.value}
+        for code, one in controller.recipients.items()
+        if told.is_told(laws, DsrKind(dsr.kind), Role(one["role"]))
+    }
+    return with_recipients(dsr, entries)
+
+
+def with_recipients(dsr: Dsr, entries: Mapping[str, Mapping[str, Any]]) -> Dsr:
+    """Return the request with its recipients; while one of them is unsettled it is on the list of those."""
+    is_owed = any(one["state"] not in SETTLED for one in entries.values())
+    return replace(dsr, recipients=entries, owed_key=due_key(dsr.due_on, dsr.dsr_id) if is_owed else None)
+
+
+def named(dsr: Dsr) -> list[str] | None:
+    """Return the ids of a request's recipients for the leaf of its approval; None where there are none."""
+    return sorted(one["id"] for one in dsr.recipients.values()) or None
+
+
+def reckoned(dsr: Dsr, pack: Pack, controller: ControllerFacts) -> Dsr:
+    """Return the request with its days as they follow from what moved its clock."""
+    zone, calendar = seat(pack, controller)
+    inputs = {"identity": str(dsr.clock.get("identity", ""))}
+    pauses = [(first, last) for first, last in dsr.clock.get("pauses", ())]
+    due = clocks.due(pack, dsr.kind, dsr.received_at, zone, calendar, inputs=inputs, pauses=pauses)
+    later = due.extended_respond_by
+    due_on = (later if dsr.extended_at is not None and later else due.respond_by).isoformat()
+    changed = replace(
+        dsr,
+        due_on=due_on,
+        due_key=due_key(due_on, dsr.dsr_id),
+        extended_due_on=later.isoformat() if later else "",
+        internal_target_on=due.internal_target.isoformat(),
+    )
+    return with_recipients(changed, changed.recipients)
+
+
+def resumed(dsr: Dsr, at: datetime, pack: Pack, controller: ControllerFacts) -> Dsr:
+    """Return the request whose question was answered: the days from asking to `at` do not count (U-17)."""
+    zone, _ = seat(pack, controller)
+    asked_at = datetime.fromisoformat(dsr.clock["asked_at"])
+    days = [instant.astimezone(zone).date().isoformat() for instant in (asked_at, at)]
+    kept = {name: value for name, value in dsr.clock.items() if name != "asked_at"}
+    clock = {**kept, "pauses": [*dsr.clock.get("pauses", ()), days]}
+    return reckoned(replace(dsr, clock=clock), pack, controller)
+
+
 def closed(dsr: Dsr, state: str, now: datetime, pack: Pack) -> Dsr:
-    """Return the file of an answered request: off the due list, without what only the work needed."""
+    """Return the file of an answered request: off the due list, without what only the work needed.
+
+    Who has still to be told of what was done stays on the list of that.
+    """
     return replace(
         dsr,
         state=state,
         due_key=None,
+        owed_key=dsr.owed_key if state == "fulfilled" else None,
         preview={},
         wish_key="",
         sealed_wish=b"",

@@ -128,6 +128,12 @@ class BackendRetentionTooLong(LetheError):
     reason = "BACKEND_RETENTION_TOO_LONG"
 
 
+class ResidencyNoTarget(LetheError):
+    """No backend runs where the laws that protect the person let the picture go."""
+
+    reason = "RESIDENCY_NO_TARGET"
+
+
 class JobCancelled(LetheError):
     """The job was cancelled."""
 
@@ -271,7 +277,7 @@ class TrainingOff(LetheError):
 
 
 class DeidentificationRequired(LetheError):
-    """A regime asks for more than a picture without metadata, and nothing more is made yet."""
+    """What is done about faces is not what the purpose asks for, or a regime asks for more than that."""
 
     reason = "DEIDENTIFICATION_REQUIRED"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from gateway.datasets import remove_item
+from gateway.datasets import remove_copy, remove_item
 from gateway.holds import end_hold, standing
 from gateway.ledger import Ledger
 from gateway.ports.records import (
@@ -29,9 +29,10 @@ from gateway.ports.records import (
     SubjectKey,
     Transaction,
 )
+from gateway.vault.box import OVERHEAD_BYTES
 from gateway.vault.payload import BUCKET
 from policy.erasure import ErasurePlan
-from policy.terms import KeyClass
+from policy.terms import DataKind, KeyClass, Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class VaultHolding:
     kinds: tuple[type[Record], ...] = (StoredObject, SubjectKey)
 
     def locate(self, tx: Transaction, tenant: str, handle: str) -> list[Held]:
-        """List the sealed objects, also those that a legal hold keeps."""
+        """List the sealed objects, also those that a legal hold keeps, and the prompts with them."""
         rows = tx.find(
             StoredObject,
             equal=_of(tenant, handle),
@@ -156,7 +157,19 @@ class VaultHolding:
             order_by=("created_at",),
         )
         holds = standing(tx, tenant, handle, self.ledger.clock.now())
-        return [self._held(stored, [hold for hold in holds if stored.cls in hold.classes]) for stored in rows]
+        found = []
+        for stored in rows:
+            held = self._held(stored, [hold for hold in holds if stored.cls in hold.classes])
+            found.append(held)
+            if stored.sealed_prompt:
+                # It rests in the picture's row and ends with it.
+                size = len(stored.sealed_prompt) - OVERHEAD_BYTES
+                found.append(
+                    replace(
+                        held, name=prompt_name(stored.object_id), kind=DataKind.PROMPT.value, size_bytes=size
+                    )
+                )
+        return found
 
     @staticmethod
     def _held(stored: StoredObject, holds: list[Hold]) -> Held:
@@ -165,7 +178,7 @@ class VaultHolding:
         until = [hold.until for hold in keeping]
         rule = "GDPR Art. 15(3)" if stored.cls is KeyClass.DSR else _TERM
         return Held(
-            f"objects/{stored.object_id}",
+            object_name(stored.object_id),
             stored.cls.value,
             stored.kind,
             stored.basis,
@@ -178,9 +191,6 @@ class VaultHolding:
         """Destroy the objects' keys and the subject keys that go with them; unlink the kept keys."""
         objects = tx.find(StoredObject, equal=_of(tenant, handle))
         doomed = doomed_keys(tx, tenant, handle, plan)
-        for stored in objects:
-            # The row waits for its bytes to go; whose they were is not said any more.
-            tx.put(replace(stored, handle="", wrapped_dek=b"", sealed_prompt=b"", state="destroyed"))
         destroyed = 0
         for key in tx.find(SubjectKey, equal=_of(tenant, handle)):
             if key in doomed:
@@ -188,15 +198,37 @@ class VaultHolding:
                 destroyed += 1
             else:
                 tx.put(replace(key, handle=None))
-        live = [stored for stored in objects if stored.state in STANDING]
-        for stored in live:
-            # All leaves last: what takes long must not make them old before the commit.
-            if stored.state == "held":  # by a hold that has ended, or the erasure would not be here
-                self.ledger.record(tx, tenant, "object.freed", None, obj=stored.object_id, cat=stored.kind)
-            self.ledger.record(
-                tx, tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why="erasure"
-            )
-        return {"nobj": len(live), "nkey": destroyed}
+        return {"nobj": let_go(tx, self.ledger, objects), "nkey": destroyed}
+
+
+def let_go(tx: Transaction, ledger: Ledger, objects: Sequence[StoredObject]) -> int:
+    """Destroy the keys of an erased subject's objects, with a leaf for each that stood; return how many did.
+
+    The rows wait for their bytes to go; whose they were is not said any more.
+    """
+    for stored in objects:
+        tx.put(replace(stored, handle="", wrapped_dek=b"", sealed_prompt=b"", state="destroyed"))
+    live = [stored for stored in objects if stored.state in STANDING]
+    for stored in live:
+        if stored.purpose == Purpose.TRAIN.value:
+            remove_copy(tx, ledger, stored.object_id, "erasure")
+        # All leaves last: what takes long must not make them old before the commit.
+        if stored.state == "held":  # by a hold that has ended, or the erasure would not be here
+            ledger.record(tx, stored.tenant, "object.freed", None, obj=stored.object_id, cat=stored.kind)
+        ledger.record(
+            tx, stored.tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why="erasure"
+        )
+    return len(live)
+
+
+def object_name(object_id: str) -> str:
+    """Return the name of an object."""
+    return f"objects/{object_id}"
+
+
+def prompt_name(object_id: str) -> str:
+    """Return the name of the prompt that came with a picture."""
+    return f"{object_name(object_id)}/prompt"
 
 
 SIGNAL_RULE = "Cal. Civ. Code 1798.135(c)(4)"

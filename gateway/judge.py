@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
+from gateway.contract import HERE
 from gateway.controllers import ControllerFacts, Controllers
-from gateway.errors import PolicyDenied, PolicyUnavailable, SubjectBlocked, SubjectUnknown
+from gateway.errors import (
+    PolicyDenied,
+    PolicyUnavailable,
+    ResidencyNoTarget,
+    SubjectBlocked,
+    SubjectUnknown,
+)
 from gateway.ledger import Ledger, Receipt, without_nulls
 from gateway.people import Profile
+from gateway.ports.inference import BackendFacts
 from gateway.ports.records import Consent, Notice, Signal, Subject, Transaction
 from gateway.vault.payload import PayloadKey
 from policy import coded, obligations, renewal, retention
@@ -27,6 +35,7 @@ from policy.pack import Pack
 from policy.places import is_place
 from policy.proof import Lack, lacks
 from policy.renewal import Stated
+from policy.terms import Purpose
 
 SIGNATURE = "signature"
 """The flag of a consent whose evidence holds a signature; the signature itself rests sealed."""
@@ -42,6 +51,8 @@ class Case:
     is_uploader: bool = True
     template_extracted: bool = True
     kind: str = "original"
+    target: BackendFacts | None = None
+    """Who would receive it for that purpose, where that is the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,41 @@ class Judge:
         now = replace(case, at=self.ledger.clock.now())
         return self._decide(tx, tenant, handle, now, is_restricted=subject.state == "restricted")
 
+    def need_target(
+        self, tx: Transaction, tenant: str, handle: str, case: Case, target: BackendFacts
+    ) -> None:
+        """Refuse a backend that runs where a law that protects the person does not let the picture go.
+
+        At the gateway's own site nothing is transferred.  Elsewhere the packs' rules on transfers decide, by
+        the safeguards that the contract declares; where no pack reaches the person, or nobody knows which
+        do, the house does, and asks for a consent to the transfer.
+
+        Raises:
+            ResidencyNoTarget: It may not (the detail is policy's code, the metadata its pack and citations).
+            PolicyUnavailable: The rule books cannot answer.
+
+        Rule:
+            GDPR Art. 44-49; Cal. Civ. Code 1798.100(d); PIPEDA Sch. 1 cl. 4.1.3; P-39.1 s. 17.
+        """
+        if target.region == HERE:
+            return
+        asked = replace(
+            case,
+            at=self.ledger.clock.now(),
+            template_extracted=target.template_extracted,
+            target=target,
+        )
+        consents, notices, signal = self._on_record(tx, tenant, handle)
+        with _asking():
+            told = self._facts(self.controllers.at(tx, tenant), asked, consents, notices, signal)
+            decision = consent_rules.decide(parse_facts(told), self.packs, layer="legal")
+        if not decision.allowed:
+            raise ResidencyNoTarget(
+                detail=decision.reason_code.lower(),
+                deciding_pack=decision.deciding_pack,
+                citations="; ".join(decision.citations),
+            )
+
     def term(self, verdict: Verdict, kind: str, start: datetime, at_most: timedelta) -> datetime:
         """Return when a thing of `kind` must be gone: by configuration, by law, or when a consent ends."""
         packs = [self.packs[name] for name in verdict.decision.packs]
@@ -142,10 +188,7 @@ class Judge:
     def _decide(
         self, tx: Transaction, tenant: str, handle: str, case: Case, *, is_restricted: bool
     ) -> Verdict:
-        consents = self._consents(tx, tenant, handle)
-        signal = tx.get(Signal, tenant, handle)
-        shown = {(c.notice_id, c.notice_version, c.notice_language) for c in consents}
-        notices = [n for key in sorted(shown) if (n := tx.get(Notice, tenant, *key)) is not None]
+        consents, notices, signal = self._on_record(tx, tenant, handle)
         with _asking():
             told = self._facts(self.controllers.at(tx, tenant), case, consents, notices, signal)
             facts = parse_facts(told)
@@ -156,6 +199,15 @@ class Judge:
             codes = coded.code(facts, decision, self.packs, ids, is_restricted=is_restricted)
         rests_on = () if is_restricted else coded.rests(decision)
         return Verdict(decision, tuple(consents[index] for index in rests_on), told, codes)
+
+    def _on_record(
+        self, tx: Transaction, tenant: str, handle: str
+    ) -> tuple[list[Consent], list[Notice], Signal | None]:
+        """Return the consents that count, the notices shown for them, and the standing signal."""
+        consents = self._consents(tx, tenant, handle)
+        shown = {(c.notice_id, c.notice_version, c.notice_language) for c in consents}
+        notices = [n for key in sorted(shown) if (n := tx.get(Notice, tenant, *key)) is not None]
+        return consents, notices, tx.get(Signal, tenant, handle)
 
     def regimes(self, tx: Transaction, tenant: str, profile: Profile, at: datetime) -> tuple[str, ...]:
         """Return the ids of the packs that apply to a person, the more specific territory first."""
@@ -171,8 +223,12 @@ class Judge:
         verdict: Verdict,
         key: PayloadKey | None = None,
         job: str | None = None,
+        obj: str | None = None,
     ) -> Receipt:
-        """Write a decision to the log, as codes from which it can be replayed; under `key`, all facts too."""
+        """Write a decision to the log, as codes from which it can be replayed; under `key`, all facts too.
+
+        `job` is what it permits, or `obj` the picture whose record it does.
+        """
         return self.ledger.record(
             tx,
             subject.tenant,
@@ -180,6 +236,7 @@ class Judge:
             by,
             sealed=((key, without_nulls(verdict.facts)),) if key is not None else (),
             job=job,
+            obj=obj,
             **verdict.codes,
         )
 
@@ -229,7 +286,8 @@ class Judge:
             }
         facts: dict[str, Any] = {
             "subject": subject,
-            "purpose": case.purpose,
+            # Shown is what was shown for the purpose for which the picture would be sent.
+            "purpose": case.purpose if case.target is None else Purpose.TRANSFER.value,
             "data": {
                 "kind": case.kind,
                 "template_extracted": case.template_extracted,
@@ -244,6 +302,10 @@ class Judge:
         controller_facts = {name: list(value) for name, value in known.items() if value is not None}
         if controller_facts:
             facts["controller"] = controller_facts
+        if case.target is not None:
+            # Nothing that is not promised counts: an empty mechanism is none.
+            safeguards = {name: value for name, value in asdict(case.target.safeguards).items() if value}
+            facts["recipient"] = {"role": "processor", "country": case.target.region, **safeguards}
         if signal is not None:
             facts["signals"] = {"gpc": signal.gpc, "limit_spi": signal.limit_spi}
         return facts

@@ -13,11 +13,11 @@ from gateway.caller import Caller
 from gateway.datasets import remove_copy
 from gateway.debts import OBJECT, UNCLAIMED
 from gateway.deidentify import Scrubbed
-from gateway.errors import BackendRetentionTooLong, LetheError
+from gateway.deidentify.deidentified import Deidentified
+from gateway.errors import LetheError
 from gateway.holds import standing
 from gateway.ledger import Ledger, Receipt
 from gateway.ports.clock import Clock
-from gateway.ports.inference import BackendFacts
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import STANDING, Debt, Hold, Job, Records, StoredObject, Transaction
 from gateway.vault.safe import Draft
@@ -57,30 +57,39 @@ def destroy_object(
 def destroy_objects(tx: Transaction, ledger: Ledger, many: Sequence[StoredObject], why: str) -> None:
     """Destroy live objects' keys inside `tx`, as `destroy_object` would one by one, in few statements."""
     with_holds = {hold.handle for hold in tx.find(Hold, among={"handle": sorted({o.handle for o in many})})}
-    plain = [stored for stored in many if stored.state == "live" and stored.handle not in with_holds]
+    plain: list[StoredObject] = []
+    others: list[StoredObject] = []
+    for stored in many:
+        is_copy = stored.purpose == Purpose.TRAIN.value
+        is_plain = stored.state == "live" and stored.handle not in with_holds and not is_copy
+        (plain if is_plain else others).append(stored)
     tx.put(*(replace(stored, wrapped_dek=b"", sealed_prompt=b"", state="destroyed") for stored in plain))
     for stored in plain:
         ledger.record(
             tx, stored.tenant, "object.destroyed", None, obj=stored.object_id, cat=stored.kind, why=why
         )
-    for stored in many:
-        if stored.state != "live" or stored.handle in with_holds:
-            destroy_object(tx, ledger, stored, why)
+    for stored in others:
+        destroy_object(tx, ledger, stored, why)
 
 
 def log_object(
-    tx: Transaction, ledger: Ledger, by: Caller | None, stored: StoredObject, clean: Scrubbed
+    tx: Transaction, ledger: Ledger, by: Caller | None, stored: StoredObject, clean: Scrubbed | Deidentified
 ) -> None:
-    """Log how a picture was scrubbed and how many bytes of what went, and that it is kept until its term."""
+    """Log how a picture was scrubbed, how many bytes of what went, and that it is kept until its term.
+
+    Where its faces were seen to, also how many there were, how many heads are masked, and how like the
+    output a recogniser holds the input to be.
+    """
+    picture, said = (clean, _METADATA) if isinstance(clean, Scrubbed) else (clean.picture, _faces(clean))
     ledger.record(
         tx,
         stored.tenant,
         "image.scrubbed",
         by,
         obj=stored.object_id,
-        kind="metadata",
-        mode=clean.mode,
-        meas=dict(clean.dropped),
+        mode=picture.mode,
+        meas=dict(picture.dropped),
+        **said,
     )
     ledger.record(
         tx,
@@ -92,6 +101,13 @@ def log_object(
         exp=int(stored.expires_at.timestamp() * 1000),
         pur=stored.purpose,
     )
+
+
+_METADATA: Mapping[str, Any] = {"kind": "metadata"}
+
+
+def _faces(clean: Deidentified) -> Mapping[str, Any]:
+    return {"kind": clean.profile, "nface": clean.faces, "nhead": clean.masked, "sim": clean.similarity}
 
 
 def log_prompt(
@@ -132,21 +148,6 @@ def drop_row(tx: Transaction, object_id: str) -> None:
 def backend_id(name: str) -> str:
     """Return the id under which a backend appears in the log: 16 bytes of its name's digest, in hex."""
     return hashlib.sha256(b"lethe.dev/backend/v1\0" + name.encode()).hexdigest()[:32]
-
-
-def refuse_unfit(facts: BackendFacts, max_retention_s: int) -> None:
-    """Refuse a backend that would keep or use a portrait beyond the one job.
-
-    Raises:
-        BackendRetentionTooLong: It keeps what it is sent for longer than the rules allow,
-            cannot be made to forget, or trains on it (detail `trains_on_inputs`, `cannot_forget`).
-    """
-    if facts.trains_on_inputs:
-        raise BackendRetentionTooLong("the backend trains on what it is sent", detail="trains_on_inputs")
-    if facts.retention_s > max_retention_s:
-        raise BackendRetentionTooLong
-    if not facts.supports_forget:
-        raise BackendRetentionTooLong("the backend cannot be made to forget", detail="cannot_forget")
 
 
 def ask_to_stop(

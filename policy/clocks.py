@@ -68,6 +68,7 @@ def due(
     calendar: str | None = None,
     *,
     inputs: Mapping[str, str] | None = None,
+    pauses: Iterable[tuple[str, str]] = (),
 ) -> ClockResult:
     """Return the days by which a request must be acknowledged and answered.
 
@@ -81,6 +82,7 @@ def due(
         tz: Where days are counted; the pack's own zone if None.
         calendar: A code (`DE`, `UK-EAW`) that replaces the pack's holidays; other text is ignored.
         inputs: Days that restart or pause the clock, where the pack knows such.
+        pauses: More pauses, each from its first to its last day; a day in two counts once.
 
     Raises:
         EventUnknown: The pack has no such request.
@@ -96,7 +98,7 @@ def due(
     received = counter.day(received_at)
     given = inputs or {}
     start = max([received, *(counter.day(given[name]) for name in found.restart if given.get(name))])
-    skip = _paused(found, given, counter)
+    skip = _paused(found, given, pauses, counter)
     clocks = pack.rules.clocks
     respond = counter.last_day(clocks[found.respond], start, skip)
     extended = counter.last_day(clocks[found.extend], start, skip) if found.extend else None
@@ -111,6 +113,15 @@ def due(
         citations=tuple(dict.fromkeys(cite for rule in used for cite in pack.cited(rule.cite))),
         uncertain=tuple(sorted({doubt for rule in used for doubt in rule.uncertain})),
     )
+
+
+def may_pause(pack: Pack, event: str) -> bool:
+    """Return whether a question that is needed to find what is asked for stops the clock of such a request.
+
+    Rule:
+        UK GDPR Art. 12A: the days from asking to the answer do not count (U-17); for access only.
+    """
+    return find_event(pack, event).pause is not None
 
 
 def limits(
@@ -247,11 +258,18 @@ def find_event(pack: Pack, event: str) -> Event:
     raise EventUnknown(pack.id, event)
 
 
-def _paused(event: Event, inputs: Mapping[str, str], counter: _Counter) -> int:
-    """Return how many days do not count, the day of asking and the day of the answer included."""
-    if event.pause is None or not (inputs.get(event.pause.begin) and inputs.get(event.pause.end)):
+def _paused(
+    event: Event, inputs: Mapping[str, str], pauses: Iterable[tuple[str, str]], counter: _Counter
+) -> int:
+    """Return how many days do not count, the day of asking and the day of the answer included (U-17)."""
+    if event.pause is None:
         return 0
-    return max(0, (counter.day(inputs[event.pause.end]) - counter.day(inputs[event.pause.begin])).days + 1)
+    given = (inputs.get(event.pause.begin), inputs.get(event.pause.end))
+    spans = [(begin, end) for begin, end in (given, *pauses) if begin and end]
+    days: set[int] = set()
+    for begin, end in spans:
+        days |= set(range(counter.day(begin).toordinal(), counter.day(end).toordinal() + 1))
+    return len(days)
 
 
 def _options(pack: Pack, limit: Limit, inputs: Mapping[str, str], counter: _Counter) -> Iterable[Moment]:

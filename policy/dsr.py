@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import IntEnum, StrEnum
@@ -32,6 +32,9 @@ class DsrVerb(StrEnum):
     ASK_IDENTITY = "ask_identity"
     VERIFY = "verify"
     EXTEND = "extend"
+    PAUSE = "pause"
+    RESUME = "resume"
+    REFUSE_PART = "refuse_part"
     APPROVE = "approve"
     RUN = "run"
     FULFILL = "fulfill"
@@ -68,6 +71,14 @@ _TABLE: Mapping[tuple[str, str], DsrState] = {
     (_S.RUNNING, _V.FULFILL): _S.FULFILLED,
 }
 
+# A question stops the clock until the approval; its answer lets it go on even after that.
+# Until the approval a part may be refused; the rest is then approved.
+_ASKING = (_S.RECEIVED, _S.IDENTITY_PENDING, _S.VERIFIED)
+_LOOPS: Mapping[tuple[str, str], DsrState] = {
+    **{(state, verb): state for state in _ASKING for verb in (_V.PAUSE, _V.REFUSE_PART)},
+    **{(state, _V.RESUME): state for state in (*_ASKING, _S.APPROVED)},
+}
+
 FINAL = frozenset({DsrState.FULFILLED, DsrState.REFUSED, DsrState.CANCELLED})
 """States that nothing leaves."""
 
@@ -77,7 +88,7 @@ def transition(state: str, verb: str) -> DsrState | None:
 
     What has begun to run can no longer be refused or cancelled: keys may be gone.
     """
-    return _TABLE.get((state, verb))
+    return _TABLE.get((state, verb)) or _LOOPS.get((state, verb))
 
 
 # --- what a kind of request does -----------------------------------------------------------------
@@ -127,17 +138,26 @@ LOOKED_AT_FIRST = frozenset(
 _BESIDE_THE_SERVICE = (Purpose.TRAIN, Purpose.ANALYTICS, Purpose.SELL_SHARE)
 
 
-def ended_purposes(kind: DsrKind, named: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the purposes whose consents a request ends.
+IN_PARTS = frozenset({DsrKind.ACCESS, DsrKind.PORTABILITY, DsrKind.OBJECTION})
+"""Kinds of which a part may be refused: pictures are withheld, or purposes go on.
+
+What an erasure leaves, rules and legal holds say, and not who decides it.
+
+Rule:
+    GDPR Art. 15(4), 20(4), 21(1); 11 CCR 7024; PIPEDA s. 9(1), (3): sever what may be severed.
+"""
+
+
+def ended_purposes(kind: DsrKind, named: tuple[str, ...], refused: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the purposes whose consents a request ends, without those that are `refused`.
 
     A withdrawal that names none ends all; an objection that names none, those
     beside the service itself (GDPR Art. 21(1)-(3)); an opt-out, sale and sharing.
     """
     if kind is DsrKind.OPT_OUT:
         return (Purpose.SELL_SHARE.value,)
-    if named:
-        return named
-    return tuple(p.value for p in (_BESIDE_THE_SERVICE if kind is DsrKind.OBJECTION else Purpose))
+    asked = named or tuple(p.value for p in (_BESIDE_THE_SERVICE if kind is DsrKind.OBJECTION else Purpose))
+    return tuple(purpose for purpose in asked if purpose not in refused)
 
 
 # --- what its regime says ------------------------------------------------------------------------

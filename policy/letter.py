@@ -6,12 +6,13 @@ whoever sends it puts the address on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from importlib import resources
 from string import Template
+from types import MappingProxyType
 from typing import Annotated
 
 import yaml
@@ -19,6 +20,7 @@ from pydantic import StringConstraints
 
 from policy.pack import Pack
 from policy.predicates import Strict
+from policy.recipients import Told
 from policy.terms import DsrKind
 
 FALLBACK = "en"
@@ -47,7 +49,8 @@ class Templates(Strict):
     `told` holds a sentence for each code of a pack's `refusal_states` and
     `extension_states`, `authorities` whom to complain to by pack, where the pack's own
     words are of another language; `outcomes` what was done, by kind of request; `reasons`
-    grounds of refusals and extensions in plain words, by the end of their code.
+    grounds of refusals and extensions in plain words, by the end of their code; `recipients`
+    a sentence for each state of those who were to be told, and `excuses` why some were not.
     """
 
     language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
@@ -57,10 +60,13 @@ class Templates(Strict):
     kinds: dict[DsrKind, Text]
     outcomes: dict[DsrKind, Text]
     nothing_held: Text
+    in_part: Text
     letters: dict[Kind, Section]
     told: dict[str, Text]
     reasons: dict[str, Text]
     authorities: dict[str, Text]
+    recipients: dict[Told, Text]
+    excuses: dict[str, Text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +101,24 @@ def templates(language: str) -> Templates:
 
 
 def write(
-    kind: Kind, language: str, pack: Pack, asked: str, said: Mapping[str, str], *, outcome: str = ""
+    kind: Kind,
+    language: str,
+    pack: Pack,
+    asked: str,
+    said: Mapping[str, str],
+    *,
+    outcome: str = "",
+    recipients: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({}),
 ) -> Letter:
     """Return a letter about a request of the kind `asked` under the regime of `pack`.
 
     Args:
         language: As people write it (`de`, `pt-BR`); see `nearest`.
         said: `reference`, `controller`, `contact`, and the days `received`, `due`, `answered`;
-            `reason`, the code of a refusal or an extension; empty where it may not be told.
-        outcome: Of a completion: `nothing_held` where there was nothing.
+            `reason`, the codes of a refusal or an extension; empty where it may not be told.
+        outcome: Of a completion: `nothing_held` where there was nothing, `complied_in_part`
+            where a part was refused.
+        recipients: Of a completion: names and grounds of those who were to be told, by their state.
     """
     words = templates(nearest(language))
     right, answering = pack.rules.rights.get(DsrKind(asked)), pack.rules.answering
@@ -118,7 +133,7 @@ def write(
         "authority": authority or pack.rules.pack.regulator,
         "outcome": done,
     }
-    values["reason"] = _in_words(said["reason"], words)
+    values["reason"] = "; ".join(_in_words(code, words) for code in said["reason"].split())
     section = words.letters[kind]
     by_law = {
         Kind.REFUSAL: answering.refusal_states if answering else (),
@@ -126,10 +141,20 @@ def write(
     }
     # Whatever the law asks, a reason is given, and a new day named.
     always = {Kind.REFUSAL: ("reasons",), Kind.EXTENSION: ("reasons", "new_limit")}
-    told = dict.fromkeys((*by_law.get(kind, ()), *always.get(kind, ())))
+    is_in_part = kind is Kind.COMPLETION and outcome == "complied_in_part"
+    owed = Kind.REFUSAL if is_in_part else kind
+    told = dict.fromkeys((*by_law.get(owed, ()), *always.get(owed, ())))
     sentences = [words.told.get(code) or templates(FALLBACK).told[code] for code in told]
+    if is_in_part:
+        sentences = [words.in_part, *sentences]
     if not said["reason"]:
         sentences = [sentence for sentence in sentences if "$reason" not in sentence]
+    if kind is Kind.COMPLETION:
+        sentences += [
+            Template(words.recipients[state]).substitute(names=_named(recipients[state], words))
+            for state in Told
+            if recipients.get(state)
+        ]
     parts = [words.greeting, *section.body, *sentences, words.law, words.closing]
     return Letter(
         kind=kind,
@@ -138,6 +163,12 @@ def write(
         text="\n\n".join(_filled(part, values) for part in parts) + "\n",
         cites=cites,
     )
+
+
+def _named(recipients: Sequence[tuple[str, str]], words: Templates) -> str:
+    """Return names, with the ground in words where there is one; a `$` in a name stays one."""
+    told = [f"{name} ({words.excuses[ground]})" if ground else name for name, ground in recipients]
+    return "; ".join(told).replace("$", "$$")
 
 
 def _in_words(code: str, words: Templates) -> str:

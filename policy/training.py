@@ -7,36 +7,27 @@ from types import MappingProxyType
 
 from policy.terms import ConsentForm
 
-METADATA_FREE = "metadata_free"
-"""The form of a copy that shows the face as it is and carries nothing beside its pixels."""
-
 SUFFICES: Mapping[str, str] = MappingProxyType(
     {
         "gdpr": "GDPR Art. 6(1)(a), 7(4), 9(2)(a)",
         "uk_gdpr": "UK GDPR Art. 6(1)(a), 9(2)(a)",
         "ccpa": "11 CCR 7002; Cal. Civ. Code 1798.121",
         "pipeda": "PIPEDA Sch. 1 cl. 4.3.3",
-        "lgpd": "LGPD Art. 11 I",
-        "eu_ai_act": "Reg. (EU) 2024/1689 Art. 50",
-    }
-)
-"""Regimes under which a metadata-free copy may train once the person opted in, and why: the law asks
-for that consent, or is about other things, and the picture is no biometric identifier by itself."""
-
-ASKS_FOR_MORE: Mapping[str, str] = MappingProxyType(
-    {
         "qc_law25": "P-39.1 ss. 12, 14; C-1.1 ss. 44, 45 (U-10)",
         "il_bipa": "740 ILCS 14/10, 14/15(b)",
         "tx_cubi": "Tex. Bus. & Com. Code 503.001(b), (f) (U-12)",
         "wa_mhmda": "RCW 19.373.010, 19.373.030 (U-03)",
-        "coppa": "16 CFR 312.2, 312.10",
+        "lgpd": "LGPD Art. 11 I",
+        "eu_ai_act": "Reg. (EU) 2024/1689 Art. 50",
     }
 )
-"""Regimes under which the house gives out no face as it is: whoever trains on it takes a record of
-face geometry that the law treats by itself, or the picture of a child.  Stricter than the law,
-which a consent that names the purpose would satisfy."""
+"""Regimes under which a copy without the person's face (`policy.faces`) may train once they opted in, and
+why: the law asks for that consent, or is about a geometry that cannot be taken from such a copy."""
 
-NOT_KNOWN = "no rule of the house says that a face as it is may train"
+ASKS_FOR_MORE: Mapping[str, str] = MappingProxyType({"coppa": "16 CFR 312.2, 312.10"})
+"""Regimes under which nothing of the person trains: a child's picture stays one when its head is masked."""
+
+NOT_KNOWN = "no rule of the house says that a picture may train"
 
 
 def is_opt_in(form: str, flags: Collection[str]) -> bool:
@@ -54,7 +45,7 @@ def is_opt_in(form: str, flags: Collection[str]) -> bool:
 
 
 def unmet(regimes: Iterable[str]) -> dict[str, str]:
-    """Return the regimes that ask for more than a metadata-free copy, each with why.
+    """Return the regimes that ask for more than a copy without the person's face, each with why.
 
     A pack that nobody has judged asks for more.
     """

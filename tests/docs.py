@@ -76,16 +76,27 @@ def settings_page() -> str:
 
 
 def _section(name: str, field: FieldInfo) -> str:
-    model = _model(field.annotation)
-    assert model is not None, name
+    models = list(_models(field.annotation))
+    assert models, name
     many = {dict: f"{name}.NAME", tuple: f"{name}[]"}.get(get_origin(field.annotation) or object, name)
+    if len(models) == 1:
+        return _table(f"`{many}`", models[0])
+    return "".join(_table(f"`{many}`, {_kind(model)}", model) for model in models)
+
+
+def _kind(model: type[BaseModel]) -> str:
+    said = get_args(model.model_fields["kind"].annotation)
+    return f"kind `{said[0]}`" if said else "any other kind"
+
+
+def _table(title: str, model: type[BaseModel]) -> str:
     rows = "\n".join(f"| `{key}` | {kind} | {default} |" for key, kind, default in _rows(model))
-    return f"\n## `{many}`\n\n{_first(model)}\n\n| key | type | default |\n|---|---|---|\n{rows}\n"
+    return f"\n## {title}\n\n{_first(model)}\n\n| key | type | default |\n|---|---|---|\n{rows}\n"
 
 
 def _rows(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str, str]]:
     for name, field in model.model_fields.items():
-        inner = _model(field.annotation)
+        inner = next(_models(field.annotation), None)
         if inner is not None:
             yield from _rows(inner, f"{path}{name}.")
         else:
@@ -93,11 +104,14 @@ def _rows(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str, st
             yield f"{path}{name}", _name(field.annotation), default
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:
-    """Return the section inside an annotation, if there is one."""
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections inside an annotation."""
     if inspect.isclass(annotation) and get_origin(annotation) is None:
-        return annotation if issubclass(annotation, BaseModel) else None
-    return next((found for part in get_args(annotation) if (found := _model(part)) is not None), None)
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _name(annotation: Any) -> str:

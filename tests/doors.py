@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from gateway.compose import Outside
 from gateway.deidentify import Mode, Scrubbed, Scrubber
+from gateway.deidentify.deidentified import Deidentified, Deidentifier, Profile
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.lock import CheckpointLock
@@ -46,6 +47,7 @@ def around(outside: Outside, hook: Hook) -> Outside:
         objects=HookedObjects(outside.objects, hook),
         keys=HookedKeys(outside.keys, hook),
         scrubber=HookedScrubber(outside.scrubber, hook),
+        deidentifier=HookedDeidentifier(outside.deidentifier, hook),
         lock=HookedLock(outside.lock, hook),
         backends={name: HookedInference(backend, hook) for name, backend in outside.backends.items()},
     )
@@ -241,6 +243,16 @@ class HookedScrubber:
 
     async def scrub(self, data: bytes, mode: Mode = "canonical") -> Scrubbed:
         return await _around(self.hook, "scrubber.scrub", self.inner.scrub(data, mode))  # type: ignore[no-any-return]  # likewise
+
+
+@dataclass
+class HookedDeidentifier:
+    inner: Deidentifier
+    hook: Hook
+
+    async def deidentify(self, data: bytes, profile: Profile, *, max_faces: int = 1) -> Deidentified:
+        asked = self.inner.deidentify(data, profile, max_faces=max_faces)
+        return await _around(self.hook, "faces.deidentify", asked)  # type: ignore[no-any-return]  # likewise
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A real gateway inside the test's own process: real server, mutual TLS, real records, real keyring.
 
-Only the inference backend is a fake unless a test says otherwise; a test may put
-anything between the flows and their doors.
+Only the inference backend and whoever sees to faces are fakes unless a test says otherwise; a test
+may put anything between the flows and their doors.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import yaml
 from cryptography import x509
@@ -28,7 +28,6 @@ from typer.testing import CliRunner, Result
 
 from gateway import compose
 from gateway.adapters.keys_local import LocalKeyring
-from gateway.adapters.sql.schema import migrate
 from gateway.admin import folder
 from gateway.admin.folder import Layout, Person, init_folder
 from gateway.admin.pki import Authority
@@ -36,7 +35,10 @@ from gateway.client import Client, Refused
 from gateway.main import app as command_line
 from gateway.ports.records import Leaf, Record
 from gateway.settings import Settings, load
+from tests.command import terminal
+from tests.fakes.faces import FakeDeidentifier
 from tests.fakes.inference import FakeInference
+from tests.schema import migrated
 
 R = TypeVar("R", bound=Record)
 PORTRAIT = Path(compose.__file__).parent / "admin" / "data" / "eileen-collins.jpg"
@@ -131,11 +133,12 @@ async def running(
     backend: FakeInference | None = None,
     wrap: Callable[[compose.Outside], compose.Outside] = lambda outside: outside,
     is_backend_real: bool = False,
+    are_faces_real: bool = False,
 ) -> AsyncIterator[Gateway]:
     """Run a gateway on the folder until the block ends; a gateway that dies fails the test."""
     settings = load(layout.config)
     compose.make_folders(settings)
-    await migrate(compose.records_url(settings))
+    await migrated(compose.records_url(settings))
     compose.make_lock(settings)
     fake = backend or FakeInference()
     # A backend goes by the name we configured for it, whatever it calls itself.
@@ -150,10 +153,12 @@ async def running(
         return seen[0]
 
     stop, up = asyncio.Event(), asyncio.Event()
-    serving = asyncio.create_task(compose.serve(settings, lambda _address: up.set(), stop, put_between))
-    waiting = asyncio.create_task(up.wait())
-    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
+    make = compose.make_deidentifier if are_faces_real else lambda _section, _limits: FakeDeidentifier()
+    with mock.patch.object(compose, "make_deidentifier", make):
+        serving = asyncio.create_task(compose.serve(settings, lambda _address: up.set(), stop, put_between))
+        waiting = asyncio.create_task(up.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
     if serving.done():
         serving.result()
     try:
@@ -261,13 +266,7 @@ async def fulfilled(officer: Client, dsr: str) -> dsr_pb2.Dsr:
 
 def lethe(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, as a person would."""
-    return subprocess.run(
-        [sys.executable, "-m", "gateway.main", *map(str, arguments)],
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return terminal().run(*arguments, env={**os.environ, **(env or {})})
 
 
 def lethe_here(*arguments: str | Path) -> Result:

@@ -13,8 +13,8 @@ from audit.note import Verifier
 from gateway import compose
 from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.sql.records import open_records
-from gateway.adapters.sql.schema import migrate
 from gateway.ports.records import Records, Transaction
+from tests.schema import migrated
 from tests.world import OFFICER, ORIGIN, TENANT, World
 
 GROUP = 100
@@ -53,7 +53,7 @@ class Ground:
 @contextlib.asynccontextmanager
 async def open_ground(root: Path, url: str, **audit: Any) -> AsyncIterator[Ground]:
     """Yield the flows over the database at `url`, which is migrated, and a folder in `root`."""
-    await migrate(url)
+    await migrated(url)
     records = open_records(url)
     (root / "log").mkdir()
     world = World()

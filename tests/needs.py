@@ -8,11 +8,22 @@ from typing import NoReturn
 
 import pytest
 
+from gateway import weights
+from gateway.deidentify.faces.names import WEIGHTS
+
 
 def needs(program: str, package: str, path: str | None = None) -> str:
     """Return the path of a program, or report `MISSING program: apt install package`."""
     found = path or shutil.which(program)
     return found or missing(program, f"apt install {package}")
+
+
+def face_models() -> dict[str, bytes]:
+    """Return the files of the networks that see to faces, or report that they are missing."""
+    try:
+        return weights.read(weights.directory(), weights.named(*WEIGHTS))
+    except weights.WeightsInvalid:
+        missing("model weights", "make weights")
 
 
 def missing(what: str, remedy: str) -> NoReturn:

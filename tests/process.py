@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import compose
-from gateway.adapters.sql.schema import migrate
 from gateway.admin.folder import Layout
 from gateway.client import Client
 from gateway.settings import load
+from tests.schema import migrated
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 60.0
@@ -54,7 +54,7 @@ async def serving(layout: Layout, *, command: tuple[str, ...] = COMMAND) -> Asyn
     """Run `lethe serve` on the folder until the block ends."""
     settings = load(layout.config)
     compose.make_folders(settings)
-    await migrate(compose.records_url(settings))
+    await migrated(compose.records_url(settings))
     compose.make_lock(settings)
     outputs = layout.root / "stdout", layout.root / "stderr"
     with outputs[0].open("wb") as out, outputs[1].open("wb") as err:

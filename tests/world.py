@@ -31,10 +31,10 @@ from gateway.flows.upload import Accepted, JobOrder
 from gateway.people import Profile
 from gateway.ports.records import Consent, Dsr, Job, Record, StoredObject, kinds
 from gateway.settings import Settings
-from policy.pack import load_packs
 from tests import invariants
 from tests.doors import When, around
 from tests.fakes.clock import FrozenClock
+from tests.fakes.faces import FakeDeidentifier
 from tests.fakes.inference import FACTS, FakeInference, paint
 from tests.fakes.keys import FakeKeys
 from tests.fakes.lock import FakeLock
@@ -58,10 +58,7 @@ STRANGER = Caller(OTHER_TENANT, "app", Role.SERVICE, is_person=False)
 LEASE = timedelta(seconds=30)
 
 
-# Packs are values; reading them takes a second, and hundreds of worlds are made.
-compose.load_packs = functools.cache(load_packs)
-
-
+@functools.cache
 def settings() -> Settings:
     """Return settings of two tenants; no file they name exists."""
     controller = {"name": "Example", "contact": "privacy@lethe.test"}
@@ -114,6 +111,7 @@ FAULTS: dict[str, Callable[[], Exception]] = {
     "keys": KeyServiceUnavailable,
     "inference": BackendUnavailable,
     "scrubber": ScrubberUnavailable,
+    "faces": ScrubberUnavailable,
     "lock": AuditUnavailable,
 }
 
@@ -159,6 +157,7 @@ class World:
         self.keys = FakeKeys()
         self.objects = FakeObjects(self.clock.now)
         self.scrubber = PlainScrubber()
+        self.faces = FakeDeidentifier()
         self.prompts = PlainPrompts()
         self.lock = FakeLock()
         self.marker = FakeMarker()
@@ -170,6 +169,7 @@ class World:
             objects=self.objects,
             keys=self.keys,
             scrubber=self.scrubber,
+            deidentifier=self.faces,
             prompts=self.prompts,
             confinement={},
             backends={"studio": self.backend},

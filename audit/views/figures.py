@@ -11,7 +11,7 @@ from typing import Any
 
 from audit.views.rows import Row
 
-COUNTED = ("pur", "cat", "dec", "rc", "form", "dkind", "reg", "why", "meth", "mthd", "bak")
+COUNTED = ("pur", "cat", "dec", "rc", "form", "dkind", "reg", "why", "meth", "mthd", "bak", "land", "ctr")
 """Fields whose values are counted, each as `<type>/<field>=<value>`."""
 
 SUMMED = ("nseal", "nobj", "nkey", "nowed")

@@ -2,7 +2,7 @@
 (() => {
   // The words that let this page turn amber or green are sealed under its own SHA-256.
   const DAY = 86400000, GRACE = 3600000, BARS = 30, BOUNDS = [10, 30, 45, 90];
-  const COUNTED = ["pur", "cat", "dec", "rc", "form", "dkind", "reg", "why", "meth", "mthd", "bak"];
+  const COUNTED = ["pur", "cat", "dec", "rc", "form", "dkind", "reg", "why", "meth", "mthd", "bak", "land", "ctr"];
   const SUMMED = ["nseal", "nobj", "nkey", "nowed"];
   const TEXT = {
     consistent: ["Consistent in itself", "Everything in this page fits together and is signed by the key named below. Whoever forges a page forges its key too: compare this key with one that you got elsewhere, by pasting that one here."],

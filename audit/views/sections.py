@@ -378,6 +378,8 @@ def _processing(told: Told) -> str:
         _values(told, "Objects stored, by category", "Category", "object.sealed/cat")
         + _values(told, "Objects in memory only, by category", "Category", "object.transient/cat")
         + _values(told, "Jobs by purpose", "Purpose", "job.created/pur")
+        + _values(told, "Jobs forwarded, by where the backend runs", "Place", "job.dispatched/land")
+        + _values(told, "Jobs forwarded, by the backend's contract", "SHA-256", "job.dispatched/ctr")
         + _listed(
             "Recipients: inference backends", ("Backend", "Name", "#Jobs forwarded"), lines, len(backends)
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -19,22 +19,30 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from lethe.backend.v1 import backend_pb2, backend_pb2_grpc
 
+from gateway.adapters.backend_channel import (
+    CALL_S,
+    IMAGE_TYPES,
+    MAX_SIDE,
+    VERSION,
+    by_status,
+    demand,
+    options,
+)
 from gateway.errors import BackendProtocol, BackendUnavailable, ImageRejected, JobCancelled, LetheError
 from gateway.ports.inference import BackendFacts, Progress, Result
 from gateway.ports.marking import Source
 
 CHUNK_BYTES: Final = 256 << 10
+MAX_ANSWER_BYTES: Final = CHUNK_BYTES + 1024
+MAX_ORDER_BYTES: Final = CHUNK_BYTES + (16 << 10)
+"""Of one message: a chunk; a header has a prompt of at most 2,000 characters."""
 MAX_RESULT_BYTES: Final = 64 << 20
 MAX_MESSAGES: Final = 10_000
 """Of one answer: a backend that drips single bytes or floods stages is cut off."""
 MAX_STYLES: Final = 64
 MAX_MODELS: Final = 64
-MAX_SIDE: Final = 65_535
-CALL_S: Final = 10.0
-"""Deadline of every call but `Generate`; Forget waits for the job's stage to end."""
 
 DOMAIN: Final = "lethe.dev"
-IMAGE_TYPES: Final = frozenset({"jpeg", "png", "webp"})
 IMAGE_DETAILS: Final = frozenset(
     {"no_face", "not_an_image", "unsupported_format", "too_many_pixels", "truncated", "multi_frame"}
 )
@@ -42,7 +50,6 @@ IMAGE_DETAILS: Final = frozenset(
 
 _CODE = re.compile(r"[a-z0-9_]{1,32}")
 _SOFTWARE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/()+-]{0,62}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -89,7 +96,11 @@ class GrpcInference:
         self._max_result_bytes = max_result_bytes
         self._is_closed = False
         credentials = grpc.ssl_channel_credentials(ca, key, cert)
-        self._channel = grpc.aio.secure_channel(address, credentials, options=_options(server_name))
+        self._channel = grpc.aio.secure_channel(
+            address,
+            credentials,
+            options=options(server_name, max_receive=MAX_ANSWER_BYTES, max_send=MAX_ORDER_BYTES),
+        )
         self._stub = backend_pb2_grpc.InferenceBackendServiceStub(self._channel)
 
     async def describe(self) -> BackendFacts:
@@ -192,28 +203,6 @@ class GrpcInference:
         return self._is_closed and task is not None and not task.cancelling()
 
 
-def _options(server_name: str | None) -> list[tuple[str, Any]]:
-    options: list[tuple[str, Any]] = [
-        ("grpc.max_receive_message_length", CHUNK_BYTES + 1024),
-        ("grpc.max_metadata_size", 8 << 10),
-        ("grpc.absolute_max_metadata_size", 16 << 10),
-        # A compressed message could only be a bomb: pictures do not compress.
-        ("grpc.compression_enabled_algorithms_bitset", 1),
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.service_config_disable_resolution", 1),
-        # A repetition is the flow's decision: it asks policy again first.
-        ("grpc.enable_retries", 0),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-    ]
-    if server_name:
-        options.append(("grpc.ssl_target_name_override", server_name))
-    return options
-
-
 def _order(header: backend_pb2.JobHeader, image: bytes) -> Iterator[backend_pb2.GenerateRequest]:
     """Yield the header, then the picture in chunks."""
     yield backend_pb2.GenerateRequest(header=header)
@@ -242,7 +231,7 @@ class _Answer:
         if message is None:
             raise BackendProtocol(detail="message_garbled")
         self._messages += 1
-        _demand(self._messages <= MAX_MESSAGES, "too_many_messages")
+        demand(self._messages <= MAX_MESSAGES, "too_many_messages")
         part = message.WhichOneof("part")
         if part == "progress":
             return self._take_progress(message.progress)
@@ -255,29 +244,29 @@ class _Answer:
         return None
 
     def _take_progress(self, progress: backend_pb2.Progress) -> Progress:
-        _demand(self._header is None, "progress_after_result")
-        _demand(self._percent <= progress.percent <= 100, "bad_percent")
-        _demand(_CODE.fullmatch(progress.stage), "bad_stage")
+        demand(self._header is None, "progress_after_result")
+        demand(self._percent <= progress.percent <= 100, "bad_percent")
+        demand(_CODE.fullmatch(progress.stage), "bad_stage")
         self._percent = progress.percent
         return Progress(progress.percent, progress.stage)
 
     def _take_header(self, header: backend_pb2.ResultHeader) -> None:
-        _demand(self._header is None, "two_results")
-        _demand(header.image_type in IMAGE_TYPES, "bad_image_type")
-        _demand(header.size_bytes > 0, "bad_size")
-        _demand(header.size_bytes <= self._max_bytes, "result_too_large")
-        _demand(0 < header.width <= MAX_SIDE and 0 < header.height <= MAX_SIDE, "bad_dimensions")
-        _demand(_SOFTWARE.fullmatch(header.backend), "bad_name")
-        _demand(_DEVICE.fullmatch(header.device), "bad_device")
-        _demand(_SHA256.fullmatch(header.model_digest), "bad_digest")
+        demand(self._header is None, "two_results")
+        demand(header.image_type in IMAGE_TYPES, "bad_image_type")
+        demand(header.size_bytes > 0, "bad_size")
+        demand(header.size_bytes <= self._max_bytes, "result_too_large")
+        demand(0 < header.width <= MAX_SIDE and 0 < header.height <= MAX_SIDE, "bad_dimensions")
+        demand(_SOFTWARE.fullmatch(header.backend), "bad_name")
+        demand(_DEVICE.fullmatch(header.device), "bad_device")
+        demand(_SHA256.fullmatch(header.model_digest), "bad_digest")
         self._header = header
 
     def _take_chunk(self, chunk: bytes) -> None:
         header = self._header
         if header is None:
             raise BackendProtocol(detail="chunk_before_result")
-        _demand(0 < len(chunk) <= CHUNK_BYTES, "bad_chunk")
-        _demand(len(self._image) + len(chunk) <= header.size_bytes, "more_than_announced")
+        demand(0 < len(chunk) <= CHUNK_BYTES, "bad_chunk")
+        demand(len(self._image) + len(chunk) <= header.size_bytes, "more_than_announced")
         self._image += chunk
 
     def result(self) -> Result:
@@ -289,7 +278,7 @@ class _Answer:
         header = self._header
         if header is None:
             raise BackendProtocol(detail="no_result")
-        _demand(len(self._image) == header.size_bytes, "less_than_announced")
+        demand(len(self._image) == header.size_bytes, "less_than_announced")
         return Result(
             image=bytes(self._image),
             image_type=header.image_type,
@@ -312,17 +301,18 @@ def _facts(name: str, said: backend_pb2.DescribeResponse) -> BackendFacts:
     Rule:
         law.md 2.3: true unless the backend declares `face_features: none`.
     """
-    _demand(_SOFTWARE.fullmatch(said.name), "bad_name")
-    _demand(_VERSION.fullmatch(said.version), "bad_version")
-    _demand(_DEVICE.fullmatch(said.device), "bad_device")
-    _demand(_SHA256.fullmatch(said.model_digest), "bad_digest")
-    _demand(len(said.models) <= MAX_MODELS, "bad_models")
-    _demand(all(_FILE.fullmatch(m.name) and _SHA256.fullmatch(m.sha256) for m in said.models), "bad_models")
-    _demand(0 < len(said.styles) <= MAX_STYLES, "bad_styles")
-    _demand(all(_CODE.fullmatch(style) for style in said.styles), "bad_styles")
-    _demand(_REGION.fullmatch(said.region), "bad_region")
+    demand(_SOFTWARE.fullmatch(said.name), "bad_name")
+    demand(VERSION.fullmatch(said.version), "bad_version")
+    demand(_DEVICE.fullmatch(said.device), "bad_device")
+    demand(_SHA256.fullmatch(said.model_digest), "bad_digest")
+    demand(len(said.models) <= MAX_MODELS, "bad_models")
+    demand(all(_FILE.fullmatch(m.name) and _SHA256.fullmatch(m.sha256) for m in said.models), "bad_models")
+    demand(0 < len(said.styles) <= MAX_STYLES, "bad_styles")
+    demand(all(_CODE.fullmatch(style) for style in said.styles), "bad_styles")
+    demand(_REGION.fullmatch(said.region), "bad_region")
     # A negative term would pass every upper bound that policy sets.
-    _demand(said.retention_seconds >= 0, "bad_retention")
+    demand(said.retention_seconds >= 0, "bad_retention")
+    demand(said.max_pixels >= 0 and said.max_image_bytes >= 0, "bad_limits")
     return BackendFacts(
         name=name,
         version=said.version,
@@ -337,13 +327,9 @@ def _facts(name: str, said: backend_pb2.DescribeResponse) -> BackendFacts:
         supports_forget=said.supports_forget,
         source=_SOURCES.get(said.picture_source, "generated"),
         takes_prompts=said.takes_prompts,
+        max_image_bytes=said.max_image_bytes,
+        max_pixels=said.max_pixels,
     )
-
-
-def _demand(holds: object, detail: str) -> None:
-    """Refuse the backend unless `holds`; `detail` names what is wrong, never what was sent."""
-    if not holds:
-        raise BackendProtocol(detail=detail)
 
 
 _SOURCES: Final[dict[int, Source]] = {
@@ -353,23 +339,9 @@ _SOURCES: Final[dict[int, Source]] = {
 }
 """What a backend does not say, or says in words that are newer than ours, counts as generated."""
 
-_BY_STATUS: Final = {
-    grpc.StatusCode.UNAVAILABLE: "unreachable",
-    grpc.StatusCode.RESOURCE_EXHAUSTED: "busy",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "deadline",
-    # Without JOB_CANCELLED nobody cancelled: the stream was cut, as at a restart.
-    grpc.StatusCode.CANCELLED: "cut_off",
-}
-"""The statuses of a backend that cannot answer now, where it gives no reason."""
-
 _UNAVAILABLE: Final = {"RATE_LIMITED": "busy", "DEADLINE_TOO_SHORT": "deadline"}
 _PROTOCOL: Final = {"MESSAGE_INVALID": "message_refused", "DEADLINE_REQUIRED": "deadline_refused"}
 """We keep to the contract, so a backend that says we do not reads another one."""
-
-_LOST_WRITE: Final = "Internal error from Core"
-"""What grpc.aio says where the stream ended while it wrote; the true status is lost."""
-_OVERSIZE: Final = "larger than max"
-"""What grpc says, as RESOURCE_EXHAUSTED, of a message over `grpc.max_receive_message_length`."""
 
 
 def _refusal(error: grpc.aio.AioRpcError) -> LetheError:
@@ -378,7 +350,7 @@ def _refusal(error: grpc.aio.AioRpcError) -> LetheError:
         info = _error_info(error)
     except (ValueError, DecodeError):
         return BackendProtocol(detail="status_garbled")
-    return _by_status(error) if info is None else _by_reason(info)
+    return by_status(error) if info is None else _by_reason(info)
 
 
 def _error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
@@ -411,14 +383,3 @@ def _by_reason(info: error_details_pb2.ErrorInfo) -> LetheError:
     if info.reason in _UNAVAILABLE:
         return BackendUnavailable(detail=_UNAVAILABLE[info.reason])
     return BackendProtocol(detail=_PROTOCOL.get(info.reason, "unknown_reason"))
-
-
-def _by_status(error: grpc.aio.AioRpcError) -> LetheError:
-    code, said = error.code(), error.details() or ""
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _OVERSIZE in said:
-        return BackendProtocol(detail="message_too_large")
-    if code is grpc.StatusCode.INTERNAL and said == _LOST_WRITE:
-        return BackendUnavailable(detail="cut_off")
-    if code in _BY_STATUS:
-        return BackendUnavailable(detail=_BY_STATUS[code])
-    return BackendProtocol(detail=f"status_{code.name.lower()}")

@@ -67,7 +67,13 @@ class TransitKeys:
             OSError: The CA cannot be read.
         """
         context = ssl.create_default_context(cafile=ca) if url.startswith("https") else True
-        client = httpx.AsyncClient(base_url=url, verify=context, timeout=timeout_s, trust_env=False)
+        client = httpx.AsyncClient(
+            base_url=url,
+            verify=context,
+            timeout=timeout_s,
+            trust_env=False,
+            headers={"user-agent": "lethe"},
+        )
         return cls(client, token_file, mount, namespace, has_copies, pause_s)
 
     @property

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE_BYTES = 64 * 1024
 _GRANTED = 0
-_HEADERS = {"content-type": "application/timestamp-query", "accept-encoding": "identity"}
+_HEADERS = {
+    "content-type": "application/timestamp-query",
+    "accept-encoding": "identity",
+    "user-agent": "lethe",
+}
 
 
 class HttpTimestamps:

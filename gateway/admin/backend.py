@@ -16,14 +16,14 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Inference b
 
 @app.command("list")
 def list_(profile: options.As = None, output: options.Output = Form.TABLE) -> None:
-    """List the backends and whether they answer.
+    """List the backends, their kinds, and whether they answer.
 
     Example: lethe backend list --as clients/auditor.yaml
     """
     from lethe.v1 import backend_pb2 as pb
 
     answer = talk(profile, lambda client: client.call(client.backends.ListBackends, pb.ListBackendsRequest()))
-    columns = ("name", "reachable", "device", "region", "retention_seconds", "trains_on_inputs", "styles")
+    columns = ("name", "kind", "reachable", "operator", "region", "retention_seconds", "contracted", "styles")
     show(answer, output, rows="backends", columns=columns)
 
 
@@ -33,7 +33,7 @@ def show_(
     profile: options.As = None,
     output: options.Output = Form.TABLE,
 ) -> None:
-    """Show what a backend declares: device, model digest, region, retention, training use.
+    """Show what holds of a backend: its kind, its contract, device, model digest, region, retention.
 
     Example: lethe backend show backends/studio --as clients/auditor.yaml -o yaml
     """

@@ -31,7 +31,7 @@ def check(file: File = Path("lethe.yaml")) -> None:
     Example: lethe config check --config /etc/lethe/lethe.yaml
     """
     from gateway import weights
-    from gateway.deidentify.faces.names import WEIGHTS
+    from gateway.deidentify.faces.names import needed
     from gateway.packs import own_packs
     from gateway.settings import is_private
     from policy.errors import PackInvalid
@@ -49,7 +49,8 @@ def check(file: File = Path("lethe.yaml")) -> None:
     if s3 is not None and not all(map(find_spec, ("obstore", "botocore"))):
         fail(FAILED, "CONFIG_INVALID", "objects.kind s3 needs the extra `s3`: pip install 'lethe[s3]'")
     if gone := weights.missing(
-        folder := weights.directory(settings.deidentify.weights), weights.named(*WEIGHTS)
+        folder := weights.directory(settings.deidentify.weights),
+        weights.named(*needed(mask_text=settings.deidentify.mask_text)),
     ):
         fail(
             FAILED,
@@ -109,8 +110,12 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
         if settings.objects.s3.ca is not None:
             yield "objects.s3.ca", settings.objects.s3.ca
     for number, backend in enumerate(settings.backends):
-        for name in ("ca", "cert", "key"):
-            yield f"backends.{number}.{name}", getattr(backend, name)
+        for name in ("ca", "cert", "key", "credential", "platform_credential", "workflow"):
+            path = getattr(backend, name, None)
+            if path is not None:
+                yield f"backends.{number}.{name}", path
+        for name, path in getattr(backend, "files", {}).items():
+            yield f"backends.{number}.files.{name}", path
 
 
 def _key_files(settings: Settings) -> Iterator[tuple[str, Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,14 @@ app = typer.Typer(
 
 DOWNLOAD_TIMEOUT_S = 3600.0
 
+
+class FaceProfile(StrEnum):
+    """What may be done about faces in a training set."""
+
+    LANDMARKS = "landmarks"
+    REDACT = "redact"
+
+
 Name = Annotated[str, typer.Argument(help="The training set: datasets/ID.")]
 
 
@@ -30,16 +39,25 @@ Name = Annotated[str, typer.Argument(help="The training set: datasets/ID.")]
 def create(
     label: Annotated[str, typer.Argument(help="What it is called: a code, the next version of it is made.")],
     max_size: Annotated[int, typer.Option(help="At most so many pictures; 0 for as many as may be.")] = 0,
+    faces: Annotated[
+        FaceProfile,
+        typer.Option(
+            "--profile",
+            help="What takes a head's place: landmarks, a canonical mesh in coarse pose; redact, nothing.",
+        ),
+    ] = FaceProfile.LANDMARKS,
     profile: options.As = None,
     output: options.Output = Form.TABLE,
 ) -> None:
     """Begin the next version of a training set; it is filled in the background.
 
-    Example: lethe dataset create headshots --as clients/officer.yaml
+    Example: lethe dataset create headshots --profile redact --as clients/officer.yaml
     """
+    from lethe.v1 import common_pb2
     from lethe.v1 import training_pb2 as pb
 
-    request = pb.CreateDatasetRequest(label=label, max_size=max_size)
+    wanted = common_pb2.FaceProfile.Value(f"FACE_PROFILE_{faces.name}")
+    request = pb.CreateDatasetRequest(label=label, max_size=max_size, profile=wanted)
     show(talk(profile, lambda client: client.call(client.training.CreateDataset, request)), output)
 
 

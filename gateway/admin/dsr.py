@@ -44,6 +44,15 @@ class LetterKind(StrEnum):
     COMPLETION = "completion"
 
 
+class Excuse(StrEnum):
+    """Why a recipient need not be told."""
+
+    IMPOSSIBLE = "impossible"
+    DISPROPORTIONATE = "disproportionate"
+    NOT_APPROPRIATE = "not_appropriate"
+    NEVER_RECEIVED = "never_received"
+
+
 class State(StrEnum):
     """Where a request stands."""
 
@@ -117,6 +126,10 @@ def list_(
     state: Annotated[State | None, typer.Option(help="Only these.")] = None,
     due: Annotated[bool, typer.Option("--due", help="Only what is open, due next first.")] = False,
     before: Annotated[str, typer.Option(help="Only what is due by this day, YYYY-MM-DD; with --due.")] = "",
+    unconfirmed: Annotated[
+        bool,
+        typer.Option("--unconfirmed", help="Only where a recipient has neither acknowledged nor is excused."),
+    ] = False,
     limit: options.Limit = 100,
     profile: options.As = None,
     output: options.Output = Form.TABLE,
@@ -128,7 +141,13 @@ def list_(
     from lethe.v1 import dsr_pb2 as pb
 
     def page(size: int, token: str) -> pb.ListDsrsRequest:
-        request = pb.ListDsrsRequest(page_size=size, page_token=token, due_only=due, due_before=before)
+        request = pb.ListDsrsRequest(
+            page_size=size,
+            page_token=token,
+            due_only=due,
+            due_before=before,
+            unconfirmed_only=unconfirmed,
+        )
         return fill(request, {"state": state} if state else {})
 
     answer = talk(
@@ -137,7 +156,8 @@ def list_(
             lambda size, token: client.call(client.dsrs.ListDsrs, page(size, token)), "dsrs", limit
         ),
     )
-    show(answer, output, rows="dsrs", columns=("name", "kind", "regime", "state", "receive_time", "due_date"))
+    columns = ("name", "kind", "regime", "state", "receive_time", "due_date", "recipients_unconfirmed")
+    show(answer, output, rows="dsrs", columns=columns)
 
 
 @app.command("show")
@@ -224,8 +244,21 @@ def approve(
 
 
 @app.command()
-def refuse(name: Name, why: Ground, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
-    """Refuse a request for a ground of its regime; it destroys nothing.
+def refuse(
+    name: Name,
+    why: Ground,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this: objects/ID of an access request, a purpose of an objection; repeatable."
+        ),
+    ] = None,
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Refuse a request, or with --part a part of it, for a ground of its regime; it destroys nothing.
+
+    Of what is refused in part the rest goes on to its approval, and is complied with in part.
 
     GDPR Art. 12(4).  A ground that the law does not know for that kind of request is refused, and the
     refusal names those it does.  Tell the subject: lethe dsr letter dsrs/ID --kind refusal.
@@ -234,7 +267,7 @@ def refuse(name: Name, why: Ground, profile: options.As = None, output: options.
     """
     from lethe.v1 import dsr_pb2 as pb
 
-    request = pb.RefuseDsrRequest(name=resource("dsrs", name), reason_code=reason_code(why))
+    request = pb.RefuseDsrRequest(name=resource("dsrs", name), reason_code=reason_code(why), parts=part or ())
     show(talk(profile, lambda client: client.call(client.dsrs.RefuseDsr, request)), output)
 
 
@@ -251,6 +284,69 @@ def extend(name: Name, why: Delay, profile: options.As = None, output: options.O
 
     request = pb.ExtendDsrRequest(name=resource("dsrs", name), reason_code=reason_code(why))
     show(talk(profile, lambda client: client.call(client.dsrs.ExtendDsr, request)), output)
+
+
+@app.command()
+def pause(name: Name, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
+    """Stop the clock while you ask the subject what they mean, where the law lets it stand.
+
+    UK GDPR Art. 12A, for access: only what is reasonably required to find what is asked for.
+    Until `lethe dsr resume` the request stays on the list under its old day.
+
+    Example: lethe dsr pause dsrs/ID --as clients/officer.yaml
+    """
+    from lethe.v1 import dsr_pb2 as pb
+
+    request = pb.PauseDsrRequest(name=resource("dsrs", name))
+    show(talk(profile, lambda client: client.call(client.dsrs.PauseDsr, request)), output)
+
+
+@app.command()
+def resume(name: Name, profile: options.As = None, output: options.Output = Form.TABLE) -> None:
+    """Let the clock go on, as the subject has answered; the days from asking to now do not count.
+
+    Example: lethe dsr resume dsrs/ID --as clients/officer.yaml
+    """
+    from lethe.v1 import dsr_pb2 as pb
+
+    request = pb.ResumeDsrRequest(name=resource("dsrs", name))
+    show(talk(profile, lambda client: client.call(client.dsrs.ResumeDsr, request)), output)
+
+
+@app.command()
+def tell(
+    name: Name,
+    recipient: Annotated[str, typer.Option(help="Who: recipients/CODE, as `lethe dsr show` lists them.")],
+    acknowledged: Annotated[
+        bool, typer.Option("--acknowledged", help="It has confirmed that it was told.")
+    ] = False,
+    excused: Annotated[
+        Excuse | None,
+        typer.Option(help="It need not be told, for this ground of every law that asks for it."),
+    ] = None,
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Note that a recipient was told of what a request changed, and later that it acknowledged that.
+
+    Nothing is sent: you tell it by its channel, from the approval on, and as long as you still know
+    whom the request is about.  GDPR Art. 19; 11 CCR 7022.
+
+    Example: lethe dsr tell dsrs/ID --recipient recipients/mailer --as clients/officer.yaml
+    """
+    from lethe.v1 import dsr_pb2 as pb
+
+    if acknowledged and excused:
+        raise typer.BadParameter("--acknowledged and --excused exclude each other")
+    state = "excused" if excused else "acknowledged" if acknowledged else "told"
+    request = pb.RecordPropagationRequest(
+        name=resource("dsrs", name), recipient=resource("recipients", recipient), ground=excused or ""
+    )
+    answer = talk(
+        profile,
+        lambda client: client.call(client.dsrs.RecordPropagation, fill(request, {"state": state})),
+    )
+    show(answer, output)
 
 
 @app.command()
@@ -313,7 +409,10 @@ def figures(
         end_time=moment(until or datetime.now(UTC).isoformat()),
         regime=regime,
     )
-    columns = ("kind", "received", "complied", "denied", "cancelled", "open", "median_days")
+    columns = (
+        *("kind", "received", "complied", "complied_in_part", "denied", "cancelled", "open", "median_days"),
+        *("recipients_confirmed", "recipients_unconfirmed"),
+    )
     answer = talk(profile, lambda client: client.call(client.dsrs.GetFigures, request))
     show(answer, output, rows="figures", columns=columns)
 

@@ -137,6 +137,13 @@ def deidentify(
     ],
     report: Report = None,
     max_faces: Annotated[int, typer.Option(min=1, max=1000, help="A picture with more is refused.")] = 16,
+    mask_text: Annotated[
+        bool,
+        typer.Option(
+            "--mask-text",
+            help="Cover writing, too: badges, signs; not what lies over the largest face's head.",
+        ),
+    ] = False,
     weights: options.Weights = Path(".cache/weights"),
     force: options.Force = False,
     output: options.Output = Form.TABLE,
@@ -155,12 +162,12 @@ def deidentify(
     tasks = _found(inputs, out, report, force=force)
     from gateway import weights as files
     from gateway.deidentify import Limits
-    from gateway.deidentify.faces.names import WEIGHTS
+    from gateway.deidentify.faces.names import needed
     from gateway.deidentify.faces.pool import ImageDeidentifier
 
     limits = Limits()
     try:
-        networks = files.read(weights, files.named(*WEIGHTS))
+        networks = files.read(weights, files.named(*needed(mask_text=mask_text)))
     except files.WeightsInvalid as fault:
         fail(FAILED, "CONFIG_INVALID", str(fault))
     pool = ImageDeidentifier(limits, networks, workers=_workers(tasks), timeout_s=_FACES_S)
@@ -168,6 +175,8 @@ def deidentify(
     async def do(data: bytes) -> tuple[Scrubbed, dict[str, Any]]:
         seen = await pool.deidentify(data, profile.value, max_faces=max_faces)
         told: dict[str, Any] = {"profile": seen.profile, "faces": seen.faces, "masked": seen.masked}
+        if mask_text:
+            told["words"] = seen.words
         if seen.similarity is not None:
             told["similarity"] = seen.similarity
         if seen.record is not None:

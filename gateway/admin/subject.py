@@ -139,6 +139,22 @@ def unrestrict(
     _restrict(subject_name(subject_file, subject, opaque), profile, output, restricted=False)
 
 
+@app.command()
+def record(
+    name: Annotated[str, typer.Argument(help="The picture: objects/ID, from lethe subject data.")],
+    profile: options.As = None,
+    output: options.Output = Form.TABLE,
+) -> None:
+    """Show the abstract record of a picture: how a head is held, in bins; needs a consent to analytics.
+
+    Example: lethe subject record objects/ID --as clients/app.yaml -o json
+    """
+    from lethe.v1 import analytics_pb2 as pb
+
+    request = pb.GetRecordRequest(object=resource("objects", name))
+    show(talk(profile, lambda client: client.call(client.analytics.GetRecord, request)), output)
+
+
 @app.command("delete-object")
 def delete_object(
     name: Annotated[str, typer.Argument(help="The object: objects/ID, from lethe subject data.")],

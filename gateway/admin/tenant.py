@@ -37,8 +37,8 @@ def update(
         Path,
         typer.Argument(
             help="YAML or JSON with the facts to change (controller, contact, establishments, targets, "
-            "time_zone, calendar, thresholds, training_enabled), and etag where nothing may have changed "
-            "since it was shown; - reads stdin."
+            "time_zone, calendar, thresholds, training_enabled, recipients), and etag where nothing may "
+            "have changed since it was shown; - reads stdin."
         ),
     ],
     apply: options.Apply = False,
@@ -48,6 +48,9 @@ def update(
     """Change facts of the controller: every decision is made by them from then on.
 
     An empty list takes establishments or targets back to not said, and what is not said counts as met.
+    `recipients` are those who get data beside the backends and are told of what requests change:
+    a list of name (recipients/CODE), title, role (processor, contractor, affiliate, third_party), country
+    and channel.
 
     Example: lethe tenant update facts.yaml --apply --as clients/officer.yaml
     """
@@ -59,6 +62,8 @@ def update(
         raise typer.BadParameter(f"{file}: names no fact")
     if isinstance(thresholds := told.get("thresholds"), dict):
         told["thresholds"] = {name: _flag(value) for name, value in thresholds.items()}
+    if isinstance(recipients := told.get("recipients"), list):
+        told["recipients"] = [_recipient(one) for one in recipients]
     if "training_enabled" in told:
         told["training_enabled"] = _flag(told["training_enabled"])
     request = pb.UpdateTenantRequest(tenant=fill(pb.Tenant(), told), validate_only=not apply)
@@ -66,6 +71,13 @@ def update(
     show(talk(profile, lambda client: client.call(client.tenant.UpdateTenant, request)), output)
     if not apply:
         say("rehearsal: nothing was changed; --apply changes the facts")
+
+
+def _recipient(told: object) -> object:
+    """Return a recipient as JSON writes it: its role by the full name."""
+    if isinstance(told, dict) and isinstance(role := told.get("role"), str) and role.islower():
+        return {**told, "role": f"ROLE_{role.upper()}"}
+    return told
 
 
 def _flag(value: object) -> object:

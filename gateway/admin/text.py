@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +34,9 @@ def scrub(
         list[str] | None, typer.Option(help="Leave this entity out instead of masking it.")
     ] = None,
     refuse: Annotated[list[str] | None, typer.Option(help="Refuse a prompt that holds this entity.")] = None,
+    ner: Annotated[
+        bool, typer.Option("--ner", help="Look for names with the model of the extra `ner`, too.")
+    ] = False,
 ) -> None:
     """Scrub prompts from stdin to stdout, each line one prompt of at most 2000 characters.
 
@@ -42,7 +46,10 @@ def scrub(
     Example: lethe text scrub --report < prompts.txt
     """
     from gateway.deidentify.text import PromptPolicy
+    from gateway.settings import MODEL
 
+    if ner and not all(map(find_spec, MODEL)):
+        fail(USAGE, "CONFIG_INVALID", "--ner needs the extra `ner`: pip install 'lethe[ner]'")
     actions = {**dict.fromkeys(drop or (), "drop"), **dict.fromkeys(refuse or (), "refuse")}
     try:
         policy = PromptPolicy(actions)
@@ -51,7 +58,7 @@ def scrub(
     # Not splitlines: what else counts as the end of a line there is a character of a prompt here.
     lines = read_text(STDIN).removesuffix("\n").split("\n")
     refused = 0
-    for number, answer in enumerate(asyncio.run(_scrubbed(lines, policy)), 1):
+    for number, answer in enumerate(asyncio.run(_scrubbed(lines, policy, ner)), 1):
         if isinstance(answer, str):
             refused += 1
             say(f"error: PROMPT_REJECTED ({answer}): line {number}")
@@ -68,12 +75,12 @@ def scrub(
         raise typer.Exit(REFUSED if refused == len(lines) else PARTLY)
 
 
-async def _scrubbed(lines: Sequence[str], policy: PromptPolicy) -> list[ScrubbedText | str]:
+async def _scrubbed(lines: Sequence[str], policy: PromptPolicy, ner: bool) -> list[ScrubbedText | str]:
     """Return each line scrubbed, or why it is refused."""
     from gateway.deidentify.errors import ScrubberUnavailable
     from gateway.deidentify.text import PromptRefused, PromptScrubber
 
-    scrubber = PromptScrubber(policy)
+    scrubber = PromptScrubber(policy, has_model=ner)
     answers: list[ScrubbedText | str] = []
     try:
         await scrubber.start()

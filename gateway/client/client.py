@@ -14,6 +14,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from lethe.v1 import (
+    analytics_pb2_grpc,
     audit_pb2_grpc,
     backend_pb2_grpc,
     consent_pb2_grpc,
@@ -86,6 +87,7 @@ class Client:
         self.keys = key_pb2_grpc.KeyServiceStub(self.channel)
         self.incidents = incident_pb2_grpc.IncidentServiceStub(self.channel)
         self.training = training_pb2_grpc.TrainingServiceStub(self.channel)
+        self.analytics = analytics_pb2_grpc.AnalyticsServiceStub(self.channel)
         self.tenant = tenant_pb2_grpc.TenantServiceStub(self.channel)
 
     @classmethod

@@ -52,6 +52,7 @@ class Deidentified:
             thousandths, at most 1000; 0 where it finds nothing to compare. None with `bystanders`,
             which keeps the subject's face.
         record: The abstract record; with `landmarks` only.
+        words: How many pieces of writing were covered; where that is asked for.
     """
 
     picture: Scrubbed
@@ -60,6 +61,7 @@ class Deidentified:
     masked: int
     similarity: int | None = None
     record: Record | None = None
+    words: int = 0
 
 
 class Deidentifier(Protocol):

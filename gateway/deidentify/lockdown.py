@@ -15,6 +15,7 @@ Rule:
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import struct
@@ -189,7 +190,11 @@ def _landlock(libc: ctypes.CDLL) -> bool:
     fields = [rights, *([3] if version >= 4 else []), *([3] if version >= 6 else [])]
     attributes = struct.pack(f"={len(fields)}Q", *fields)
     ruleset = libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
-    return bool(ruleset >= 0 and libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0)
+    if ruleset < 0:
+        return False
+    is_up = libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0
+    os.close(ruleset)
+    return bool(is_up)
 
 
 def _seccomp(libc: ctypes.CDLL) -> bool:

@@ -32,6 +32,12 @@ _JPEG_CODED_END: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _PNG_ORDER: Final = re.compile(
     rb"IHDR (?:iCCP )?(?:sRGB )?(?:gAMA )?(?:PLTE )?(?:tRNS )?(?:eXIf )?(?:IDAT )+IEND "
 )
+_PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PNG_WHOLE: Final = ((0, 0, 1, 1),)
+_PNG_ADAM7: Final = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
+_PIECE: Final = 1 << 20
 _PNG_FIXED: Final = {b"IHDR": 13, b"sRGB": 1, b"gAMA": 4, b"eXIf": 26, b"IEND": 0}
 _WEBP_ORDER: Final = re.compile(rb"(?:VP8 |VP8L)|VP8X(?:ICCP)?(?:ALPHVP8 |VP8L|VP8 )(?:EXIF)?")
 
@@ -56,10 +62,12 @@ def verify(data: bytes) -> Seen:
     if reader is None:
         _residue()
     try:
-        return reader(data)
-    except (IndexError, KeyError, ValueError):
+        seen = reader(data)
+    except (ArithmeticError, LookupError, ValueError):
         # A checker that stumbles has not checked: closed is the safe side.
         _residue()
+    _demand(min(seen.width, seen.height) > 0)
+    return seen
 
 
 def _residue() -> NoReturn:
@@ -102,6 +110,8 @@ def _jpeg(data: bytes) -> Seen:
             following = _JPEG_CODED_END.search(data, stop)
             if following is None or len(segment) != 8 + 2 * segment[4]:
                 _residue()
+            # Coded data ends in a byte of its own, not in fill.
+            _demand(following.start() == stop or data[following.start() - 1] != 0xFF)
             stop, is_coded = following.start(), True
         else:
             _jpeg_table(segment)
@@ -124,22 +134,60 @@ def _jpeg_table(segment: bytes) -> None:
 
 
 def _png(data: bytes) -> Seen:
-    at, order, orientation = 8, b"", 1
+    _demand(data[12:16] == b"IHDR")
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    depth, colour, _, _, interlace = data[24:29]
+    at, order, orientation, palette = 8, b"", 1, 0
+    inflater, due = zlib.decompressobj(), _png_bytes(width, height, depth, colour, interlace)
     while at < len(data):
         name, size = data[at + 4 : at + 8], int.from_bytes(data[at : at + 4], "big")
         stop = at + 12 + size
         _demand(stop <= len(data) and size == _PNG_FIXED.get(name, size))
         _demand(zlib.crc32(data[at + 4 : stop - 4]) == int.from_bytes(data[stop - 4 : stop], "big"))
-        if name == b"eXIf":
-            orientation = _orientation(data[at + 8 : stop - 4])
-        if name == b"iCCP":
-            _png_profile(data[at + 8 : stop - 4])
+        payload = data[at + 8 : stop - 4]
+        if name == b"PLTE":
+            palette = size // 3
+            _demand(size == 3 * palette and 0 < palette <= 1 << depth)
+        elif name == b"tRNS":
+            _demand(0 < size <= palette if colour == 3 else size == {0: 2, 2: 6}[colour])
+        elif name == b"eXIf":
+            orientation = _orientation(payload)
+        elif name == b"iCCP":
+            _png_profile(payload)
+        elif name == b"IDAT":
+            due -= _png_pixels(inflater, payload, due)
         # Long rows of IDAT are noted once.
         order += name + b" " if not (name == b"IDAT" and order.endswith(b"IDAT ")) else b""
         _demand(len(order) <= 50)
         at = stop
-    _demand(_PNG_ORDER.fullmatch(order) is not None)
-    return Seen("png", int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"), orientation)
+    _demand(_PNG_ORDER.fullmatch(order) is not None and (palette > 0) == (colour == 3))
+    _demand(inflater.eof and not due)
+    return Seen("png", width, height, orientation)
+
+
+def _png_bytes(width: int, height: int, depth: int, colour: int, interlace: int) -> int:
+    """Return how many bytes the rows of pixels take, each with the byte that names its filter."""
+    bits = depth * _PNG_CHANNELS[colour]
+    grids = (_PNG_WHOLE, _PNG_ADAM7)[interlace]
+    rows = ((len(range(y, height, down)), len(range(x, width, right))) for x, y, right, down in grids)
+    return sum(count * (1 + (length * bits + 7) // 8) for count, length in rows if length)
+
+
+def _png_pixels(inflater: zlib._Decompress, payload: bytes, due: int) -> int:
+    """Return how many bytes come out of `payload`, no more than are due and none behind the stream's end."""
+    _demand(not inflater.eof)
+    came, piece = 0, b""
+    try:
+        # What fills a piece may have left more behind although all input is consumed.
+        while not inflater.eof and (payload or len(piece) == _PIECE):
+            piece = inflater.decompress(payload, _PIECE)
+            payload = inflater.unconsumed_tail
+            came += len(piece)
+            _demand(came <= due)
+    except zlib.error:
+        _residue()
+    _demand(not inflater.unused_data)
+    return came
 
 
 def _png_profile(payload: bytes) -> None:

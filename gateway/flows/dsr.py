@@ -5,14 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
 from gateway.caller import Caller
 from gateway.controllers import ControllerFacts, Controllers
-from gateway.dsrs import closed, due_key, end_of, is_open, laws_of, own, pinned, seat
+from gateway.dsrs import (
+    closed,
+    due_key,
+    end_of,
+    is_open,
+    laws_of,
+    named,
+    owing,
+    own,
+    pinned,
+    reckoned,
+    resumed,
+    seat,
+)
 from gateway.errors import (
     ExtensionRefused,
     IdentityRequired,
@@ -33,17 +46,19 @@ from gateway.ledger import Ledger, Receipt
 from gateway.paging import DEFAULT_SIZE, MAX_SIZE, Page, open_token, page
 from gateway.people import People, Profile
 from gateway.ports.clock import Clock
-from gateway.ports.records import Certificate, Dsr, Records, Subject, Transaction
+from gateway.ports.records import Certificate, Dsr, Records, StoredObject, Subject, Transaction
 from policy import clocks, erasure
 from policy.dsr import (
     DIRECT,
     EFFECTS,
+    IN_PARTS,
     LOOKED_AT_FIRST,
     METHODS,
     Effect,
     Level,
     Time,
     asks_too_much,
+    ended_purposes,
     extension_reasons,
     grounds,
     is_a_right,
@@ -55,7 +70,7 @@ from policy.dsr import (
 )
 from policy.erasure import ErasurePlan
 from policy.pack import Pack
-from policy.terms import DsrKind, KeyClass, Purpose, age_band
+from policy.terms import PACKAGE, DsrKind, KeyClass, Purpose, age_band
 
 OLDEST = timedelta(days=10 * 365)
 """A request received before that is a slip of the pen."""
@@ -177,6 +192,8 @@ class Dsrs:
             if dsr.about:
                 own(tx, caller, dsr.about)
             linked = replace(dsr, duplicate_of=_first_of(tx, dsr))
+            if kind in DIRECT:
+                linked = owing(linked, laws, controller)
             tx.add(linked)
             self.idempotency.remember(tx, ticket, dsr.dsr_id)
             receipt = self.ledger.record(
@@ -192,7 +209,7 @@ class Dsrs:
                 pol=[{"id": law.id, "sha256": law.digest} for law in laws],
             )
             if kind in DIRECT:
-                self.ledger.record(tx, caller.tenant, "dsr.approved", None, dsr=dsr.dsr_id)
+                self.ledger.record(tx, caller.tenant, "dsr.approved", None, dsr=dsr.dsr_id, rcp=named(linked))
             place_for_request(tx, self.ledger, linked, pack, self.random)
             return linked, receipt
 
@@ -375,33 +392,82 @@ class Dsrs:
 
     def _counted_anew(self, tx: Transaction, dsr: Dsr, pack: Pack) -> tuple[Dsr, int | None]:
         """Return the request with the days as they are once identity was shown today, where that counts."""
-        zone, calendar = seat(pack, self.controllers.at(tx, dsr.tenant))
-        shown_on = {"identity": self.clock.now().astimezone(zone).date().isoformat()}
-        due = clocks.due(pack, dsr.kind, dsr.received_at, zone, calendar, inputs=shown_on)
-        due_on = due.respond_by.isoformat()
-        if dsr.extended_at is not None or due_on == dsr.due_on:
+        controller = self.controllers.at(tx, dsr.tenant)
+        zone, _ = seat(pack, controller)
+        today = self.clock.now().astimezone(zone).date().isoformat()
+        changed = reckoned(replace(dsr, clock={**dsr.clock, "identity": today}), pack, controller)
+        if dsr.extended_at is not None or changed.due_on == dsr.due_on:
             return dsr, None
-        changed = replace(
-            dsr,
-            due_on=due_on,
-            due_key=due_key(due_on, dsr.dsr_id),
-            extended_due_on=due.extended_respond_by.isoformat() if due.extended_respond_by else "",
-            internal_target_on=due.internal_target.isoformat(),
-        )
         return changed, self._last_moment(tx, changed, pack)
+
+    async def pause(self, caller: Caller, dsr_id: str) -> tuple[Dsr, Receipt | None]:
+        """Stop the clock while the subject is asked what they mean; again, it changes nothing.
+
+        Raises:
+            StateConflict: The law knows no such pause for that kind (detail `no_pause`), the time is over
+                (`too_late`), or the request is approved or over (its state).
+
+        Rule:
+            UK GDPR Art. 12A: what is reasonably required to identify the information or processing.
+        """
+
+        def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
+            dsr = own(tx, caller, dsr_id)
+            if "asked_at" in dsr.clock:
+                return dsr, None
+            pack, now = pinned(tx, dsr, self.packs), self.clock.now()
+            changed = self._moved(dsr, "pause")
+            if not clocks.may_pause(pack, dsr.kind):
+                raise StateConflict(detail="no_pause")
+            if int(now.timestamp() * 1000) > self._last_moment(tx, dsr, pack):
+                raise StateConflict(detail="too_late")
+            changed = replace(changed, clock={**dsr.clock, "asked_at": now.isoformat()})
+            tx.put(changed)
+            return changed, self.ledger.record(tx, caller.tenant, "dsr.paused", caller, dsr=dsr_id)
+
+        return await self.records.transact(commit)
+
+    async def resume(self, caller: Caller, dsr_id: str) -> tuple[Dsr, Receipt | None]:
+        """Let the clock go on, as the subject has answered; where it goes, nothing changes.
+
+        Raises:
+            StateConflict: The request is being carried out or is over.
+        """
+
+        def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
+            dsr = own(tx, caller, dsr_id)
+            if "asked_at" not in dsr.clock:
+                return dsr, None
+            pack = pinned(tx, dsr, self.packs)
+            controller = self.controllers.at(tx, caller.tenant)
+            changed = resumed(self._moved(dsr, "resume"), self.clock.now(), pack, controller)
+            tx.put(changed)
+            receipt = self.ledger.record(
+                tx,
+                caller.tenant,
+                "dsr.resumed",
+                caller,
+                dsr=dsr_id,
+                due=self._last_moment(tx, changed, pack),
+            )
+            return changed, receipt
+
+        return await self.records.transact(commit)
 
     async def extend(self, caller: Caller, dsr_id: str, reason: str) -> tuple[Dsr, Receipt]:
         """Extend the time for an answer, once, while the first limit still runs (GDPR Art. 12(3)).
 
         Raises:
             ExtensionRefused: Not in that regime, not for that reason, not again, or too late.
-            StateConflict: It is being carried out or is over.
+            StateConflict: It is being carried out or is over, or its clock stands (detail `paused`).
         """
 
         def commit(tx: Transaction) -> tuple[Dsr, Receipt]:
             dsr = own(tx, caller, dsr_id)
             pack = pinned(tx, dsr, self.packs)
             changed = self._moved(dsr, "extend")
+            if "asked_at" in dsr.clock:
+                raise StateConflict("the clock stands", detail="paused")
             zone, _ = seat(pack, self.controllers.at(tx, dsr.tenant))
             later = date.fromisoformat(dsr.extended_due_on) if dsr.extended_due_on else None
             time = Time(date.fromisoformat(dsr.due_on), later, dsr.extended_at is not None)
@@ -474,6 +540,8 @@ class Dsrs:
     ) -> tuple[Dsr, Receipt | None]:
         """Approve a request; a worker then carries it out.  Approving again changes nothing.
 
+        From here on the controller's recipients whom the laws name are to be told (`flows/propagate.py`).
+
         Raises:
             IdentityRequired: Who asks is not sure enough for that.
             SecondPersonRequired: The opener may not approve their own request.
@@ -502,8 +570,12 @@ class Dsrs:
                 self._check_fresh(dsr, self._preview(tx, dsr, laws), etag)
             if rehearse:
                 return changed, None
+            changed = owing(changed, laws, self.controllers.at(tx, caller.tenant))
             tx.put(changed)
-            return changed, self.ledger.record(tx, caller.tenant, "dsr.approved", caller, dsr=dsr.dsr_id)
+            receipt = self.ledger.record(
+                tx, caller.tenant, "dsr.approved", caller, dsr=dsr.dsr_id, rcp=named(changed)
+            )
+            return changed, receipt
 
         return await self.records.transact(commit)
 
@@ -529,13 +601,61 @@ class Dsrs:
         dsr, pack = await self.records.transact(
             lambda tx: (found := own(tx, caller, dsr_id), pinned(tx, found, self.packs))
         )
-        known = grounds(pack, DsrKind(dsr.kind))
+        self._check_ground(pack, DsrKind(dsr.kind), reason_code)
+        return await self._decide(caller, dsr_id, "refuse", "dsr.refused", reason_code)
+
+    async def refuse_part(
+        self, caller: Caller, dsr_id: str, reason_code: str, parts: Sequence[str]
+    ) -> tuple[Dsr, Receipt | None]:
+        """Refuse a part of a request for a reason of its regime; the rest goes on to its approval.
+
+        `parts` are pictures of the subject by their id (access, portability) or purposes that the
+        request would end (objection).  What was refused before stays refused; only that changes nothing.
+
+        Raises:
+            MessageInvalid: No such reason, no such part, or nothing would be left of the request.
+            StateConflict: It is approved or over.
+        """
+
+        def commit(tx: Transaction) -> tuple[Dsr, Receipt | None]:
+            dsr = own(tx, caller, dsr_id)
+            kind, pack = DsrKind(dsr.kind), pinned(tx, dsr, self.packs)
+            changed = self._moved(dsr, "refuse_part")
+            self._check_ground(pack, kind, reason_code)
+            known = _parts_of(tx, dsr)
+            if not set(parts) <= known:
+                raise MessageInvalid("no part of it", violations=(("parts", "parts.unknown"),))
+            new = sorted(set(parts) - dsr.refused_parts.keys())
+            if kind is DsrKind.OBJECTION and not known - dsr.refused_parts.keys() - set(new):
+                raise MessageInvalid("refuse it as a whole", violations=(("parts", "parts.all"),))
+            if not new:
+                return dsr, None
+            refused = {**dsr.refused_parts, **dict.fromkeys(new, reason_code)}
+            changed = replace(changed, refused_parts=refused, preview={})
+            tx.put(changed)
+            is_objection = kind is DsrKind.OBJECTION
+            receipt = self.ledger.record(
+                tx,
+                caller.tenant,
+                "dsr.partrefused",
+                caller,
+                dsr=dsr_id,
+                rc=reason_code,
+                objs=None if is_objection else new,
+                pur=new if is_objection else None,
+            )
+            return changed, receipt
+
+        return await self.records.transact(commit)
+
+    @staticmethod
+    def _check_ground(pack: Pack, kind: DsrKind, reason_code: str) -> None:
+        known = grounds(pack, kind)
         if reason_code not in known:
             raise MessageInvalid(
-                f"{dsr.regime} knows these reasons: {', '.join(known)}",
+                f"{pack.id} knows these reasons: {', '.join(known)}",
                 violations=(("reason_code", "reason_code.unknown"),),
             )
-        return await self._decide(caller, dsr_id, "refuse", "dsr.refused", reason_code)
 
     async def cancel(self, caller: Caller, dsr_id: str) -> tuple[Dsr, Receipt]:
         """Take a request back, as its subject asked.
@@ -576,6 +696,22 @@ class Dsrs:
         if found is None or found.tenant != caller.tenant:
             raise NotFound
         return found
+
+
+def _parts_of(tx: Transaction, dsr: Dsr) -> set[str]:
+    """Return what may be refused of a request by itself.
+
+    Raises:
+        MessageInvalid: Of its kind there are no parts.
+    """
+    kind = DsrKind(dsr.kind)
+    if kind not in IN_PARTS:
+        raise MessageInvalid("it has no parts", violations=(("parts", "parts.not_for_kind"),))
+    if kind is DsrKind.OBJECTION:
+        return set(ended_purposes(kind, tuple(dsr.purposes)))
+    mine = {"tenant": dsr.tenant, "handle": dsr.handle}
+    objects = tx.find(StoredObject, equal=mine, among={"state": ["live", "held"]})
+    return {stored.object_id for stored in objects if stored.kind != PACKAGE}
 
 
 def _first_of(tx: Transaction, dsr: Dsr) -> str:

@@ -15,7 +15,7 @@ from audit.seal import commit_opening
 from gateway.absence import Absence, Looked, Sought
 from gateway.debts import FORGET, go_on_asking
 from gateway.dsrs import claim, laws_of, leased, tick, with_heartbeat
-from gateway.holdings import Holdings, doomed_keys
+from gateway.holdings import Holdings, doomed_keys, let_go
 from gateway.holds import refuse_held
 from gateway.judge import Judge
 from gateway.ledger import Ledger
@@ -41,6 +41,7 @@ from policy import erasure
 from policy.consent_state import transition as consent_after
 from policy.erasure import ErasurePlan
 from policy.pack import Pack
+from policy.recipients import SETTLED, Told
 from policy.terms import DsrKind, KeyClass
 
 T = TypeVar("T")
@@ -52,6 +53,11 @@ INCOMPLETE = "ERASURE_INCOMPLETE"
 LONGEST_PAUSE = timedelta(hours=1)
 NOTES = frozenset({"objects", "epochs", "sought", "others", "tries", "said"})
 """What an erasure keeps in `Dsr.counts` to go on after a restart; it goes with the certificate."""
+
+AT_ONCE = 1_000
+"""Pictures that one commit destroys."""
+
+PICTURES = ("original", "output")
 
 NOBODY = ""
 """No subject has this handle: of an erased subject nothing is left to be found."""
@@ -65,8 +71,9 @@ class Erasure:
         (1) Bar the door: subject blocked, consents withdrawn, jobs told to stop; then the fence;
             then wait until no worker has a picture open.
         (2) Destroy: first the keys of the content, in a commit that is small however much there
-            is; then in one commit every key and row that the plan erases; from here
-            nothing is readable (T1).  Kept classes lose the subject's handle.
+            is; then the pictures, some at a time; then in one commit every key and row that
+            the plan erases; from here nothing is readable (T1).  Kept classes lose the
+            subject's handle.
             A legal hold stops this step until it is released or ends.
         (3) Bytes: the ciphertext of every destroyed object is removed.
         (4) Reach the backups: survivors are re-wrapped under new epoch keys, the
@@ -248,6 +255,8 @@ class Erasure:
             tx.put(replace(self._own(tx, dsr), step=2, counts=progress))
 
         await self.records.transact(partial(self._end_content, dsr=dsr, laws=laws, key=key))
+        while await self.records.transact(partial(self._end_pictures, dsr=dsr, laws=laws, key=key)):
+            pass
         await self.records.transact(destroy)
 
     def _end_content(self, tx: Transaction, dsr: Dsr, laws: Sequence[Pack], key: bytes) -> None:
@@ -275,6 +284,30 @@ class Erasure:
             "sought": self.absence.seal(key, dsr.dsr_id, sought),
         }
         tx.put(replace(standing, counts=progress))
+
+    def _end_pictures(self, tx: Transaction, dsr: Dsr, laws: Sequence[Pack], key: bytes) -> bool:
+        """Destroy some of the pictures, each with its leaf; return whether there may be more.
+
+        One commit of all of them would hold up whoever else writes, and on PostgreSQL its first
+        leaf would be too old at its end.
+        """
+        standing = self._own(tx, dsr)
+        handle = standing.handle or self.absence.unseal(key, dsr.dsr_id, standing.counts).handle or NOBODY
+        refuse_held(tx, dsr.tenant, handle, self.clock.now())
+        if KeyClass.CONTENT not in erasure.plan(laws, self.held_classes, self.clock.now()).erase:
+            return False
+        theirs = {"tenant": dsr.tenant, "handle": handle, "state": "live"}
+        some = tx.find(StoredObject, equal=theirs, among={"kind": PICTURES}, limit=AT_ONCE)
+        if not some:
+            return False
+        noted = standing.counts
+        progress = {
+            **noted,
+            "nobj": noted.get("nobj", 0) + let_go(tx, self.ledger, some),
+            "objects": sorted({*noted.get("objects", ()), *(stored.object_id for stored in some)}),
+        }
+        tx.put(replace(standing, counts=progress))
+        return len(some) == AT_ONCE
 
     async def _missed(self, dsr: Dsr, known: Sought) -> dict[str, str]:
         """Return the objects that only the log knows, with what to say of each: its category, or nothing.
@@ -478,6 +511,7 @@ def _statement(
     looked_at: datetime,
 ) -> bytes:
     """Return what the certificate says in words, without naming anyone; the leaf commits to it."""
+    told = [one["state"] for one in dsr.recipients.values()]
     return json.dumps(
         {
             "certificate": f"certificates/{certificate_id}",
@@ -488,6 +522,9 @@ def _statement(
             "kept_classes": dsr.counts["kept"],
             "objects_destroyed": dsr.counts.get("nobj", 0),
             "backends_unconfirmed": dsr.counts.get("nowed", 0),
+            "recipients_confirmed": len([s for s in told if s == Told.ACKNOWLEDGED]),
+            "recipients_excused": len([s for s in told if s == Told.EXCUSED]),
+            "recipients_unconfirmed": len([s for s in told if s not in SETTLED]),
             "unreadable_here_ms": dsr.counts["t1"],
             "unreadable_in_backups_ms": t2,
             "key_service": adapter,

@@ -21,7 +21,7 @@ from gateway.withdrawal import end_consents, note_signal
 from policy.consent_state import ConsentVerb
 from policy.dsr import EFFECTS, Effect, ended_purposes, transition
 from policy.pack import Pack
-from policy.terms import DsrKind
+from policy.terms import DsrKind, Purpose
 
 MakePackage = Callable[[Dsr], Awaitable[str]]
 """Makes the package of an access request, once however often it is asked, and returns its object's id."""
@@ -84,7 +84,7 @@ class Fulfilment:
         doomed: list[str] = []
         outcome = "nothing_held"
         if subject is not None and (package_id or Effect.PACKAGE not in EFFECTS[DsrKind(dsr.kind)]):
-            outcome = "complied"
+            outcome = "complied_in_part" if standing.refused_parts else "complied"
             for effect in EFFECTS[DsrKind(dsr.kind)]:
                 doomed += self._take(tx, effect, standing, subject)
         done = closed(standing, state, self.clock.now(), pinned(tx, standing, self.packs))
@@ -99,7 +99,7 @@ class Fulfilment:
         elif effect is Effect.RESTRICT:
             tx.put(replace(subject, state="restricted", updated_at=self.clock.now()))
             self.ledger.record(tx, dsr.tenant, "subject.restricted", None)
-        elif effect in {Effect.OPT_OUT, Effect.LIMIT}:
+        elif effect in {Effect.OPT_OUT, Effect.LIMIT} and Purpose.SELL_SHARE not in dsr.refused_parts:
             self._signal(tx, effect, subject)
         elif effect is Effect.END_CONSENTS:
             return self._end_consents(tx, dsr, subject)
@@ -127,7 +127,7 @@ class Fulfilment:
         )
 
     def _end_consents(self, tx: Transaction, dsr: Dsr, subject: Subject) -> list[str]:
-        purposes = ended_purposes(DsrKind(dsr.kind), tuple(dsr.purposes))
+        purposes = ended_purposes(DsrKind(dsr.kind), tuple(dsr.purposes), dsr.refused_parts)
         consents = tx.find(
             Consent,
             equal={"tenant": subject.tenant, "handle": subject.handle},

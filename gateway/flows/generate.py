@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from gateway import deidentify
+from gateway import contract, deidentify
 from gateway.bell import Bell
 from gateway.debts import FORGET, Debts
 from gateway.errors import (
     BackendProtocol,
     BackendUnavailable,
+    ImageRejected,
     InputLost,
     JobCancelled,
     KeyServiceUnavailable,
@@ -35,7 +36,6 @@ from gateway.objects import (
     end_queued,
     log_object,
     reap,
-    refuse_unfit,
     transient,
 )
 from gateway.people import People
@@ -164,7 +164,9 @@ class Generate:
         settled = 0
         for name in self.known():
             for job in await self.records.transact(partial(_owed, backend=name)):
-                settled += name in self.backends and await self._forget(job, self.backends[name])
+                settled += name in self.backends and await self._forget(
+                    job, self.backends[name], job.updated_at
+                )
         for debt in await self.records.transact(self._due_debts):
             settled += await self._ask_again(debt)
         return settled
@@ -183,17 +185,28 @@ class Generate:
                 raise BackendUnavailable(detail="not_configured")
             await self.backends[name].forget(pseudonym)
         except LetheError as fault:
+            if self._is_lapsed(name, debt.since):
+                await self.records.transact(partial(self._strike, debt=debt, how="lapsed"))
+                return True
             given_up = partial(self._log_forgotten, how="given_up")
             await self.debts.failed(FORGET, debt.item, fault.code, debt.tenant, given_up)
             return False
-        await self.records.transact(partial(self._strike, debt=debt))
+        await self.records.transact(partial(self._strike, debt=debt, how="confirmed"))
         return True
 
-    def _strike(self, tx: Transaction, debt: Debt) -> None:
+    def _is_lapsed(self, backend: str, ended_at: datetime) -> bool:
+        """Tell whether a backend that cannot be told to forget keeps nothing any more, by its contract."""
+        facts = self.known().get(backend)
+        if facts is None or facts.supports_forget or not facts.is_contracted:
+            return False
+        term = timedelta(seconds=max(facts.retention_s, facts.output_retention_s))
+        return ended_at + term <= self.clock.now()
+
+    def _strike(self, tx: Transaction, debt: Debt, how: str) -> None:
         standing = tx.get(Debt, FORGET, debt.item)
         if standing is not None:
             tx.remove(standing)
-            self._log_forgotten(tx, replace(standing, tries=standing.tries + 1), how="confirmed")
+            self._log_forgotten(tx, replace(standing, tries=standing.tries + 1), how)
 
     def _log_forgotten(self, tx: Transaction, debt: Debt, how: str) -> None:
         bak = backend_id(debt.item.rpartition("/")[0])
@@ -314,7 +327,7 @@ class Generate:
             if job.attempt >= self.limits.attempts or is_transient:
                 await self._end(job, "failed", trouble.code, trouble.detail)
             else:
-                await self._put_back(job, timedelta(seconds=min(30.0, 0.25 * 2**job.attempt)))
+                await self._put_back(job, _pause(job, trouble))
         except LetheError as refusal:
             await self._end(job, "failed", refusal.code, refusal.detail)
         except Exception:
@@ -351,10 +364,18 @@ class Generate:
                 await backend.cancel(job.backend_job)
                 await self._forget(job, backend)
 
-    async def _forget(self, job: Job, backend: Inference) -> bool:
-        """Have the backend drop what it keeps of the job; what fails stays owed and is tried again."""
+    async def _forget(self, job: Job, backend: Inference, ended_at: datetime | None = None) -> bool:
+        """Have the backend drop what it keeps of the job; what fails stays owed and is tried again.
+
+        One that cannot be told to owes nothing any more once the term of its contract is over,
+        counted from the job's end, where the job has ended.
+        """
         try:
             await backend.forget(job.backend_job)
+        except LetheError:
+            if ended_at is None or not self._is_lapsed(job.backend, ended_at):
+                return False
+        try:
             await self.records.transact(partial(_note_forgotten, job=job))
         except LetheError:
             return False
@@ -371,7 +392,7 @@ class Generate:
             return stored
 
         stored = await self.records.transact(locate)
-        case = await self._case(job)
+        case, facts = await self._case(job)
         is_transient = stored.state == "transient"
         image = self.transients.open(stored.object_id) if is_transient else await self.safe.open(stored)
         if image is None:
@@ -381,10 +402,14 @@ class Generate:
             if is_transient
             else await self.safe.open_prompt(stored)
         )
+        _need_size(facts, stored, image)
+        sent = ("original", *(("prompt",) if prompt else ()))
         key: PayloadKey | None = None
         with contextlib.suppress(SubjectBlocked):  # the dispatch itself finds the same, and stops the job
             key = await self.people.payload_key(job.tenant, job.handle)
-        await self.records.transact(lambda tx: self._dispatch(tx, job, case, key))
+        await self.records.transact(
+            partial(self._dispatch, job=job, case=case, facts=facts, sent=sent, key=key)
+        )
         return _Input(image, stored.image_type, prompt, is_transient)
 
     def _facts(self, job: Job) -> BackendFacts:
@@ -393,32 +418,54 @@ class Generate:
             raise BackendUnavailable
         return facts
 
-    async def _case(self, job: Job) -> Case:
-        """Return the question to policy as it stands now, with what the backend now declares."""
+    async def _case(self, job: Job) -> tuple[Case, BackendFacts]:
+        """Return the question to policy as it stands now, and what now holds of the backend."""
         facts = self._facts(job)
-        refuse_unfit(facts, self.limits.max_backend_retention_s)
+        contract.refuse_unfit(facts, self.limits.max_backend_retention_s)
         subject = await self.records.transact(lambda tx: tx.get(Subject, job.tenant, job.handle))
         if subject is None or subject.state == "blocked":
             raise JobCancelled(detail="subject_blocked")
         profile = await self.people.open_profile(subject)
-        return Case(
+        case = Case(
             profile,
             job.purpose,
             self.clock.now(),
             is_uploader=job.is_uploader,
             template_extracted=facts.template_extracted,
         )
+        return case, facts
 
-    def _dispatch(self, tx: Transaction, job: Job, case: Case, key: PayloadKey | None) -> None:
-        """Permit the dispatch, log that and why; from here the backend owes us that it forgets."""
+    def _dispatch(
+        self,
+        tx: Transaction,
+        job: Job,
+        case: Case,
+        facts: BackendFacts,
+        sent: Sequence[str],
+        key: PayloadKey | None,
+    ) -> None:
+        """Permit the dispatch to this backend, log that and why; from here it owes us that it forgets.
+
+        Raises:
+            ResidencyNoTarget: It runs, by now, where the person's laws do not let the picture go.
+        """
         standing = self._standing(tx, job)
         verdict = self._permitted(tx, job, case)
+        self.judge.need_target(tx, job.tenant, job.handle, case, facts)
         subject = tx.get(Subject, job.tenant, job.handle)
         if subject is not None:
             self.judge.record(tx, None, subject, verdict, key, job.job_id)
         tx.put(replace(standing, is_forget_owed=True))
         self.ledger.record(
-            tx, job.tenant, "job.dispatched", None, job=job.job_id, bak=backend_id(job.backend)
+            tx,
+            job.tenant,
+            "job.dispatched",
+            None,
+            job=job.job_id,
+            bak=backend_id(job.backend),
+            land=facts.region,
+            ctr=contract.digest(facts),
+            sent=[*sent, *(("subject_pseudonym",) if job.backend in self.subject_spans else ())],
         )
 
     def _permitted(self, tx: Transaction, job: Job, case: Case) -> Verdict:
@@ -524,7 +571,7 @@ class Generate:
         Policy is asked before anything looks at it: what comes late is dropped unread.
         A transient one is not sealed: it waits in memory for the call that made the job.
         """
-        case = await self._case(job)
+        case, facts = await self._case(job)
         now = case.at
 
         def permit(tx: Transaction) -> tuple[Verdict, datetime]:
@@ -535,8 +582,7 @@ class Generate:
         _, expires_at = await self.records.transact(permit)
         clean = await self._scrub_output(result)
         # After this nothing touches the picture any more: a mark is over every byte.
-        source = self._facts(job).source
-        marked = await self.marks.put(clean.data, clean.format, source)
+        marked = await self.marks.put(clean.data, clean.format, facts.source)
         image = clean.data if marked is None else marked.image
         draft = Draft(
             tenant=job.tenant,
@@ -585,7 +631,7 @@ class Generate:
                     None,
                     obj=stored.object_id,
                     cert=marked.certificate,
-                    src=source,
+                    src=facts.source,
                 )
             self.ledger.record(
                 tx,
@@ -729,6 +775,12 @@ class _Denied(_Stopped):
         self.detail = "consent_withdrawn" if is_withdrawn else verdict.code.lower()
 
 
+def _pause(job: Job, trouble: LetheError) -> timedelta:
+    """Return for how long a job rests: longer at every attempt, and as a busy backend asks, in bounds."""
+    own = min(30.0, 0.25 * 2**job.attempt)
+    return timedelta(seconds=max(own, min(float(trouble.metadata.get("retry_after_s", "0")), 300.0)))
+
+
 def _why(detail: str) -> str:
     if detail.startswith("deny_"):
         return "denied"
@@ -746,6 +798,18 @@ async def _unless_cancelled(messages: AsyncIterator[Progress | Result]) -> Async
             yield message
     except JobCancelled as error:
         raise BackendUnavailable(detail="cut_off") from error
+
+
+def _need_size(facts: BackendFacts, stored: StoredObject, image: bytes) -> None:
+    """Refuse a picture that is larger than the backend takes; then nothing of it is sent.
+
+    Raises:
+        ImageRejected: In bytes (detail `too_large`), or in pixels (`too_many_pixels`).
+    """
+    if facts.max_image_bytes and len(image) > facts.max_image_bytes:
+        raise ImageRejected(detail="too_large")
+    if facts.max_pixels and stored.width * stored.height > facts.max_pixels:
+        raise ImageRejected(detail="too_many_pixels")
 
 
 def _owed(tx: Transaction, backend: str) -> list[Job]:

@@ -20,6 +20,7 @@ from policy import letter
 from policy.dsr import told
 from policy.letter import Kind, Letter
 from policy.pack import Pack
+from policy.recipients import NEVER_RECEIVED, Told
 
 STEPS = (0, 3, 7)
 """Days left from which the alarms count: overdue or due today, in three days, in a week."""
@@ -31,15 +32,21 @@ MOST_COUNTED = 1000
 class Figures:
     """What became of the requests of one kind that were received in a span (11 CCR 7101, 7102).
 
-    `median_days` is None where none was answered yet.
+    `complied` are those complied with in whole or in part, `complied_in_part` of them those of which a
+    part was refused, or of which a rule kept something.  `median_days` is None where none was
+    answered yet.  Of the recipients that were to be told,
+    those are confirmed that have acknowledged it, and unconfirmed that neither have nor are excused.
     """
 
     kind: str
     received: int
     complied: int
+    complied_in_part: int
     denied: int
     cancelled: int
     open: int
+    recipients_confirmed: int
+    recipients_unconfirmed: int
     median_days: float | None
 
 
@@ -73,6 +80,22 @@ class Register:
             )
 
         return page(await self.records.transact(read), size, lambda dsr: dsr.due_key or "", query, token)
+
+    async def owed(self, caller: Caller, size: int, token: str) -> Page[Dsr]:
+        """Return a page of requests of which a recipient neither acknowledged nor is excused, due first."""
+        query = ("owed", caller.tenant)
+        after = open_token(token, query)
+
+        def read(tx: Transaction) -> list[Dsr]:
+            return tx.find(
+                Dsr,
+                equal={"tenant": caller.tenant},
+                above={"owed_key": after or ""},
+                order_by=("owed_key",),
+                limit=min(size or DEFAULT_SIZE, MAX_SIZE) + 1,
+            )
+
+        return page(await self.records.transact(read), size, lambda dsr: dsr.owed_key or "", query, token)
 
     async def left(self) -> dict[int, int]:
         """Return how many open requests are due in so many days or fewer, at most a thousand a tenant."""
@@ -113,14 +136,20 @@ class Register:
             for row in rows
             if row.answered_at is not None and row.state in {"fulfilled", "refused"}
         ]
+        told = Counter(one["state"] for row in rows for one in row.recipients.values())
         over = states["fulfilled"] + states["refused"] + states["cancelled"]
         return Figures(
             kind=kind,
             received=len(rows),
             complied=states["fulfilled"],
+            complied_in_part=sum(
+                row.state == "fulfilled" and bool(row.refused_parts or row.counts.get("kept")) for row in rows
+            ),
             denied=states["refused"],
             cancelled=states["cancelled"],
             open=len(rows) - over,
+            recipients_confirmed=told[Told.ACKNOWLEDGED],
+            recipients_unconfirmed=told[Told.DUE] + told[Told.TOLD],
             median_days=round(median(spans), 1) if spans else None,
         )
 
@@ -150,7 +179,24 @@ class Register:
             "answered": dsr.answered_at.astimezone(zone).date().isoformat() if dsr.answered_at else "",
             "reason": dsr.extension_reason if wanted is Kind.EXTENSION else told(dsr.reason_code),
         }
-        return letter.write(wanted, language, pack, dsr.kind, said, outcome=dsr.outcome)
+        outcome = dsr.outcome
+        if wanted is Kind.COMPLETION:
+            parts = sorted({ground for ground in dsr.refused_parts.values() if told(ground)})
+            said["reason"] = " ".join(parts)
+            if not parts and outcome == "complied_in_part":
+                outcome = "complied"  # what may not be revealed was not refused
+        return letter.write(
+            wanted, language, pack, dsr.kind, said, outcome=outcome, recipients=_recipients(dsr)
+        )
+
+
+def _recipients(dsr: Dsr) -> dict[str, list[tuple[str, str]]]:
+    """Return by state whom the person is told of, with the ground; not those that never had anything."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for one in sorted(dsr.recipients.values(), key=lambda one: str(one["name"])):
+        if one.get("ground") != NEVER_RECEIVED:
+            found.setdefault(one["state"], []).append((one["name"], one.get("ground", "")))
+    return found
 
 
 def _latest(dsr: Dsr) -> Kind:

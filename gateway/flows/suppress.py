@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from audit import checkpoint, leaf, tiles, tree
 from audit.errors import AuditError, LeafInvalid, TileInvalid
 from audit.leaf import leaf_hash
 from audit.note import Signer
+from gateway.controllers import version_of
 from gateway.datasets import bare, shrink
 from gateway.debts import go_on_asking
-from gateway.dsrs import closed, due_key, pinned, seat
+from gateway.dsrs import closed, due_key, pinned, recipient_id, resumed, seat, with_recipients
 from gateway.errors import AuditUnavailable
 from gateway.holdings import Holdings
 from gateway.judge import Judge
@@ -49,13 +51,17 @@ from gateway.ports.records import (
     Transaction,
 )
 from gateway.vault.custody import Custody
-from policy import erasure
+from policy import breach, erasure
 from policy.consent_state import ConsentState, ConsentVerb, transition
 from policy.pack import Pack
+from policy.recipients import Role, Told
 from policy.terms import KeyClass
 
 BATCH = 100
-COUNTS = ("nsub", "nkey", "nobj", "njob", "ncon", "nseal", "ndsr", "nres")
+COUNTS = ("nsub", "nkey", "nobj", "njob", "ncon", "nseal", "ndsr", "nres", "nfact", "ninc")
+LOST = {"nfact": "facts", "ninc": "incidents"}
+"""What a person must enter again, by its count; `on_lost` hears of it."""
+
 RESTORED = "restored"
 INVOKED = "gdpr"
 """The law by which a suppression plans: which one its subject invoked, the log does not say."""
@@ -93,7 +99,8 @@ class Suppress:
             not know: then everybody is restricted, or has objected, until a person looked.
         (5) Keys of destroyed epochs come back as their survivors were wrapped, or go.
         (6) Bytes that nothing opens go, and traces of deleted rows.
-        (7) `backup.restored` in every log; the mark goes.
+        (7) `backup.restored` in every log; the mark goes.  Facts of the controller and breaches that
+            the log knows only in codes are an alarm (`on_lost`).
     """
 
     records: Records
@@ -110,6 +117,7 @@ class Suppress:
     held_classes: tuple[KeyClass, ...]
     files: LogFiles | None = None
     survivors: Survivors | None = None
+    on_lost: Callable[..., None] = lambda *_what: None
 
     async def run(self) -> bool:
         """Settle the restored backup and return whether there was one.
@@ -133,7 +141,9 @@ class Suppress:
         await self._mend_keys()
         await self._remove_bytes()
         await self.records.scour()
-        await self.records.transact(self._finish)
+        lost = await self.records.transact(self._finish)
+        if lost:
+            self.on_lost(*lost)
         return True
 
     async def _mark(self) -> Restore | None:
@@ -261,6 +271,10 @@ class Suppress:
             return self._job(tx, tenant, event, at, ahead)
         if "dsr" in event:
             return self._dsr(tx, event, at, ahead)
+        if ty == "tenant.updated":
+            return self._facts(tx, tenant, event, at)
+        if ty == "incident.recorded":
+            return self._incident(tx, tenant, event, at)
         if ty == "hold.released":
             hold = tx.get(Hold, event["hld"])
             if hold is not None:
@@ -271,6 +285,53 @@ class Suppress:
             held = {"log": self.ledger.origins[tenant], "month": event["month"], "erased_by": ""}
             tx.change(SealedPayload, equal=held, to={"handle": None, "blob": b"", "erased_by": event["id"]})
         return ()
+
+    def _facts(self, tx: Transaction, tenant: str, event: Mapping[str, Any], at: datetime) -> Iterable[str]:
+        """Let the places count that the log says; of other facts it says only that they have changed.
+
+        Where training was switched, it is off until somebody says otherwise.
+        """
+        known, version = self.judge.controllers.versioned(tx, tenant)
+        if event["ver"] <= version:
+            return ()
+        facts = replace(
+            known,
+            establishments=tuple(event["est"]) or None if "est" in event else known.establishments,
+            targets=tuple(event["tgt"]) or None if "tgt" in event else known.targets,
+            is_training_on=known.is_training_on and "is_training_on" not in event["chg"],
+        )
+        tx.add(version_of(tenant, event["ver"], facts, at))
+        said = {name for name, code in (("establishments", "est"), ("targets", "tgt")) if code in event}
+        return ["nfact"] * len(set(event["chg"]) - said)
+
+    def _incident(
+        self, tx: Transaction, tenant: str, event: Mapping[str, Any], at: datetime
+    ) -> Iterable[str]:
+        """Enter a breach again as far as the log says it: its clock runs; its words are lost.
+
+        By which rule somebody need not be told, the log does not say: that is open again.
+        """
+        known = tx.get(Incident, event["inc"])
+        if known is not None and known.version >= event["ver"]:
+            return ()
+        aware_at = _EPOCH + timedelta(milliseconds=event["at"])
+        packs = [self.packs[name] for name in event["packs"] if name in self.packs]
+        zone = ZoneInfo(self.judge.controllers.at(tx, tenant).time_zone)
+        told = {"told_at": at.isoformat()}
+        again = replace(
+            known or _lost_incident(tenant, event["inc"], at),
+            version=event["ver"],
+            kind=event["ikind"],
+            aware_at=aware_at,
+            authority=told if event["auth"] == "told" else {},
+            subjects=told if event["subj"] == "told" else {},
+            regimes=tuple(event["packs"]),
+            due_at=_EPOCH + timedelta(milliseconds=event["due"]) if "due" in event else None,
+            updated_at=at,
+            keep_until=breach.keep_until(packs, aware_at, zone),
+        )
+        tx.put(again) if known else tx.add(again)
+        return ("ninc",)
 
     @staticmethod
     def _revoke(tx: Transaction, origin: str, event: Mapping[str, Any]) -> None:
@@ -374,10 +435,22 @@ class Suppress:
             return ("ndsr",) if ty == "dsr.received" and event["dsr"] not in ahead.dsrs else ()
         pack = pinned(tx, dsr, self.packs)
         if ty == "dsr.approved" and dsr.state not in {"running", "fulfilled"}:
-            tx.put(replace(dsr, state="approved", preview={}, updated_at=at))
+            approved = replace(dsr, state="approved", preview={}, updated_at=at)
+            tx.put(self._owing(tx, approved, event.get("rcp", ())))
+        elif ty == "dsr.propagated":
+            tx.put(_propagated(dsr, event, at))
         elif ty == "dsr.extended":
             later = replace(dsr, extended_at=at, extension_reason=event["rc"])
             tx.put(self._due_by(tx, later, event["due"], pack))
+        elif ty == "dsr.partrefused":
+            parts = dict.fromkeys((*event.get("objs", ()), *event.get("pur", ())), event["rc"])
+            tx.put(replace(dsr, refused_parts={**dsr.refused_parts, **parts}))
+        elif ty == "dsr.paused":
+            tx.put(replace(dsr, clock={**dsr.clock, "asked_at": at.isoformat()}))
+        elif ty == "dsr.resumed":
+            if "asked_at" in dsr.clock:
+                facts = self.judge.controllers.at(tx, dsr.tenant)
+                tx.put(self._due_by(tx, resumed(dsr, at, pack, facts), event["due"], pack))
         elif ty == "dsr.verified":
             self._verify(tx, event, dsr, pack)
         elif ty in {"dsr.refused", "dsr.cancelled"}:
@@ -390,6 +463,18 @@ class Suppress:
             over = closed(dsr, "fulfilled", at, pack)
             tx.put(replace(over, step=5, handle=None, counts={}, package_id=""))
         return ()
+
+    def _owing(self, tx: Transaction, dsr: Dsr, ids: Sequence[str]) -> Dsr:
+        """Return the request with its recipients; of one that the backup lacks, only the id is known."""
+        known = self.judge.controllers.at(tx, dsr.tenant).recipients
+        by_id = {recipient_id(dsr.tenant, code): (code, one) for code, one in known.items()}
+        lost = {"name": "", "role": Role.THIRD_PARTY.value, "country": "", "channel": ""}
+        entries = {
+            code: {**one, "id": found, "state": Told.DUE.value}
+            for found in ids
+            for code, one in (by_id.get(found, (found, lost)),)
+        }
+        return with_recipients(dsr, entries)
 
     def _due_by(self, tx: Transaction, dsr: Dsr, due_ms: int, pack: Pack) -> Dsr:
         """Return the request with the last day that the log says it has."""
@@ -538,10 +623,13 @@ class Suppress:
             after = some[-1].object_id
 
     # (7)
-    def _finish(self, tx: Transaction) -> None:
+    def _finish(self, tx: Transaction) -> list[str]:
+        """Say what was done, and return what is lost that a person must enter again."""
+        lost: set[str] = set()
         for mark in tx.find(Restore):
             for tenant, origin in self.ledger.origins.items():
                 counts = {**dict.fromkeys(COUNTS, 0), **mark.counts.get(origin, {})}
+                lost |= {what for name, what in LOST.items() if counts[name]}
                 self.ledger.record(
                     tx,
                     tenant,
@@ -553,6 +641,7 @@ class Suppress:
                     **counts,
                 )
             tx.remove(mark)
+        return sorted(lost)
 
 
 def _head(tx: Transaction, origin: str) -> LogHead:
@@ -618,6 +707,30 @@ def _note(ahead: _Ahead, event: Mapping[str, Any], backup_id: str) -> None:
         ahead.digest = event["dig"]
 
 
+def _lost_incident(tenant: str, incident_id: str, at: datetime) -> Incident:
+    """Return an entry of which nothing is known but that it was made; it has no words and no key."""
+    return Incident(
+        incident_id=incident_id,
+        tenant=tenant,
+        version=0,
+        kind="",
+        data_categories=(),
+        residences=(),
+        about_subjects=0,
+        about_records=0,
+        aware_at=at,
+        authority={},
+        subjects={},
+        regimes=(),
+        due_at=None,
+        key_id="",
+        sealed_text=b"",
+        recorded_at=at,
+        updated_at=at,
+        keep_until=at,
+    )
+
+
 def _lost_item(tenant: str, event: Mapping[str, Any], at: datetime) -> DatasetItem:
     """Return what is known of an item that was added since: that every copy must lose it."""
     return DatasetItem(
@@ -635,6 +748,18 @@ def _lost_item(tenant: str, event: Mapping[str, Any], at: datetime) -> DatasetIt
         added_at=at,
         removed_at=at,
     )
+
+
+def _propagated(dsr: Dsr, event: Mapping[str, Any], at: datetime) -> Dsr:
+    """Return the request with what is known again of a recipient."""
+    entries = {
+        code: {**one, "state": event["out"], f"{event['out']}_at": at.isoformat()}
+        | ({"ground": event["why"]} if "why" in event else {})
+        if one["id"] == event["rcp"]
+        else one
+        for code, one in dsr.recipients.items()
+    }
+    return with_recipients(dsr, entries)
 
 
 def _plus(counts: Mapping[str, Any], origin: str, done: Mapping[str, int]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gateway.caller import Caller
-from gateway.controllers import ControllerFacts, Controllers
+from gateway.controllers import ControllerFacts, Controllers, version_of
 from gateway.errors import MessageInvalid, StateConflict
 from gateway.idempotency import Idempotency
 from gateway.ledger import Ledger, Receipt
 from gateway.ports.clock import Clock
-from gateway.ports.records import Records, TenantVersion, Transaction
+from gateway.ports.records import Records, Transaction
 from policy.clocks import is_calendar, is_place
 
 THRESHOLDS = frozenset({"ccpa_business"})
@@ -88,11 +88,7 @@ class Tenants:
             after = Known(facts, before.version + bool(changed))
             if rehearse or not changed:
                 return after, None
-            tx.add(
-                TenantVersion(
-                    tenant=caller.tenant, version=after.version, changed_at=self.clock.now(), **_row(facts)
-                )
-            )
+            tx.add(version_of(caller.tenant, after.version, facts, self.clock.now()))
             self.idempotency.remember(tx, ticket, after.etag)
             places = {
                 code: list(getattr(facts, name) or ())
@@ -108,10 +104,6 @@ class Tenants:
 
 def _of(known: Known, name: str) -> Any:
     return getattr(known.facts, name)
-
-
-def _row(facts: ControllerFacts) -> dict[str, Any]:
-    return {name: getattr(facts, name) for name in ControllerFacts.__dataclass_fields__}
 
 
 def _refuse_faulty(changes: Mapping[str, Any]) -> None:
@@ -133,6 +125,8 @@ def _refuse_faulty(changes: Mapping[str, Any]) -> None:
         faults.append(("tenant.thresholds", "threshold.unknown"))
     if "name" in changes and not changes["name"].strip():
         faults.append(("tenant.controller", "controller.empty"))
+    if not all(is_place(one["country"]) for one in changes.get("recipients", {}).values()):
+        faults.append(("tenant.recipients", "place.unknown"))
     if faults:
         raise MessageInvalid("a fact cannot be right", violations=tuple(faults))
 

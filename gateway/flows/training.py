@@ -8,13 +8,13 @@ import hmac
 import json
 import os
 import tarfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from gateway import deidentify
 from gateway.caller import Caller
 from gateway.controllers import Controllers
 from gateway.errors import (
@@ -26,13 +26,13 @@ from gateway.errors import (
     NotFound,
     ObjectExpired,
     PolicyDenied,
-    ScrubberUnavailable,
     StateConflict,
     StoreUnavailable,
     SubjectBlocked,
     SubjectUnknown,
     TrainingOff,
 )
+from gateway.faces import Faces
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
@@ -73,11 +73,15 @@ NO_OPT_IN = "DENY_NO_SEPARATE_CONSENT"
 
 @dataclass(frozen=True, slots=True)
 class DatasetDraft:
-    """A training set to make: the next version of `label`, of at most `max_size` pictures (0: `LARGEST`)."""
+    """A training set to make: the next version of `label`, of at most `max_size` pictures (0: `LARGEST`).
+
+    `profile` is what is done about faces; the usual for the purpose where it is empty.
+    """
 
     label: str
     max_size: int = 0
     request_id: str = ""
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class Training:
     idempotency: Idempotency
     safe: Safe
     objects: ObjectStore
-    scrubber: deidentify.Scrubber
+    faces: Faces
     clock: Clock
     term: timedelta
     lease: timedelta
@@ -126,8 +130,10 @@ class Training:
 
         Raises:
             TrainingOff: The controller has not switched training on.
+            DeidentificationRequired: What is to be done about faces is not enough for training.
         """
-        content = json.dumps([draft.label, draft.max_size]).encode()
+        profile = self.faces.profile(Purpose.TRAIN, draft.profile)
+        content = json.dumps([draft.label, draft.max_size, draft.profile]).encode()
         ticket = await self.idempotency.ticket(caller.tenant, "CreateDataset", draft.request_id, content)
         repeated = await self.records.transact(lambda tx: self._begun(tx, caller, ticket))
         if repeated is not None:
@@ -162,12 +168,20 @@ class Training:
                 lease_until=None,
                 created_at=now,
                 expires_at=now + self.term,
+                profile=profile,
             )
             tx.add(made)
             self.idempotency.remember(tx, ticket, dataset_id)
             ends = int(made.expires_at.timestamp() * 1000)
             return made, self.ledger.record(
-                tx, caller.tenant, "dataset.created", caller, dst=dataset_id, ver=made.version, exp=ends
+                tx,
+                caller.tenant,
+                "dataset.created",
+                caller,
+                dst=dataset_id,
+                ver=made.version,
+                exp=ends,
+                kind=profile,
             )
 
         return await self.records.transact(commit)
@@ -212,6 +226,7 @@ class Training:
         Raises:
             NotFound: There is none in the caller's tenant.
             TrainingOff: The controller has switched training off.
+            DeidentificationRequired: It was made before faces were seen to.
             StateConflict: It is not finished, or has ended (detail: its state).
             PolicyDenied, SubjectBlocked: A picture that had begun may not go on.
         """
@@ -238,6 +253,7 @@ class Training:
     def _release(self, tx: Transaction, caller: Caller, dataset_id: str) -> Dataset:
         dataset = _own(tx, caller, dataset_id)
         self._refuse_off(tx, caller.tenant)
+        self.faces.profile(Purpose.TRAIN, dataset.profile)
         self._refuse_unfinished(dataset)
         self.ledger.record(tx, caller.tenant, "dataset.released", caller, dst=dataset_id, nobj=dataset.size)
         return dataset
@@ -278,6 +294,8 @@ class Training:
                 "subject": pseudonym,
                 "sha256": item.sha256,
                 "size_bytes": len(image),
+                "profile": dataset.profile,
+                "similarity_thousandths": item.similarity,
                 "consent_form": consent.form,
                 "notice": f"notices/{consent.notice_id}",
                 "notice_version": consent.notice_version,
@@ -330,10 +348,11 @@ class Training:
             "version": dataset.version,
             "created": dataset.created_at.isoformat(),
             "expires": dataset.expires_at.isoformat(),
-            "profile": training.METADATA_FREE,
+            "profile": dataset.profile,
             "items": [dict(line) for line in given],
             "removed": list(shown.removed),
             "left_out": left_out,
+            "refused": dict(sorted(shown.record.refused.items())),
         }
         return json.dumps(tree, indent=1, sort_keys=True).encode()
 
@@ -350,7 +369,7 @@ class Training:
             TrainingOff: The controller has not switched training on.
             SubjectUnknown, SubjectBlocked: There is nobody any more to ask for.
             PolicyDenied: Law or house denies it, or there is no opt-in of its own.
-            DeidentificationRequired: A regime asks for more than a metadata-free copy.
+            DeidentificationRequired: A regime asks for more than a copy without the person's face.
         """
         self._refuse_off(tx, tenant)
         now = self.clock.now()
@@ -391,12 +410,19 @@ class Training:
 
     async def _fill(self, claimed: Dataset) -> None:
         while consent := await self.records.transact(partial(self._next, dataset=claimed)):
+            refused: Counter[str] = Counter()
             try:
-                code = await self._take_all(claimed, consent)
+                code = await self._take_all(claimed, consent, refused)
             except _Full:
                 break
             await self.records.transact(
-                partial(self._advance, dataset=claimed, consent_id=consent.consent_id, code=code)
+                partial(
+                    self._advance,
+                    dataset=claimed,
+                    consent_id=consent.consent_id,
+                    code=code,
+                    refused=refused,
+                )
             )
         await self.records.transact(lambda tx: self._complete(tx, claimed))
 
@@ -436,12 +462,22 @@ class Training:
         )
         return found[0] if found else None
 
-    def _advance(self, tx: Transaction, dataset: Dataset, consent_id: str, code: str) -> None:
+    def _advance(
+        self, tx: Transaction, dataset: Dataset, consent_id: str, code: str, refused: Mapping[str, int]
+    ) -> None:
+        """Go on behind a consent, and count what was left out of it: once, for nobody comes back to it."""
         standing = self._mine(tx, dataset)
-        skipped = dict(standing.skipped)
+        skipped = Counter(standing.skipped)
         if code:
-            skipped[code] = skipped.get(code, 0) + 1
-        tx.put(replace(standing, cursor=consent_id, skipped=skipped))
+            skipped[code] += 1
+        tx.put(
+            replace(
+                standing,
+                cursor=consent_id,
+                skipped=dict(skipped),
+                refused=dict(Counter(standing.refused) + Counter(refused)),
+            )
+        )
 
     def _complete(self, tx: Transaction, dataset: Dataset) -> None:
         standing = self._mine(tx, dataset)
@@ -450,8 +486,11 @@ class Training:
             tx, dataset.tenant, "dataset.completed", None, dst=dataset.dataset_id, nobj=standing.size
         )
 
-    async def _take_all(self, dataset: Dataset, consent: Consent) -> str:
-        """Take the pictures of whoever consented; return why nothing was to be taken, or nothing."""
+    async def _take_all(self, dataset: Dataset, consent: Consent, refused: Counter[str]) -> str:
+        """Take the pictures of whoever consented; return why nothing was to be taken, or nothing.
+
+        Pictures that cannot be made as the set wants them are counted in `refused`.
+        """
         handle = consent.handle
         if handle is None:
             return SubjectUnknown.reason
@@ -472,11 +511,14 @@ class Training:
                 if not _is_final(refusal):
                     raise
                 code = refusal.code
+                if isinstance(refusal, ImageRejected):
+                    refused[refusal.detail] += 1
         return "" if taken else code
 
     async def _take(self, dataset: Dataset, source: StoredObject, profile: Profile) -> None:
         """Copy one picture into the training set: bytes first, then everything else in one commit."""
-        clean = await self._clean(await self.safe.open(source))
+        clean = await self.faces.see_to(await self.safe.open(source), Purpose.TRAIN, dataset.profile)
+        picture = clean.picture
         key = await self.people.custody.open_by_id(dataset.key_id)
         item_id = self.random(16).hex()
         now = self.clock.now()
@@ -492,10 +534,10 @@ class Training:
                 job_id=dataset.dataset_id,
                 kind="output",
                 purpose=TRAIN,
-                image_type=clean.format,
-                width=clean.width,
-                height=clean.height,
-                image=seal_box(derive(key, BOX_LABEL), clean.data, item_id.encode()),
+                image_type=picture.format,
+                width=picture.width,
+                height=picture.height,
+                image=seal_box(derive(key, BOX_LABEL), picture.data, item_id.encode()),
                 expires_at=await self.records.transact(until),
             )
         )
@@ -522,10 +564,11 @@ class Training:
                     source_object=source.object_id,
                     object_id=kept.object_id,
                     consent_id=consent.consent_id,
-                    image_type=clean.format,
-                    sha256=hashlib.sha256(clean.data).hexdigest(),
+                    image_type=picture.format,
+                    sha256=hashlib.sha256(picture.data).hexdigest(),
                     added_at=now,
                     removed_at=None,
+                    similarity=clean.similarity,
                 ),
             )
             tx.put(replace(standing, size=standing.size + 1))
@@ -540,6 +583,7 @@ class Training:
                 job=source.job_id,
                 obj=kept.object_id,
                 con=consent.consent_id,
+                kind=clean.profile,
             )
 
         try:
@@ -547,15 +591,6 @@ class Training:
         except (LetheError, _Full):
             await discard_unkept(self.records, self.objects, stored)
             raise
-
-    async def _clean(self, image: bytes) -> deidentify.Scrubbed:
-        """Return the picture without anything beside its pixels, once more."""
-        try:
-            return await self.scrubber.scrub(image)
-        except deidentify.Rejected as rejected:
-            raise ImageRejected(detail=rejected.detail) from rejected
-        except deidentify.ScrubberUnavailable as error:
-            raise ScrubberUnavailable from error
 
 
 def _is_final(refusal: LetheError) -> bool:

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,27 +15,30 @@ from typing import Any
 from gateway import deidentify
 from gateway.bell import Bell
 from gateway.caller import Caller
+from gateway.contract import refuse_unfit
+from gateway.deidentify.deidentified import Deidentified
 from gateway.deidentify.text import PromptRefused, ScrubbedText, TextScrubber
 from gateway.errors import (
     BackendRetentionTooLong,
     BackendUnavailable,
     DeadlineTooShort,
-    ImageRejected,
     LetheError,
     MessageInvalid,
     NoticeUnknown,
     PayloadTooLarge,
     PromptRejected,
     RateLimited,
+    ResidencyNoTarget,
     ScrubberUnavailable,
     StoreUnavailable,
     ZeroRetention,
 )
+from gateway.faces import Faces
 from gateway.idempotency import Idempotency, Ticket
 from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
 from gateway.marking import Marks
-from gateway.objects import backend_id, discard_unkept, log_object, log_prompt, refuse_unfit, transient
+from gateway.objects import backend_id, discard_unkept, log_object, log_prompt, transient
 from gateway.people import People, Person
 from gateway.ports.clock import Clock
 from gateway.ports.inference import BackendFacts
@@ -118,7 +121,7 @@ class Upload:
     idempotency: Idempotency
     keys: KeyService
     safe: Safe
-    scrubber: deidentify.Scrubber
+    faces: Faces
     prompts: TextScrubber
     backends: Callable[[], Mapping[str, BackendFacts]]
     clock: Clock
@@ -137,7 +140,7 @@ class Upload:
 
         Steps:
             (1) The subject, the notice and the backend are known, policy permits; the prompt is scrubbed.
-            (2) Bytes arrive, bounded; the scrubber returns a clean picture.
+            (2) Bytes arrive, bounded; what comes back is a clean picture that shows no other person's face.
             (3) Ciphertext is stored; a crash from here leaves unreadable garbage.
                 Under zero retention nothing is: the picture waits in memory.
             (4) One transaction: policy still permits, job, object and leaves are kept.
@@ -170,7 +173,7 @@ class Upload:
                 known = await self.records.transact(lambda tx: self._recall(tx, ticket))
                 if known is not None:
                     return Accepted(known, None, is_transient)
-                clean = await self._scrub(image)
+                clean = await self.faces.see_to(image, Purpose.GENERATE)
             finally:
                 wipe(image)
             return await self._keep_or_give_up(caller, order, admitted, clean, ticket)
@@ -187,7 +190,7 @@ class Upload:
         caller: Caller,
         order: JobOrder,
         admitted: _Admitted,
-        clean: deidentify.Scrubbed,
+        clean: Deidentified,
         ticket: Ticket | None,
     ) -> Accepted:
         """Return the queued job; when the caller is gone, wait until nothing half-done is left behind.
@@ -211,26 +214,28 @@ class Upload:
             raise MessageInvalid(
                 "a job is for the purpose generate", violations=(("header.purpose", "purpose.no_job"),)
             )
-        backend = self._choose(order)
+        offering = self._offering(order)
         key = await self.people.payload_key(caller.tenant, person.subject.handle)
-        case = Case(
+        asked = Case(
             profile=person.profile,
             purpose=order.purpose,
             at=self.clock.now(),
             is_uploader=order.is_uploader,
-            template_extracted=backend.template_extracted,
         )
 
-        def judge(tx: Transaction) -> tuple[Verdict, datetime]:
+        def judge(tx: Transaction) -> tuple[BackendFacts, Case, Verdict, datetime]:
             self._need_notice(tx, caller.tenant, order)
+            backend = self._target(tx, person, asked, offering)
+            case = replace(asked, template_extracted=backend.template_extracted)
             verdict = self.judge.decide(tx, caller.tenant, person.subject.handle, case)
             if not verdict.allowed:
                 self.judge.record(tx, caller, person.subject, verdict, key)
             else:
                 self.marks.need(verdict)
-            return verdict, self.judge.term(verdict, "original", case.at, self.limits.original_ttl)
+            until = self.judge.term(verdict, "original", case.at, self.limits.original_ttl)
+            return backend, case, verdict, until
 
-        verdict, until = await self.records.transact(judge)
+        backend, case, verdict, until = await self.records.transact(judge)
         if not verdict.allowed:
             raise self.judge.refusal(verdict)
         prompt = await self._scrub_prompt(order.prompt) if order.prompt else None
@@ -253,8 +258,26 @@ class Upload:
         if order.purpose not in newest[0].purposes:
             raise NoticeUnknown("the notice does not name the purpose", detail="purpose_not_named")
 
-    def _choose(self, order: JobOrder) -> BackendFacts:
-        """Return the backend that takes the job; the hint is a name, and only a hint for which to use."""
+    def _target(
+        self, tx: Transaction, person: Person, case: Case, offering: Sequence[BackendFacts]
+    ) -> BackendFacts:
+        """Return the first backend that the laws which protect the person let the picture go to.
+
+        Raises:
+            ResidencyNoTarget: There is none; it says why the first one is none.
+        """
+        first: ResidencyNoTarget | None = None
+        for facts in offering:
+            try:
+                self.judge.need_target(tx, person.subject.tenant, person.subject.handle, case, facts)
+            except ResidencyNoTarget as refusal:
+                first = first or refusal
+            else:
+                return facts
+        raise first or BackendUnavailable
+
+    def _offering(self, order: JobOrder) -> list[BackendFacts]:
+        """Return the backends that could take the job; the hint is the name of the one to use."""
         known = self.backends()
         wanted = order.backend_hint.removeprefix("backends/")
         usable = [facts for name, facts in known.items() if not wanted or name == wanted]
@@ -265,9 +288,9 @@ class Upload:
             # All are unfit; say why the first one is.
             refuse_unfit(usable[0], self.limits.max_backend_retention_s)
         offering = [facts for facts in fit if order.style in facts.styles]
-        for facts in offering:
-            if facts.takes_prompts or not order.prompt:
-                return facts
+        taking = [facts for facts in offering if facts.takes_prompts or not order.prompt]
+        if taking:
+            return taking
         if offering:
             raise PromptRejected("no backend takes a prompt", detail="backend_takes_none")
         raise MessageInvalid(
@@ -306,14 +329,6 @@ class Upload:
         job_id = self.idempotency.recall(tx, ticket)
         return tx.get(Job, job_id) if job_id else None
 
-    async def _scrub(self, image: bytes | bytearray) -> deidentify.Scrubbed:
-        try:
-            return await self.scrubber.scrub(image)
-        except deidentify.Rejected as rejected:
-            raise ImageRejected(detail=rejected.detail) from rejected
-        except deidentify.ScrubberUnavailable as error:
-            raise ScrubberUnavailable from error
-
     async def _log_refusal(self, caller: Caller, order: JobOrder, refusal: LetheError) -> None:
         """Log a refusal; where the log is what fails, the refusal stands all the same."""
         with contextlib.suppress(StoreUnavailable):
@@ -335,7 +350,7 @@ class Upload:
         caller: Caller,
         order: JobOrder,
         admitted: _Admitted,
-        clean: deidentify.Scrubbed,
+        clean: Deidentified,
         ticket: Ticket | None,
         gone: asyncio.Event,
     ) -> Accepted:
@@ -351,10 +366,10 @@ class Upload:
             job_id=job_id,
             kind="original",
             purpose=order.purpose,
-            image_type=clean.format,
-            width=clean.width,
-            height=clean.height,
-            image=clean.data,
+            image_type=clean.picture.format,
+            width=clean.picture.width,
+            height=clean.picture.height,
+            image=clean.picture.data,
             expires_at=admitted.until,
             prompt=admitted.prompt.text if admitted.prompt else "",
         )
@@ -411,6 +426,7 @@ class Upload:
                 bak=backend_id(backend.name),
                 pur=order.purpose,
                 obj=stored.object_id,
+                kind=clean.profile,
             )
             self.idempotency.remember(tx, ticket, job_id)
             return Accepted(job, receipt, is_transient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -11,15 +12,17 @@ from typing import Any
 
 from audit import leaf as leaf_codec
 from audit import proof, tree
+from audit.note import Signer
 from audit.payloads import Payload
+from gateway import receipts
 from gateway.controllers import ControllerFacts, Controllers
 from gateway.errors import SubjectBlocked
-from gateway.holdings import Held, Holdings
+from gateway.holdings import Held, Holdings, object_name, prompt_name
 from gateway.ledger import Ledger
 from gateway.logs import newest_checkpoint, tile_reader
 from gateway.objects import backend_id
 from gateway.package.answers import ANSWERS
-from gateway.people import People, Profile, evidence_binding
+from gateway.people import People, Person, Profile, evidence_binding
 from gateway.ports.inference import BackendFacts
 from gateway.ports.records import (
     Checkpoint,
@@ -29,6 +32,7 @@ from gateway.ports.records import (
     Hold,
     Job,
     Leaf,
+    Notice,
     Record,
     Records,
     SealedPayload,
@@ -38,8 +42,10 @@ from gateway.ports.records import (
     SubjectKey,
     Transaction,
 )
+from gateway.receipts import Found
 from gateway.vault.keys import open_column
 from gateway.vault.payload import PayloadKey
+from gateway.vault.safe import Safe
 from policy.dsr import told
 from policy.pack import Pack
 from policy.terms import PACKAGE, DsrKind, Purpose
@@ -116,38 +122,55 @@ class Gatherer:
     packs: Mapping[str, Pack]
     controllers: Controllers
     ledger: Ledger
+    safe: Safe
     backends: Callable[[], Mapping[str, BackendFacts]]
+    signers: Mapping[str, tuple[Signer, ...]]
+    random: Callable[[int], bytes] = os.urandom
 
     async def gather(self, dsr: Dsr, at: datetime) -> Gathered:
         """Return what a package for the request holds; portability has only what the person provided.
 
         Raises:
             SubjectBlocked: The subject is erased, or is being erased.
-            KeyServiceUnavailable: Something does not open now.
+            KeyServiceUnavailable, StoreUnavailable: Something does not open now.
         """
         rows = await self.records.transact(partial(self._rows, dsr=dsr))
         profile = await self.people.open_profile(rows.subject)
         is_access = dsr.kind == DsrKind.ACCESS
-        objects = [one for one in rows.objects if one.kind != PACKAGE and (is_access or _provided(one, rows))]
+        found = [one for one in rows.objects if one.kind != PACKAGE and (is_access or _provided(one, rows))]
+        # What was refused of it is told of, and withheld.
+        objects = [one for one in found if one.object_id not in dsr.refused_parts]
+        withheld = [one for one in found if told(dsr.refused_parts.get(one.object_id, ""))]
+        untold = {part for part, ground in dsr.refused_parts.items() if not told(ground)}
+        hidden = {name for part in untold for name in (object_name(part), prompt_name(part))}
         # A copy in a training set is sealed once more under the set's key; `datasets` tells of it.
         pictures = _named([one for one in objects if one.purpose != Purpose.TRAIN])
+        controller = await self.controllers.now(self.records, dsr.tenant)
         consents = {
             _receipt_name(n): await self._consent(c, at) for n, c in enumerate(rows.consents, start=1)
         }
+        signed = await self._receipts(rows, profile, consents, controller, at)
         said = [one async for one in self._said(dsr)] if is_access else []
         document = {
-            **self._frame(dsr, await self.controllers.now(self.records, dsr.tenant), at),
+            **self._frame(dsr, controller, at),
             "subject": _subject(profile),
-            "images": [_image(name, stored) for name, stored in pictures.items()],
-            "consents": [{"file": name, **record} for name, record in consents.items()],
+            "images": [
+                _image(name, stored, await self.safe.open_prompt(stored)) for name, stored in pictures.items()
+            ],
+            "withheld": [_withheld(one, dsr) for one in withheld],
+            "consents": [
+                {"file": name, "receipt": _signed_name(name) if name in signed else None, **record}
+                for name, record in consents.items()
+            ],
             "signals": _signal(rows.signal),
         }
         files = {name: as_json(record) for name, record in consents.items()}
+        files |= {_signed_name(name): content for name, content in signed.items()}
         if is_access:
             since = _since(rows)
             document |= {
                 "subject": {**_subject(profile), **_standing(rows.subject)},
-                "held": [_held(held, since) for held in rows.held],
+                "held": [_held(held, since) for held in rows.held if held.name not in hidden],
                 "jobs": [_job(job) for job in rows.jobs],
                 "requests": [_request(asked) for asked in rows.requests],
                 "holds": [_hold(hold) for hold in rows.holds],
@@ -174,7 +197,10 @@ class Gatherer:
             self.holdings.locate(tx, dsr.tenant, subject.handle),
             objects,
             tx.find(Job, equal=mine, order_by=("created_at", "job_id")),
-            tx.find(Consent, equal=mine, order_by=("given_at", "consent_id")),
+            [
+                receipts.numbered(tx, consent, self.random)
+                for consent in tx.find(Consent, equal=mine, order_by=("given_at", "consent_id"))
+            ],
             next(iter(tx.find(Signal, equal=mine)), None),
             tx.find(Dsr, equal=mine, order_by=("received_at", "dsr_id")),
             tx.find(Hold, equal=mine, order_by=("placed_at", "hold_id")),
@@ -242,12 +268,36 @@ class Gatherer:
             "evidence": evidence,
         }
 
+    async def _receipts(
+        self,
+        rows: Rows,
+        profile: Profile,
+        consents: Mapping[str, Mapping[str, Any]],
+        controller: ControllerFacts,
+        at: datetime,
+    ) -> dict[str, bytes]:
+        """Return the signed receipt of each consent whose event is published and kept, by its record's file.
+
+        Rule:
+            ISO/IEC TS 27560: a receipt is for the person.
+        """
+        origin = self.ledger.origins[rows.subject.tenant]
+        found = await self.records.transact(partial(_recorded, origin=origin, consents=rows.consents))
+        person, signer = Person(rows.subject, profile), self.signers[origin][0]
+        signed: dict[str, bytes] = {}
+        for (name, record), consent in zip(consents.items(), rows.consents, strict=True):
+            if consent.consent_id in found:
+                notice, leaf, tlog_proof = found[consent.consent_id]
+                made = Found(consent, notice, leaf_codec.decode(leaf.line), record["evidence"], person)
+                signed[name] = receipts.issue(made, controller, signer, tlog_proof, at)
+        return signed
+
     # the log
 
     async def _said(self, dsr: Dsr) -> AsyncIterator[Said]:
         """Yield the entries about the person in the log's order, those without a place last."""
         origin = self.ledger.origins[dsr.tenant]
-        head = await self.records.transact(lambda tx: newest_checkpoint(tx, origin))
+        head = await self.records.transact(partial(newest_checkpoint, origin=origin))
         found: list[tuple[Leaf, SealedPayload]] = []
         keys: dict[str, PayloadKey] = {}
         after = ""
@@ -257,7 +307,8 @@ class Gatherer:
         found.sort(key=lambda pair: (pair[0].seq is None, pair[0].seq or 0, pair[1].event_id, pair[1].slot))
         for start in range(0, len(found), BATCH):
             some = found[start : start + BATCH]
-            proofs = await self.records.transact(partial(_proofs, origin=origin, head=head, pairs=some))
+            leaves = [leaf for leaf, _ in some]
+            proofs = await self.records.transact(partial(_proofs, origin=origin, head=head, leaves=leaves))
             for leaf, row in some:
                 entry = leaf_codec.decode(leaf.line)["seals"][row.slot]
                 if row.key_id not in keys:
@@ -320,22 +371,44 @@ def _payloads(tx: Transaction, handle: str, after: str) -> list[tuple[Leaf, Seal
     return [(leaves[row.event_id], row) for row in rows]
 
 
-def _proofs(
-    tx: Transaction, origin: str, head: Checkpoint | None, pairs: Sequence[tuple[Leaf, SealedPayload]]
-) -> dict[str, str]:
+def _recorded(
+    tx: Transaction, origin: str, consents: Sequence[Consent]
+) -> dict[str, tuple[Notice, Leaf, str]]:
+    """Return by consent the notice that was shown, the event that recorded it and that event's proof.
+
+    A consent from before its event was noted, or whose event is not published or not kept, is left out.
+    """
+    ids = [consent.event_id for consent in consents if consent.event_id]
+    leaves = {leaf.event_id: leaf for leaf in tx.find(Leaf, among={"event_id": ids})}
+    proofs = _proofs(tx, origin, newest_checkpoint(tx, origin), list(leaves.values()))
+    shown = {
+        consent.consent_id: tx.get(
+            Notice, consent.tenant, consent.notice_id, consent.notice_version, consent.notice_language
+        )
+        for consent in consents
+        if consent.event_id in proofs
+    }
+    return {
+        consent.consent_id: (notice, leaves[consent.event_id], proofs[consent.event_id])
+        for consent in consents
+        if (notice := shown.get(consent.consent_id)) is not None
+    }
+
+
+def _proofs(tx: Transaction, origin: str, head: Checkpoint | None, leaves: Sequence[Leaf]) -> dict[str, str]:
     """Return the proof of each leaf that the checkpoint covers, by its event's id."""
     if head is None:
         return {}
     read = tile_reader(tx, origin)
-    covered = {leaf.event_id: leaf for leaf, _ in pairs if leaf.seq is not None and leaf.seq < head.size}
     return {
-        name: proof.write(
-            index=leaf.seq or 0,
-            hashes=tuple(tree.inclusion_proof(leaf.seq or 0, head.size, read)),
+        leaf.event_id: proof.write(
+            index=leaf.seq,
+            hashes=tuple(tree.inclusion_proof(leaf.seq, head.size, read)),
             checkpoint=head.note,
             extra=leaf.line,
         )
-        for name, leaf in covered.items()
+        for leaf in leaves
+        if leaf.seq is not None and leaf.seq < head.size
     }
 
 
@@ -379,6 +452,11 @@ def _receipt_name(number: int) -> str:
     return f"receipts/{number:03}.json"
 
 
+def _signed_name(name: str) -> str:
+    """Return the name of the signed receipt that goes with a record of `_receipt_name`."""
+    return f"{name}ld"
+
+
 def _language(consents: Sequence[Consent]) -> str:
     """Return the language of the notice that the person read last."""
     return consents[-1].notice_language.lower().partition("-")[0] if consents else ""
@@ -400,8 +478,10 @@ def _standing(subject: Subject) -> dict[str, Any]:
     return {"known_since": _iso(subject.created_at), "state": subject.state}
 
 
-def _image(name: str, stored: StoredObject) -> dict[str, Any]:
+def _image(name: str, stored: StoredObject, prompt: str) -> dict[str, Any]:
+    came_with = {"prompt": prompt} if prompt else {}
     return {
+        **came_with,
         "file": name,
         "object": f"objects/{stored.object_id}",
         "job": f"jobs/{stored.job_id}",
@@ -414,6 +494,15 @@ def _image(name: str, stored: StoredObject) -> dict[str, Any]:
         "state": stored.state,
         "created_at": _iso(stored.created_at),
         "expires_at": _iso(stored.expires_at),
+    }
+
+
+def _withheld(stored: StoredObject, dsr: Dsr) -> dict[str, Any]:
+    """Return that a picture is not in the package, and by which ground."""
+    return {
+        "object": f"objects/{stored.object_id}",
+        "kind": stored.kind,
+        "reason_code": dsr.refused_parts[stored.object_id],
     }
 
 
@@ -490,6 +579,7 @@ def _since(rows: Rows) -> dict[str, datetime | None]:
         "profile": rows.subject.created_at,
         "signals": rows.signal.recorded_at if rows.signal else None,
         **{f"objects/{stored.object_id}": stored.created_at for stored in rows.objects},
+        **{prompt_name(stored.object_id): stored.created_at for stored in rows.objects},
         **{f"jobs/{job.job_id}": job.created_at for job in rows.jobs},
         **{f"consents/{consent.consent_id}": consent.given_at for consent in rows.consents},
         **{f"dsrs/{asked.dsr_id}": asked.received_at for asked in rows.requests},

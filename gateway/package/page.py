@@ -135,12 +135,20 @@ class _Page:
         items = "".join(f"<li>{self._figure(image)}</li>" for image in self.document["images"])
         shown = f'<ul class="pictures">{items}</ul>' if items else ""
         said = self._paragraph("pictures_text" if items else "no_pictures")
+        withheld = "".join(
+            f"<li>{self._word('kind_' + one['kind'], one['kind'])}: {_text(one['reason_code'])}</li>"
+            for one in self.document["withheld"]
+        )
+        if withheld:
+            shown += self._paragraph("withheld") + self._bullets(withheld)
         return self._section("pictures", said + shown, ("copy",))
 
     def _figure(self, image: Row) -> str:
         what = self._word(f"kind_{image['kind']}", image["kind"])
         until = f"{self._say('until')} {self._time(image['expires_at'])}"
         caption = f"{what}<br><span class='small'>{self._time(image['created_at'])} · {until}</span>"
+        if "prompt" in image:
+            caption += f"<br>{self._say('kind_prompt')}: <q>{_text(image['prompt'])}</q>"
         return (
             f'<figure><a href="{_text(image["file"])}"><img src="{_text(image["file"])}" alt="{what}"></a>'
             f"<figcaption>{caption}</figcaption></figure>"
@@ -206,13 +214,14 @@ class _Page:
                 self._purpose(consent["purpose"]),
                 self._moment(consent["given_at"]),
                 self._ended(consent),
-                f'<a href="{_text(consent["file"])}">{_text(consent["file"])}</a>',
+                self._link(consent["receipt"]) if consent["receipt"] else self._say("no_proof"),
+                self._link(consent["file"]),
             )
             for consent in self.document["consents"]
         ]
-        said = "" if rows else self._paragraph("no_consents")
+        said = self._paragraph("receipts_text" if rows else "no_consents")
         return self._section(
-            "consents", said + self._table(("why", "given", "state", "proof"), rows, "consents")
+            "consents", said + self._table(("why", "given", "state", "receipt", "record"), rows, "consents")
         )
 
     def _ended(self, consent: Row) -> str:
@@ -302,6 +311,10 @@ class _Page:
 
     def _purpose(self, purpose: str) -> str:
         return self._word(f"purpose_{purpose or 'none'}", purpose)
+
+    @staticmethod
+    def _link(file: str) -> str:
+        return f'<a href="{_text(file)}">{_text(file)}</a>'
 
     def _paragraph(self, key: str) -> str:
         return f"<p>{self._say(key)}</p>"

@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from gateway.ports.marking import Source
 
 
 @dataclass(frozen=True, slots=True)
+class Safeguards:
+    """On what a transfer to a backend's country rests, in the words of `policy.facts.Recipient`."""
+
+    mechanism: str = ""
+    dpf_listed: bool = False
+    written_agreement: bool = False
+    comparable_protection_contract: bool = False
+    pia_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What the operator has in writing of a backend (GDPR Art. 28(3)).
+
+    No styles where the backend itself says which it takes.  Retention, in seconds, counts from the moment
+    that our call ended.
+    """
+
+    region: str
+    operator: str
+    input_retention_s: int
+    output_retention_s: int
+    trains_on_inputs: bool
+    template_extracted: bool
+    supports_cancel: bool
+    supports_forget: bool
+    source: Source
+    styles: tuple[str, ...]
+    takes_prompts: bool
+    max_image_bytes: int
+    max_pixels: int
+    safeguards: Safeguards = Safeguards()
+
+
+@dataclass(frozen=True, slots=True)
 class BackendFacts:
-    """What a backend declares of itself; policy reads it before anything is sent."""
+    """What holds of a backend, by its own word and by contract; policy reads it before anything is sent.
+
+    `retention_s` is how long it keeps what it is sent, `output_retention_s` what it made.  Where a size is 0,
+    or `operator` empty, nobody said.  `is_contracted` where the operator declared a contract.
+    """
 
     name: str
     version: str
@@ -26,6 +66,12 @@ class BackendFacts:
     supports_forget: bool
     source: Source
     takes_prompts: bool = False
+    operator: str = ""
+    output_retention_s: int = 0
+    max_image_bytes: int = 0
+    max_pixels: int = 0
+    safeguards: Safeguards = Safeguards()
+    is_contracted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +127,26 @@ class Inference(Protocol):
 
     async def close(self) -> None:
         """Let the connection go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the configuration says of a backend whose kind another package brings."""
+
+    name: str
+    contract: Contract
+    timeout_s: float
+    options: Mapping[str, bool | int | float | str]
+    files: Mapping[str, Path]
+
+
+class BackendKind(Protocol):
+    """What an entry point of the group `lethe.backends` leads to."""
+
+    def __call__(self, wanted: Wanted) -> Inference:
+        """Return the door to one backend; nothing is sent yet.
+
+        Raises:
+            ValueError: An option cannot be used; the message names it, and no value.
+            OSError: A file cannot be read.
+        """

@@ -249,6 +249,16 @@ class Dsr(Record):
     `preview` is what the newest previews showed, by etag, until the approval.  `wish_key` and
     `sealed_wish` are the profile as a correction wants it, sealed as a profile is;
     `wish_age` is its band of age.
+
+    `recipients` are those to be told of what it changes, by their code, as they stood at the
+    approval: `id` in the log, `name`, `role`, `country`, `channel`, `state` (`policy.recipients`),
+    `ground` where they are not told, and when they were told and acknowledged.  `owed_key` is as
+    `due_key`, while one of them has neither acknowledged nor is excused.
+
+    `refused_parts` maps what is refused of it, an object's id or a purpose, to the ground.
+
+    `clock` is what moved the days: `identity`, the day it was shown where that counts anew;
+    `asked_at`, while a question stops the clock; `pauses`, first and last days of those that did.
     """
 
     dsr_id: str
@@ -290,6 +300,10 @@ class Dsr(Record):
     package_id: str = ""
     outcome: str = ""
     answered_at: datetime | None = None
+    recipients: Mapping[str, Any] = field(default_factory=dict)
+    owed_key: str | None = None
+    clock: Mapping[str, Any] = field(default_factory=dict)
+    refused_parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +349,7 @@ class TenantVersion(Record):
 
     None in `establishments` or `targets` is a fact that was not said: then it counts as met.
     `thresholds` maps codes to whether they are met; a code that is not there was not said.
+    `recipients` maps codes to `name`, `role`, `country` and `channel` of those who get data.
     """
 
     tenant: str
@@ -348,6 +363,7 @@ class TenantVersion(Record):
     thresholds: Mapping[str, Any]
     is_training_on: bool
     changed_at: datetime
+    recipients: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +402,9 @@ class Dataset(Record):
 
     `state` is `building` (a worker copies pictures; `cursor` is the consent it has come to),
     `ready`, or `stale` (something that was in it has been removed).  `skipped` counts subjects
-    who were left out by reason.  `key_id` is the key without which no picture in it opens.
+    who were left out by reason, `refused` pictures that could not be made as `profile` wants them,
+    by detail.  `profile` is what is done about faces; `metadata_free` in sets of before that was done.
+    `key_id` is the key without which no picture in it opens.
     """
 
     dataset_id: str
@@ -403,6 +421,8 @@ class Dataset(Record):
     lease_until: datetime | None
     created_at: datetime
     expires_at: datetime
+    profile: str = "metadata_free"
+    refused: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +430,7 @@ class DatasetItem(Record):
     """One picture of a training set: `live`, or `removed` and then nothing but its id and when.
 
     The copy is the object `object_id`, made of the output `source_object` of `job_id` by
-    virtue of the consent `consent_id`.
+    virtue of the consent `consent_id`; `similarity` is what was measured then between both, in thousandths.
     """
 
     item_id: str
@@ -426,6 +446,7 @@ class DatasetItem(Record):
     sha256: str
     added_at: datetime
     removed_at: datetime | None
+    similarity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from lethe.v1 import (
@@ -16,8 +18,10 @@ from lethe.v1 import (
     notice_pb2,
     retention_pb2,
     subject_pb2,
+    tenant_pb2,
 )
 
+from gateway import contract
 from gateway.errors import MessageInvalid
 from gateway.flows.audit import Wish
 from gateway.flows.consent import ConsentDraft
@@ -33,7 +37,9 @@ from gateway.ports.records import Consent, Debt, Dsr, Hold, Job, Leaf, Notice, S
 from policy.consent import Decision
 from policy.consent_state import state_at
 from policy.places import is_place
+from policy.recipients import SETTLED
 from policy.retention import Line
+from policy.terms import Purpose
 
 _BANDS = {
     subject_pb2.AGE_BAND_UNDER_13: "lt13",
@@ -79,6 +85,17 @@ def purpose_value(code: str) -> common_pb2.Purpose.ValueType:
 def kind_code(value: common_pb2.DataKind.ValueType) -> str:
     """Return `original` for DATA_KIND_ORIGINAL."""
     return common_pb2.DataKind.Name(value).removeprefix("DATA_KIND_").lower()
+
+
+def profile_code(value: common_pb2.FaceProfile.ValueType) -> str:
+    """Return `landmarks` for FACE_PROFILE_LANDMARKS; empty where it is not said."""
+    return common_pb2.FaceProfile.Name(value).removeprefix("FACE_PROFILE_").lower() if value else ""
+
+
+def profile_value(code: str) -> common_pb2.FaceProfile.ValueType:
+    """Return FACE_PROFILE_LANDMARKS for `landmarks`; a code of before there were profiles is not said."""
+    known = common_pb2.FaceProfile.DESCRIPTOR.values_by_name.get(f"FACE_PROFILE_{code.upper()}")
+    return common_pb2.FACE_PROFILE_UNSPECIFIED if known is None else common_pb2.FaceProfile.Value(known.name)
 
 
 def receipt(given: Receipt | None) -> common_pb2.AuditReceipt | None:
@@ -430,6 +447,44 @@ def dsr(record: Dsr, methods: tuple[str, ...] = ()) -> dsr_pb2.Dsr:
         ],
         outcome=record.outcome,
         answer_time=stamp(record.answered_at) if record.answered_at else None,
+        pause_time=(
+            stamp(datetime.fromisoformat(record.clock["asked_at"])) if "asked_at" in record.clock else None
+        ),
+        refused_parts=[
+            dsr_pb2.RefusedPart(
+                part=part if part in set(Purpose) else f"objects/{part}",
+                reason_code=record.refused_parts[part],
+            )
+            for part in sorted(record.refused_parts)
+        ],
+        recipients=[propagation(code, record.recipients[code]) for code in sorted(record.recipients)],
+        recipients_unconfirmed=sum(one["state"] not in SETTLED for one in record.recipients.values()),
+    )
+
+
+def recipient(code: str, known: Mapping[str, Any]) -> tenant_pb2.Recipient:
+    """Return a recipient's message."""
+    return tenant_pb2.Recipient(
+        name=f"recipients/{code}",
+        title=known["name"],
+        role=tenant_pb2.Recipient.Role.Value(f"ROLE_{known['role'].upper()}"),
+        country=known["country"],
+        channel=known["channel"],
+    )
+
+
+def propagation(code: str, entry: Mapping[str, Any]) -> dsr_pb2.Propagation:
+    """Return the message of how far a recipient of a request is."""
+
+    def at(name: str) -> Timestamp | None:
+        return stamp(datetime.fromisoformat(entry[name])) if name in entry else None
+
+    return dsr_pb2.Propagation(
+        recipient=recipient(code, entry),
+        state=dsr_pb2.Propagation.State.Value(f"STATE_{entry['state'].upper()}"),
+        ground=entry.get("ground", ""),
+        tell_time=at("told_at"),
+        acknowledge_time=at("acknowledged_at"),
     )
 
 
@@ -439,9 +494,12 @@ def figures(counted: Figures) -> dsr_pb2.GetFiguresResponse.Figures:
         kind=dsr_pb2.Dsr.Kind.Value(f"KIND_{counted.kind.upper()}"),
         received=counted.received,
         complied=counted.complied,
+        complied_in_part=counted.complied_in_part,
         denied=counted.denied,
         cancelled=counted.cancelled,
         open=counted.open,
+        recipients_confirmed=counted.recipients_confirmed,
+        recipients_unconfirmed=counted.recipients_unconfirmed,
         median_days=counted.median_days,
     )
 
@@ -458,13 +516,14 @@ def event(leaf: Leaf) -> audit_pb2.Event:
     )
 
 
-def backend(name: str, facts: BackendFacts | None) -> backend_pb2.Backend:
-    """Return what a backend declares, or that it does not answer."""
+def backend(name: str, kind: str, facts: BackendFacts | None) -> backend_pb2.Backend:
+    """Return what holds of a backend, or that it does not answer."""
     if facts is None:
-        return backend_pb2.Backend(name=f"backends/{name}", reachable=False)
+        return backend_pb2.Backend(name=f"backends/{name}", reachable=False, kind=kind)
     return backend_pb2.Backend(
         name=f"backends/{name}",
         reachable=True,
+        kind=kind,
         version=facts.version,
         device=facts.device,
         model_digest=facts.model_digest,
@@ -475,6 +534,11 @@ def backend(name: str, facts: BackendFacts | None) -> backend_pb2.Backend:
         template_extracted=facts.template_extracted,
         supports_cancel=facts.supports_cancel,
         supports_forget=facts.supports_forget,
+        operator=facts.operator,
+        output_retention_seconds=facts.output_retention_s,
+        contracted=facts.is_contracted,
+        contract=contract.text(facts).decode(),
+        contract_digest=contract.digest(facts),
     )
 
 

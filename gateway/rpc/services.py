@@ -23,7 +23,8 @@ from gateway.flows.audit import Audit
 from gateway.flows.consent import Consents
 from gateway.flows.dsr import DsrDraft, Dsrs
 from gateway.flows.notice import Notices
-from gateway.flows.receipt import MEDIA_TYPE, Receipts
+from gateway.flows.propagate import Propagation
+from gateway.flows.receipt import Receipts
 from gateway.flows.register import Register
 from gateway.flows.retention import HoldDraft, Retention
 from gateway.flows.rotation import Rotation
@@ -35,6 +36,7 @@ from gateway.people import People, Profile
 from gateway.ports.inference import BackendFacts
 from gateway.ports.keys import KeyService
 from gateway.ports.records import Consent, Dsr, Records, SubjectKey
+from gateway.receipts import MEDIA_TYPE
 from gateway.rpc import convert
 from gateway.rpc.interceptors import caller
 from gateway.rpc.signals import Context, heed_gpc
@@ -259,6 +261,7 @@ class DsrService:
 
     dsrs: Dsrs
     register: Register
+    propagation: Propagation
     packages: Packages
     audit: Audit
 
@@ -303,11 +306,18 @@ class DsrService:
     async def _page(self, request: dsr_pb2.ListDsrsRequest) -> Page[Dsr]:
         size, token = request.page_size, request.page_token
         if request.due_only:
-            if request.state:
+            if request.state or request.unconfirmed_only:
                 raise MessageInvalid(
                     "due_only says the state", violations=(("state", "state.with_due_only"),)
                 )
             return await self.register.due(caller(), request.due_before, size, token)
+        if request.unconfirmed_only:
+            if request.state or request.due_before:
+                raise MessageInvalid(
+                    "unconfirmed_only stands alone",
+                    violations=(("unconfirmed_only", "unconfirmed_only.alone"),),
+                )
+            return await self.register.owed(caller(), size, token)
         if request.due_before:
             raise MessageInvalid("due_only is missing", violations=(("due_before", "due_only.missing"),))
         state = dsr_pb2.Dsr.State.Name(request.state).removeprefix("STATE_").lower() if request.state else ""
@@ -328,6 +338,28 @@ class DsrService:
         """Extend the time for an answer."""
         record, receipt = await self.dsrs.extend(caller(), convert.bare(request.name), request.reason_code)
         return dsr_pb2.ExtendDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def PauseDsr(self, request: dsr_pb2.PauseDsrRequest, _context: object) -> dsr_pb2.PauseDsrResponse:
+        """Stop the clock."""
+        record, receipt = await self.dsrs.pause(caller(), convert.bare(request.name))
+        return dsr_pb2.PauseDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def ResumeDsr(
+        self, request: dsr_pb2.ResumeDsrRequest, _context: object
+    ) -> dsr_pb2.ResumeDsrResponse:
+        """Let the clock go on."""
+        record, receipt = await self.dsrs.resume(caller(), convert.bare(request.name))
+        return dsr_pb2.ResumeDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
+
+    async def RecordPropagation(
+        self, request: dsr_pb2.RecordPropagationRequest, _context: object
+    ) -> dsr_pb2.RecordPropagationResponse:
+        """Note that a recipient was told, has acknowledged, or is excused."""
+        state = dsr_pb2.Propagation.State.Name(request.state).removeprefix("STATE_").lower()
+        record, receipt = await self.propagation.note(
+            caller(), convert.bare(request.name), convert.bare(request.recipient), state, request.ground
+        )
+        return dsr_pb2.RecordPropagationResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
 
     async def GetLetter(
         self, request: dsr_pb2.GetLetterRequest, _context: object
@@ -381,6 +413,12 @@ class DsrService:
         self, request: dsr_pb2.RefuseDsrRequest, _context: object
     ) -> dsr_pb2.RefuseDsrResponse:
         """Refuse a request."""
+        if request.parts:
+            parts = [part.removeprefix("objects/") for part in request.parts]
+            changed, event = await self.dsrs.refuse_part(
+                caller(), convert.bare(request.name), request.reason_code, parts
+            )
+            return dsr_pb2.RefuseDsrResponse(dsr=convert.dsr(changed), receipt=convert.receipt(event))
         record, receipt = await self.dsrs.refuse(caller(), convert.bare(request.name), request.reason_code)
         return dsr_pb2.RefuseDsrResponse(dsr=convert.dsr(record), receipt=convert.receipt(receipt))
 
@@ -567,7 +605,7 @@ class AuditService:
 class BackendService:
     """The backends on the wire."""
 
-    names: tuple[str, ...]
+    kinds: Mapping[str, str]
     known: Callable[[], Mapping[str, BackendFacts]]
 
     async def ListBackends(
@@ -576,7 +614,7 @@ class BackendService:
         """List the backends."""
         known = self.known()
         return backend_pb2.ListBackendsResponse(
-            backends=[convert.backend(name, known.get(name)) for name in self.names]
+            backends=[convert.backend(name, kind, known.get(name)) for name, kind in self.kinds.items()]
         )
 
     async def GetBackend(
@@ -584,9 +622,10 @@ class BackendService:
     ) -> backend_pb2.GetBackendResponse:
         """Return a backend."""
         name = convert.bare(request.name)
-        if name not in self.names:
+        if name not in self.kinds:
             raise NotFound
-        return backend_pb2.GetBackendResponse(backend=convert.backend(name, self.known().get(name)))
+        shown = convert.backend(name, self.kinds[name], self.known().get(name))
+        return backend_pb2.GetBackendResponse(backend=shown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ CODES: dict[type[errors.LetheError], grpc.StatusCode] = {
     errors.BackendUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.BackendProtocol: grpc.StatusCode.INTERNAL,
     errors.BackendRetentionTooLong: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ResidencyNoTarget: grpc.StatusCode.FAILED_PRECONDITION,
     errors.JobCancelled: grpc.StatusCode.CANCELLED,
     errors.AuditUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.KeyServiceUnavailable: grpc.StatusCode.UNAVAILABLE,

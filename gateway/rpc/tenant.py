@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ _FIELDS = (
     "calendar",
     "thresholds",
     "training_enabled",
+    "recipients",
 )
 
 
@@ -57,6 +58,7 @@ class TenantService:
             log_origin=self.origins[caller().tenant],
             thresholds=facts.thresholds,
             training_enabled=facts.is_training_on,
+            recipients=[convert.recipient(code, facts.recipients[code]) for code in sorted(facts.recipients)],
             version=known.version,
             etag=known.etag,
             unsaid=[name for name in ("establishments", "targets") if getattr(facts, name) is None],
@@ -76,11 +78,33 @@ def _changes(request: pb.UpdateTenantRequest) -> dict[str, Any]:
     return {_NAMES.get(name, name): _fact(tenant, name) for name in asked}
 
 
+def _recipients(messages: Sequence[pb.Recipient]) -> dict[str, dict[str, str]]:
+    """Return recipients by their codes.
+
+    Raises:
+        MessageInvalid: Two have the same.
+    """
+    found = {convert.bare(one.name): one for one in messages}
+    if len(found) < len(messages):
+        raise MessageInvalid("a code names one", violations=(("tenant.recipients", "recipient.twice"),))
+    return {
+        code: {
+            "name": one.title,
+            "role": pb.Recipient.Role.Name(one.role).removeprefix("ROLE_").lower(),
+            "country": one.country,
+            "channel": one.channel,
+        }
+        for code, one in found.items()
+    }
+
+
 def _fact(tenant: pb.Tenant, name: str) -> Any:
     """Return a fact of the message; a list that is empty was not said."""
     value = getattr(tenant, name)
     if name in {"establishments", "targets"}:
         return tuple(value) or None
+    if name == "recipients":
+        return _recipients(value)
     if name == "thresholds":
         return dict(value)
     return (value or None) if name == "calendar" else value

@@ -23,7 +23,9 @@ class TrainingService:
         self, request: pb.CreateDatasetRequest, _context: object
     ) -> pb.CreateDatasetResponse:
         """Begin a training set."""
-        draft = DatasetDraft(request.label, request.max_size, request.request_id)
+        draft = DatasetDraft(
+            request.label, request.max_size, request.request_id, convert.profile_code(request.profile)
+        )
         record, receipt = await self.training.create(caller(), draft)
         return pb.CreateDatasetResponse(dataset=_dataset(record), receipt=convert.receipt(receipt))
 
@@ -63,4 +65,9 @@ def _dataset(record: Dataset, removed: tuple[str, ...] = ()) -> pb.Dataset:
         ],
         expire_time=convert.stamp(record.expires_at),
         removed_items=removed,
+        profile=convert.profile_value(record.profile),
+        refused=[
+            pb.Dataset.Refused(detail=detail, pictures=number)
+            for detail, number in sorted(record.refused.items())
+        ],
     )

@@ -23,6 +23,8 @@ from gateway.vault.errors import SealBroken
 KEY_BYTES = 32
 NONCE_BYTES = 12
 TAG_BYTES = 16
+OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
+"""How much longer a box is than what is in it."""
 
 
 def need_key(secret: bytes | bytearray) -> None:
@@ -61,7 +63,7 @@ def open_box(kek: bytes, box: bytes, aad: bytes) -> bytes:
     Raises:
         SealBroken: Another key, other associated data, or altered bytes.
     """
-    if len(box) < NONCE_BYTES + TAG_BYTES:
+    if len(box) < OVERHEAD_BYTES:
         raise SealBroken("shorter than an empty box")
     try:
         return AESGCM(kek).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], aad)

@@ -32,7 +32,7 @@ from gateway.client import Client
 from gateway.settings import load
 from tests.benchmarks.measure import Row, Side, Spread, Table, table, take_turns
 from tests.benchmarks.peers import CHUNK, GENERATE, channel_to
-from tests.gateway import add_subject, consent, finished, free_port, header, publish_notice
+from tests.gateway import PORTRAIT, add_subject, consent, finished, free_port, header, publish_notice
 
 BYTES = 4_000_000
 ROOT = Path(__file__).parents[2]
@@ -55,13 +55,16 @@ QUICK = Counts(rounds=2, calls=1, callers=2, each=1)
 
 
 def portrait(size: int = BYTES) -> bytes:
-    """Return a real JPEG of about `size` bytes: a soft gradient under sensor noise, larger and larger."""
+    """Return a real JPEG of about `size` bytes: a face on a soft gradient under sensor noise, ever larger."""
     side = int((size / 1.1) ** 0.5)
+    face = Image.open(PORTRAIT)
     while True:
         noise = Image.effect_noise((side, side), 60)
         picture = Image.blend(Image.linear_gradient("L").resize((side, side)), noise, 0.6)
         made = io.BytesIO()
-        Image.merge("RGB", (picture, noise, picture)).save(made, "JPEG", quality=92)
+        whole = Image.merge("RGB", (picture, noise, picture))
+        whole.paste(face.resize((side // 2, side // 2)), (side // 4, side // 4))
+        whole.save(made, "JPEG", quality=92)
         if made.tell() >= size:
             return made.getvalue()
         side = int(side * max(1.01, (size / made.tell()) ** 0.5))

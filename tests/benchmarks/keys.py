@@ -29,7 +29,7 @@ from tests.world import World
 GROUP = 1_000
 BARE, MANY, EACH, ROLL = "AES-GCM, bare", "local root, many", "local root, one by one", "a roll, with SQLite"
 OLD, NEW, ROLLED = (Epoch("bench", cls, "open", 0) for cls in ("content", "profile", "evidence"))
-UNREADABLE, ALL_GONE = "no object opens", "keys and rows gone (T1)"
+UNREADABLE, ALL_GONE, LONGEST = "no object opens", "keys and rows gone (T1)", "the longest commit"
 
 Keys = list[tuple[bytes, bytes]]
 
@@ -125,32 +125,41 @@ async def _timed(work: Callable[[], Awaitable[object]], number: int) -> float:
 
 @dataclass
 class Stopwatch:
-    """Notes when the erasure's two commits were durable, from the moment the first was begun."""
+    """Notes when the erasure's first and last commit were durable, from the moment the first was begun.
+
+    And how long the longest of all took: so long others wait who write to SQLite.
+    """
 
     begun: float = 0.0
+    one_begun: float = 0.0
     after: dict[str, float] = field(default_factory=dict)
     calls: int = 0
 
     def __call__(self, point: str, when: When, *, wrote: bool) -> None:
         if (point, when) == ("keys.unwrap", "before"):
             self.calls += 1
-        name = point.rpartition(".")[2]
-        if name == "_end_content" and when == "before":
-            self.begun = time.perf_counter()
-        elif name in {"_end_content", "destroy"} and when == "after":
-            self.after[name] = (time.perf_counter() - self.begun) * 1000
+        name, now = point.rpartition(".")[2], time.perf_counter()
+        if name not in {"_end_content", "_end_pictures", "destroy"}:
+            return
+        if when == "before":
+            self.begun, self.one_begun = self.begun or now, now
+            return
+        self.after[name] = (now - self.begun) * 1000
+        self.after["longest"] = max(self.after.get("longest", 0), (now - self.one_begun) * 1000)
 
 
 async def _erasures(numbers: Sequence[int], rounds: int) -> list[Table]:
     names = {f"{number:,} object" + "s" * (number > 1): number for number in numbers}
     soon: dict[str, list[float]] = {name: [] for name in names}
     whole: dict[str, list[float]] = {name: [] for name in names}
+    longest: dict[str, list[float]] = {name: [] for name in names}
     calls = []
     for _ in range(rounds):
         for name, number in names.items():
             watch, opened, asked = await _erase(number)
             soon[name].append(watch.after["_end_content"])
             whole[name].append(watch.after["destroy"])
+            longest[name].append(watch.after["longest"])
             calls.append((opened, asked))
     base = next(iter(names))
     opened, asked = max(calls)
@@ -164,6 +173,7 @@ async def _erasures(numbers: Sequence[int], rounds: int) -> list[Table]:
             whole,
             ["every object has a leaf of its own"],
         ),
+        table(f"Erasure: {LONGEST}", "ms", base, longest, ["so long others wait who write to SQLite"]),
     ]
 
 

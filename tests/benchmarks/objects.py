@@ -84,9 +84,12 @@ async def _uploads(number: int, *, quick: bool) -> Table:
 
 
 def noise(size: int) -> bytes:
-    """Return a PNG of about so many bytes, which no compression makes smaller."""
+    """Return a PNG of about so many bytes, which no compression makes smaller; someone is in it."""
     side, made = int((size / 3) ** 0.5), io.BytesIO()
-    Image.frombytes("RGB", (side, side), os.urandom(side * side * 3)).save(made, "PNG", compress_level=0)
+    picture = Image.frombytes("RGB", (side, side), os.urandom(side * side * 3))
+    with Image.open(PORTRAIT) as portrait:
+        picture.paste(portrait)
+    picture.save(made, "PNG", compress_level=0)
     return made.getvalue()
 
 

@@ -214,6 +214,7 @@ async def metered(layout: Layout, out: Path) -> None:
                 outside.objects, times, put="seal, write, fsync", get="read", delete="delete bytes"
             ),
             scrubber=Metered(outside.scrubber, times, scrub="scrub"),
+            deidentifier=Metered(outside.deidentifier, times, deidentify="see to faces"),
             keys=Metered(outside.keys, times, mac="key service", wrap="key service", unwrap="key service"),
             backends={
                 name: Metered(door, times, generate="forward and infer", forget="forget at the backend")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,20 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from lethe.backend.v1 import backend_pb2
-from PIL import Image
 
 from gateway import weights
 from gateway.adapters import inference_grpc
 from gateway.adapters.inference_grpc import GrpcInference
-from gateway.admin.pki import Authority
+from gateway.adapters.inference_oip import OipInference
 from gateway.backends.studio.picture import MODELS
-from gateway.backends.studio.server import Limits, MutualTls, Studio, make_server
+from gateway.backends.studio.server import Limits, Studio, make_server
 from gateway.errors import BackendProtocol, BackendUnavailable, ImageRejected, JobCancelled, LetheError
 from gateway.ports.inference import BackendFacts, Inference, Progress, Result
 from gateway.weights import fetch
-from tests.fakes.inference import FakeInference
+from tests.contract.backend_kit import BackendContract, Bench
+from tests.contract.pki import HOSTS, Pki
+from tests.fakes.inference import FakeInference, paint
+from tests.fakes.oip import CONTRACT, MAPPING, FakeOip, serving_oip
 from tests.fakes.studio import GatedStudio
 from tests.unit.backends.pictures import landscape
 
@@ -38,54 +38,26 @@ PATIENCE_S = 10.0
 CHUNK = 256 << 10
 CANARY = "CANARY-7714"
 DIGEST = "ab" * 32
-HOSTS = ("backend.test",)
 NAME = "backend-1"
+STYLES = ("studio_grey", "studio_blue")
+PICTURE = paint(b"somebody", "sitting")
 
 
 # --- certificates --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Pki:
-    """A CA and what it issued, PEM: (chain, key) of the backend and of the gateway."""
-
-    ca: bytes
-    backend: tuple[bytes, bytes]
-    gateway: tuple[bytes, bytes]
-
-    @classmethod
-    def create(cls) -> Pki:
-        now = datetime.now(UTC)
-        authority = Authority.create("test", now)
-        return cls(
-            authority.pem(),
-            authority.issue("spiffe://test/backend", now, hosts=HOSTS),
-            authority.issue("spiffe://test/gateway", now),
-        )
-
-    def server_credentials(self) -> grpc.ServerCredentials:
-        chain, key = self.backend
-        return grpc.ssl_server_credentials([(key, chain)], self.ca, require_client_auth=True)
-
-    def files(self, folder: Path) -> MutualTls:
-        tls = MutualTls(folder / "cert.pem", folder / "key.pem", folder / "ca.pem")
-        tls.cert.write_bytes(self.backend[0])
-        tls.key.write_bytes(self.backend[1])
-        tls.ca.write_bytes(self.ca)
-        return tls
-
-    def door(self, address: str, **changes: Any) -> GrpcInference:
-        chain, key = self.gateway
-        given = {
-            "name": NAME,
-            "address": address,
-            "server_name": HOSTS[0],
-            "ca": self.ca,
-            "cert": chain,
-            "key": key,
-            "timeout_s": PATIENCE_S,
-        }
-        return GrpcInference(**{**given, **changes})
+def door_to(pki: Pki, address: str, **changes: Any) -> GrpcInference:
+    chain, key = pki.gateway
+    given = {
+        "name": NAME,
+        "address": address,
+        "server_name": HOSTS[0],
+        "ca": pki.ca,
+        "cert": chain,
+        "key": key,
+        "timeout_s": PATIENCE_S,
+    }
+    return GrpcInference(**{**given, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +80,9 @@ def portrait() -> bytes:
     return (ROOT / "gateway" / "admin" / "data" / "eileen-collins.jpg").read_bytes()
 
 
-class FakeUnderTest:
-    """The fake, and how it is made to wait or to find no face."""
-
-    def __init__(self) -> None:
-        self.inference = FakeInference(name=NAME)
+@dataclass
+class FakeBench(Bench):
+    """The fake itself."""
 
     def hold(self) -> None:
         self.inference.hold()
@@ -120,19 +90,28 @@ class FakeUnderTest:
     def release(self) -> None:
         self.inference.release()
 
-    def find_no_face(self) -> None:
-        self.inference.rejects = "no_face"
-
-    def jobs(self) -> int:
+    def working(self) -> int:
         return len(self.inference.running)
 
+    def runs(self) -> int:
+        return sum(call.method == "generate" for call in self.inference.seen)
 
-class StudioUnderTest:
+
+class TestFake(BackendContract):
+    """The fake keeps the contract that it stands for."""
+
+    @pytest.fixture
+    async def bench(self) -> Bench:
+        return FakeBench(FakeInference(name=NAME), NAME, STYLES, PICTURE)
+
+
+@dataclass
+class StudioBench(Bench):
     """The real studio behind the real door."""
 
-    def __init__(self, studio: Studio, inference: GrpcInference) -> None:
-        self.studio, self.inference = studio, inference
-        self.gated: GatedStudio | None = None
+    studio: Studio | None = None
+    gated: GatedStudio | None = None
+    entered: int = 0
 
     def hold(self) -> None:
         self.studio.benches._free.get_nowait()
@@ -142,40 +121,96 @@ class StudioUnderTest:
     def release(self) -> None:
         self.gated.gate.set()
 
-    def find_no_face(self) -> None:
-        """Nothing to do: the studio looks."""
-
-    def jobs(self) -> int:
+    def working(self) -> int:
         return len(self.studio.jobs)
 
+    def runs(self) -> int:
+        return self.entered
 
-@contextlib.asynccontextmanager
-async def open_studio(models, pki: Pki, folder: Path) -> AsyncIterator[StudioUnderTest]:
+
+@pytest.fixture
+async def studio(models, pki, portrait, tmp_path, monkeypatch) -> AsyncIterator[StudioBench]:
     studio = Studio(models, Limits(benches=1, waiting=1))
-    server, address = make_server(studio, "127.0.0.1:0", pki.files(folder))
+    server, address = make_server(studio, "127.0.0.1:0", pki.files(tmp_path))
     await server.start()
-    inference = pki.door(address)
+    inference = door_to(pki, address, timeout_s=60.0)
+    cannot = {"prompt": "what it makes of wishes its own tests ask"}
+    bench = StudioBench(inference, NAME, STYLES, portrait, cannot=cannot, studio=studio)
+    enter = studio.jobs.enter
+
+    async def counted(*which: str) -> Any:
+        bench.entered += 1
+        return await enter(*which)
+
+    monkeypatch.setattr(studio.jobs, "enter", counted)
     try:
-        yield StudioUnderTest(studio, inference)
+        yield bench
     finally:
         await inference.close()
         await server.stop(0)
         studio.benches.close()
 
 
-@pytest.fixture(params=["fake", "studio"])
-async def under_test(request, models, pki, tmp_path) -> AsyncIterator[FakeUnderTest | StudioUnderTest]:
-    if request.param == "fake":
-        yield FakeUnderTest()
-        return
-    async with open_studio(models, pki, tmp_path) as opened:
-        yield opened
+class TestStudio(BackendContract):
+    """The studio keeps the contract, over the wire."""
+
+    @pytest.fixture
+    async def bench(self, studio: StudioBench) -> StudioBench:
+        return studio
+
+
+@dataclass
+class OipBench(Bench):
+    """A model behind the Open Inference Protocol."""
+
+    fake: FakeOip | None = None
+
+    def hold(self) -> None:
+        self.fake.go.clear()
+
+    def release(self) -> None:
+        self.fake.go.set()
+
+    def working(self) -> int:
+        return self.fake.running
+
+    def runs(self) -> int:
+        return len(self.fake.seen)
+
+    def seen(self) -> bytes:
+        return b"".join(asked.SerializeToString() for asked in self.fake.seen)
+
+
+class TestOip(BackendContract):
+    """So does a model behind the Open Inference Protocol."""
+
+    @pytest.fixture
+    async def bench(self, pki: Pki) -> AsyncIterator[OipBench]:
+        fake = FakeOip()
+        async with serving_oip(fake, pki.server_credentials()) as address:
+            chain, key = pki.gateway
+            inference = OipInference(
+                name=NAME,
+                address=address,
+                server_name=HOSTS[0],
+                ca=pki.ca,
+                cert=chain,
+                key=key,
+                timeout_s=PATIENCE_S,
+                contract=CONTRACT,
+                mapping=MAPPING,
+            )
+            try:
+                yield OipBench(inference, NAME, STYLES, PICTURE, fake=fake)
+            finally:
+                fake.go.set()
+                await inference.close()
 
 
 async def collect(
     inference: Inference, image: bytes, *, job: str = "j1", style: str = "studio_grey", kind: str = "jpeg"
 ) -> tuple[list[Progress], Result | None]:
-    """Return (progress, result) of a job; the port's own rules are checked on the way."""
+    """Return (progress, result) of a job."""
     progress: list[Progress] = []
     result: Result | None = None
     async for message in inference.generate(job, style, image, kind):
@@ -187,123 +222,22 @@ async def collect(
     return progress, result
 
 
-async def reach(jobs: AsyncIterator[Progress | Result], *stages: str) -> None:
-    """Read on until a job is in one of the stages."""
-    async for message in jobs:
-        if isinstance(message, Progress) and message.stage in stages:
-            return
-
-
 async def rest(jobs: AsyncIterator[Progress | Result]) -> list[Progress | Result]:
     return [message async for message in jobs]
 
 
-async def test_a_backend_goes_by_the_name_we_gave_it(under_test):
-    facts = await under_test.inference.describe()
-    assert isinstance(facts, BackendFacts)
-    assert facts.name == NAME
-    assert "studio_grey" in facts.styles
-    assert (facts.retention_s, facts.trains_on_inputs) == (0, False)
-    assert len(bytes.fromhex(facts.model_digest)) == 32
-
-
-async def test_a_job_tells_progress_and_then_gives_one_real_picture(under_test, portrait):
-    progress, result = await collect(under_test.inference, portrait)
-    assert progress
-    percents = [step.percent for step in progress]
-    assert percents == sorted(percents)
-    assert all(0 <= percent <= 100 for percent in percents)
-    assert Image.open(io.BytesIO(result.image)).format == "JPEG"
-    assert result.image_type == "jpeg"
-
-
-async def test_the_result_says_what_made_it_as_the_facts_do(under_test, portrait):
-    facts = await under_test.inference.describe()
-    _, result = await collect(under_test.inference, portrait)
-    assert (facts.name, facts.device, facts.model_digest) == (
-        result.backend,
-        result.device,
-        result.model_digest,
-    )
-
-
-async def test_the_same_order_gives_the_same_picture_and_another_style_another(under_test, portrait):
-    first = (await collect(under_test.inference, portrait))[1].image
-    assert first == (await collect(under_test.inference, portrait))[1].image
-    assert first != (await collect(under_test.inference, portrait, style="studio_blue"))[1].image
-
-
-async def test_a_picture_without_a_face_is_rejected_and_leaves_nothing(under_test):
-    under_test.find_no_face()
+async def test_a_picture_without_a_face_is_rejected_by_the_studio_and_leaves_nothing(studio):
     with pytest.raises(ImageRejected) as rejected:
-        await collect(under_test.inference, landscape())
-    assert rejected.value.detail == "no_face"
-    assert under_test.jobs() == 0
+        await collect(studio.inference, landscape())
+    assert (rejected.value.detail, studio.working()) == ("no_face", 0)
 
 
-async def test_nothing_is_held_once_a_job_is_over(under_test, portrait):
-    await collect(under_test.inference, portrait)
-    assert under_test.jobs() == 0
-
-
-async def test_a_cancelled_job_ends_as_cancelled(under_test):
-    under_test.hold()
-    jobs = under_test.inference.generate("j1", "studio_grey", b"x", "jpeg")
-    await reach(jobs, "held", "gated")
-    await under_test.inference.cancel("j1")
-    with pytest.raises(JobCancelled):
-        await asyncio.wait_for(rest(jobs), PATIENCE_S)
-
-
-async def test_a_forgotten_job_is_gone_when_forget_returns(under_test):
-    under_test.hold()
-    jobs = under_test.inference.generate("j1", "studio_grey", b"x", "jpeg")
-    await reach(jobs, "held", "gated")
-    assert under_test.jobs() == 1
-    await under_test.inference.forget("j1")
-    assert under_test.jobs() == 0
-    with pytest.raises(JobCancelled):
-        await asyncio.wait_for(rest(jobs), PATIENCE_S)
-
-
-async def test_a_job_may_be_started_again_under_its_pseudonym_while_the_first_runs(under_test):
-    under_test.hold()
-    first = under_test.inference.generate("j1", "studio_grey", b"one", "jpeg")
-    await reach(first, "held", "gated")
-    second = asyncio.create_task(collect(under_test.inference, b"two"))
-    with pytest.raises(JobCancelled):
-        await asyncio.wait_for(rest(first), PATIENCE_S)
-    under_test.release()
-    assert (await asyncio.wait_for(second, PATIENCE_S))[1] is not None
-
-
-@pytest.mark.parametrize("method", ["cancel", "forget"])
-async def test_a_job_that_is_not_known_is_no_error_however_often(under_test, method):
-    for _ in range(2):
-        await getattr(under_test.inference, method)("never-heard-of")
-
-
-async def test_a_caller_that_goes_away_ends_the_job(under_test):
-    under_test.hold()
-    jobs = under_test.inference.generate("j1", "studio_grey", b"x", "jpeg")
-    await reach(jobs, "held", "gated")
-    await jobs.aclose()
-    await under_test.inference.forget("j1")
-    assert under_test.jobs() == 0
-
-
-async def test_a_closed_door_is_an_unavailable_backend(under_test, portrait):
-    await under_test.inference.close()
-    await under_test.inference.close()
-    inference = under_test.inference
-    for ask in (
-        inference.describe(),
-        inference.cancel("j1"),
-        inference.forget("j1"),
-        collect(inference, portrait),
-    ):
-        with pytest.raises(BackendUnavailable):
-            await ask
+async def test_a_picture_without_a_face_is_rejected_by_the_fake_where_it_is_told_to():
+    fake = FakeInference()
+    fake.rejects = "no_face"
+    with pytest.raises(ImageRejected) as rejected:
+        await collect(fake, b"x")
+    assert (rejected.value.detail, fake.running) == ("no_face", {})
 
 
 # --- the fake itself -----------------------------------------------------------------------------
@@ -446,7 +380,7 @@ async def visit(pki: Pki, stranger: Stranger, **changes: Any) -> AsyncIterator[V
     server.add_generic_rpc_handlers((stranger.handler(),))
     address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', pki.server_credentials())}"
     await server.start()
-    door = pki.door(address, **changes)
+    door = door_to(pki, address, **changes)
     try:
         yield Visit(stranger, address, server, door)
     finally:
@@ -622,6 +556,8 @@ async def test_a_template_counts_as_extracted_unless_no_faces_are_looked_for(pki
         (changed(styles=[f"s{number}" for number in range(65)]), "bad_styles"),
         (changed(region="Germany"), "bad_region"),
         (changed(retention_seconds=-1), "bad_retention"),
+        (changed(max_pixels=-1), "bad_limits"),
+        (changed(max_image_bytes=-1), "bad_limits"),
         (b"\xff\xff\xff", "message_garbled"),
         (changed(name="x" * 300_000), "message_too_large"),
     ],
@@ -840,7 +776,7 @@ async def test_a_backend_that_cannot_prove_who_it_is_gets_no_picture(pki):
     stranger = Stranger(script=GOOD)
     async with visit(pki, stranger) as there:
         for changes in ({"ca": Pki.create().ca}, {"server_name": "other.test"}, {"server_name": None}):
-            door = pki.door(there.address, **changes)
+            door = door_to(pki, there.address, **changes)
             assert await refusal(door) == (BackendUnavailable, "unreachable")
             await door.close()
     assert stranger.orders == []
@@ -849,7 +785,7 @@ async def test_a_backend_that_cannot_prove_who_it_is_gets_no_picture(pki):
 async def test_a_gateway_of_another_authority_is_not_served(pki):
     other = replace(pki, gateway=Pki.create().gateway)
     async with visit(pki, Stranger(script=GOOD)) as there:
-        door = other.door(there.address)
+        door = door_to(other, there.address)
         assert await refusal(door) == (BackendUnavailable, "unreachable")
         await door.close()
 

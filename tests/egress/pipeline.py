@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -18,9 +19,9 @@ from gateway.admin.folder import Layout
 from gateway.client import Client
 from gateway.deidentify import Limits
 from gateway.deidentify.deidentified import Profile
-from gateway.deidentify.faces.names import WEIGHTS
+from gateway.deidentify.faces.names import needed
 from gateway.deidentify.faces.pool import ImageDeidentifier
-from gateway.settings import load
+from gateway.settings import MODEL, load
 from tests.gateway import (
     PORTRAIT,
     Gateway,
@@ -68,16 +69,17 @@ async def with_studio(layout: Layout) -> AsyncIterator[Gateway]:
 
 async def headshot(app: Client) -> tuple[str, bytes]:
     """Return a job's name and its result, as a client gets it."""
-    job = (await app.create_job(header(SUBJECT), PORTRAIT.read_bytes())).job.name
+    said = pb.GenerationParameters(style="studio_grey", prompt="Eileen Collins, e.collins@example.com, blue")
+    job = (await app.create_job(header(SUBJECT, parameters=said), PORTRAIT.read_bytes())).job.name
     assert (await finished(app, job)).state == pb.Job.STATE_SUCCEEDED
     return job, (await app.download(job))[1]
 
 
 @contextlib.asynccontextmanager
-async def with_faces() -> AsyncIterator[ImageDeidentifier]:
-    """Run what sees to faces."""
-    networks = weights.read(weights.directory(), weights.named(*WEIGHTS))
-    deidentifier = ImageDeidentifier(Limits(), networks, timeout_s=60)
+async def with_everything_looked_for() -> AsyncIterator[ImageDeidentifier]:
+    """Run what finds faces and writing."""
+    files = weights.read(weights.directory(), weights.named(*needed(mask_text=True)))
+    deidentifier = ImageDeidentifier(Limits(), files, timeout_s=60)
     await deidentifier.start()
     try:
         yield deidentifier
@@ -91,8 +93,12 @@ async def main(seconds: float) -> None:
 
     until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
-        layout = make_folder(Path(folder) / "dev")
-        async with with_studio(layout) as gateway, gateway.client("app", 60) as app, with_faces() as faces:
+        layout = make_folder(Path(folder) / "dev", prompts={"ner": all(map(find_spec, MODEL))})
+        async with (
+            with_studio(layout) as gateway,
+            gateway.client("app", 60) as app,
+            with_everything_looked_for() as faces,
+        ):
             made = 0
             while not made or time.monotonic() < until:
                 _, result = await headshot(app)

@@ -104,7 +104,8 @@ class MemoryRecords:
             for row in table.values()
             for field in fields(row)
             if (kind, field.name) not in skip
-            and any(needle in _cell(getattr(row, field.name)) for needle in needles)
+            for cell in [_cell(getattr(row, field.name))]
+            if any(needle in cell for needle in needles)
         }
         seen |= {
             Seen(name, "column", is_known=False)

@@ -4,8 +4,8 @@
     python -m tests.faults.gateway --zygote
 
 The N-th time that POINT is reached (and, with `@`, counted only after the other
-point was passed) the process ends by SIGKILL.  The inference backend is a fake
-inside.  A zygote has everything imported: for each line (a JSON list of
+point was passed) the process ends by SIGKILL.  The inference backend, and whoever sees
+to faces, are fakes inside.  A zygote has everything imported: for each line (a JSON list of
 arguments) on its stdin it forks such a gateway and answers with its pid; the
 gateway leaves its address in the file `up` beside its configuration.
 """
@@ -28,6 +28,7 @@ from gateway import compose
 from gateway.settings import load
 from policy.pack import load_packs
 from tests.doors import When, around, passed
+from tests.fakes.faces import FakeDeidentifier
 from tests.fakes.inference import FACTS, FakeInference
 
 SPEC = re.compile(r"(?P<point>[^:@]+):(?P<when>before|inside|after)(:(?P<nth>\d+))?(@(?P<since>.+))?")
@@ -74,6 +75,7 @@ async def run(config: Path, kill: str, points: Path | None, ready: Callable[[str
         )
         return around(faked, Killer.parse(kill) if kill else note)
 
+    compose.make_deidentifier = lambda _section, _limits: FakeDeidentifier()  # type: ignore[assignment, return-value] # same door
     await compose.serve(settings, ready, stop, put_between)
     if points is not None:
         points.write_text(json.dumps(table))  # noqa: ASYNC240 - nobody else is on this loop any more
@@ -98,8 +100,7 @@ def say_up(folder: Path, address: str) -> None:
 def zygote() -> None:
     """Fork one gateway for each line; children write to a log beside their configuration."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    packs = load_packs()
-    compose.load_packs = lambda _own: packs
+    load_packs()  # whoever is forked has read them
     for line in sys.stdin:
         arguments = json.loads(line)
         pid = os.fork()

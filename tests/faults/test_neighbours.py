@@ -15,7 +15,7 @@ from lethe.v1 import generation_pb2
 
 from gateway.admin.folder import Layout
 from gateway.client import Refused
-from gateway.deidentify.sandbox import COMMAND
+from gateway.deidentify.faces.pool import COMMAND
 from gateway.ports.records import Job, StoredObject
 from tests import invariants
 from tests.doors import When, around
@@ -94,13 +94,13 @@ async def test_a_backend_killed_in_the_middle_of_a_picture_gets_it_again_when_ba
 
 
 class Asked:
-    """Waits at the scrubber's door."""
+    """Waits at the door of whoever sees to faces."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
 
     def __call__(self, point: str, when: When, *, wrote: bool) -> None:
-        if (point, when) == ("scrubber.scrub", "before"):
+        if (point, when) == ("faces.deidentify", "before"):
             self.event.set()
 
 
@@ -108,7 +108,9 @@ async def test_a_worker_killed_in_the_middle_of_a_picture_is_replaced_and_the_up
     tmp_path: Path,
 ) -> None:
     asked = Asked()
-    async with running(make_folder(tmp_path / "dev"), wrap=lambda o: around(o, asked)) as gateway:
+    async with running(
+        make_folder(tmp_path / "dev"), wrap=lambda o: around(o, asked), are_faces_real=True
+    ) as gateway:
         await ready(gateway)
         async with gateway.client("app", PATIENCE_S) as app, asyncio.timeout(PATIENCE_S):
             worker = await another_worker(0)
@@ -125,7 +127,9 @@ async def test_a_picture_of_which_workers_die_is_refused_and_nothing_is_left(
     tmp_path: Path,
 ) -> None:
     asked = Asked()
-    async with running(make_folder(tmp_path / "dev"), wrap=lambda o: around(o, asked)) as gateway:
+    async with running(
+        make_folder(tmp_path / "dev"), wrap=lambda o: around(o, asked), are_faces_real=True
+    ) as gateway:
         await ready(gateway)
         async with gateway.client("app", PATIENCE_S) as app, asyncio.timeout(PATIENCE_S):
             worker = await another_worker(0)
@@ -146,7 +150,7 @@ async def test_a_picture_of_which_workers_die_is_refused_and_nothing_is_left(
 
 
 def workers() -> list[int]:
-    """Return the living scrubber workers of this process."""
+    """Return the living workers of this process that see to faces."""
     found = []
     for pid in map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

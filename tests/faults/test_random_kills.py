@@ -2,7 +2,8 @@
 
 `test_kill.py` kills at each door, once a story; here nobody chooses where, and one story is
 killed many times: in the upload, in the erasure and its re-wrapping, in the sweeper that runs all
-the while, and in the search before the certificate.
+the while, and in the search before the certificate; every second story is that of a request
+that is no erasure, from its opening over its extension to its answer.
 
     make test-faults            1,000 kills
     make test-faults N=50       as many as one likes; LETHE_SEED repeats a run's moments
@@ -27,13 +28,14 @@ from tests.faults.story import (
     PLACE,
     SUBJECT,
     House,
+    RequestStory,
     Story,
     copied,
     prepared,
     until_dead,
     zygote,
 )
-from tests.faults.test_kill import check_corpse, check_end, check_others
+from tests.faults.test_kill import check_answered, check_corpse, check_end, check_others
 from tests.places import running_parts
 
 KILLS = int(os.environ.get("LETHE_KILLS", "4"))
@@ -45,6 +47,8 @@ A_STORY = 8
 
 REACHES_S = (0.1, 0.5, 2.5)
 """How far off a kill is at most: a whole story takes about the last, what is left of a broken one less."""
+A_REQUEST, ITS_REACHES_S = 4, (0.1, 0.5)
+"""Likewise in the story of a request, which is sooner over."""
 
 
 async def test_no_kill_at_a_random_moment_loses_or_leaves_anything(tmp_path: Path) -> None:
@@ -55,7 +59,9 @@ async def test_no_kill_at_a_random_moment_loses_or_leaves_anything(tmp_path: Pat
         while kills < KILLS:
             left = await copied(template, tmp_path / f"story-{stories}")
             try:
-                kills += await tell_to_the_killed(left, chance, min(A_STORY, KILLS - kills))
+                story = Story(left) if stories % 2 else RequestStory(left)
+                most = min(A_STORY if stories % 2 else A_REQUEST, max(1, KILLS // 2), KILLS - kills)
+                kills += await tell_to_the_killed(left, story, chance, most)
             except BaseException:
                 _say(f"violated after {kills} kills in {stories} stories, LETHE_SEED={SEED}")
                 raise
@@ -66,14 +72,14 @@ async def test_no_kill_at_a_random_moment_loses_or_leaves_anything(tmp_path: Pat
     assert kills >= KILLS
 
 
-async def tell_to_the_killed(left: House, chance: random.Random, kills: int) -> int:
+async def tell_to_the_killed(left: House, story: Story, chance: random.Random, kills: int) -> int:
     """Tell a story to gateways that are killed, looking at each corpse, then to its end; return the kills."""
     left.place.configure("jobs", attempts=100)  # else the job, and not the gateway, gives up
-    story, done = Story(left), 0
+    reaches, done = ITS_REACHES_S if isinstance(story, RequestStory) else REACHES_S, 0
     while done < kills:
         async with left.open():
             telling = asyncio.create_task(story.tell())
-            await asyncio.wait({telling}, timeout=chance.uniform(0, chance.choice(REACHES_S)))
+            await asyncio.wait({telling}, timeout=chance.uniform(0, chance.choice(reaches)))
             if telling.done():
                 telling.result()
                 break
@@ -87,6 +93,9 @@ async def tell_to_the_killed(left: House, chance: random.Random, kills: int) -> 
         left.age_bytes()
     async with left.open(), asyncio.timeout(PATIENCE_S * 2):
         await story.tell()
+        if isinstance(story, RequestStory):
+            await check_answered(left)
+            return done
         await check_others(left)
         await left.swept()
     await check_end(left, story)

@@ -21,8 +21,8 @@ from gateway.ports.records import Restore
 from gateway.vault.backup import make_identity
 from tests import invariants
 from tests.faults.story import PLACE, SUBJECT, House, Story, copied, exported, lives, prepared, zygote
-from tests.faults.test_kill import chosen
 from tests.places import running_parts
+from tests.sample import sampled
 
 KILLS = [
     f"records.transact/{point}:{when}"
@@ -54,7 +54,7 @@ async def _fall(made: House) -> None:
     file.unlink()
 
 
-@pytest.mark.parametrize("kill", chosen(KILLS))
+@pytest.mark.parametrize("kill", sampled(KILLS))
 async def test_a_restore_whose_settling_was_killed_is_settled_by_the_next_start(
     fallen: House, tmp_path: Path, kill: str
 ) -> None:

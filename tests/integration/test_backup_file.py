@@ -14,7 +14,7 @@ from gateway import compose
 from gateway.adapters.keys_local import LocalKeyring
 from gateway.adapters.objects_local import FileObjects
 from gateway.adapters.sql.records import open_records
-from gateway.adapters.sql.schema import SchemaMismatch, migrate
+from gateway.adapters.sql.schema import SchemaMismatch
 from gateway.adapters.sql.snapshot import TABLES, is_empty, load, snapshot
 from gateway.admin.folder import TENANT, Layout
 from gateway.errors import StateConflict, StoreUnavailable
@@ -37,6 +37,7 @@ from gateway.vault.errors import BackupInvalid
 from tests import invariants
 from tests.gateway import lethe_here, make_folder
 from tests.postgres import Postgres
+from tests.schema import migrated
 
 CANARY = b"a portrait of somebody at home"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -90,7 +91,7 @@ async def settings(layout: Layout) -> Settings:
     published = made.audit.model_copy(update={"published": layout.root / "published"})
     made = made.model_copy(update={"audit": published})
     compose.make_folders(made)
-    await migrate(made.records.url)
+    await migrated(made.records.url)
     compose.make_lock(made)
     records = open_records(made.records.url)
     await records.transact(lambda tx: tx.add(*ROWS))

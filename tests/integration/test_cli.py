@@ -6,10 +6,10 @@ import asyncio
 import json
 import os
 import stat
-import sys
 import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from lethe.v1 import subject_pb2
 
 from gateway.admin.folder import Layout
+from tests.command import terminal
 from tests.fakes.inference import FakeInference
 from tests.gateway import NOTICE_TEXT, PORTRAIT, Gateway, running
 from tests.integration.conftest import SUBJECT, weights_folder
@@ -53,22 +54,10 @@ class Said:
 
 async def lethe(line: str, *rest: str | Path, stdin: str = "", **env: str) -> Said:
     """Run `lethe` with the words of a line, then with `rest` as it stands."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway.main",
-        *line.split(),
-        *map(str, rest),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "NO_COLOR": "1", **env},
-    )
-    async with asyncio.timeout(120):
-        out, err = await process.communicate(stdin.encode())
-    said = Said(process.returncode or 0, out.decode(), err.decode())
-    assert "Traceback" not in said.err
-    return said
+    run = partial(terminal().run, stdin=stdin, env={**os.environ, "NO_COLOR": "1", **env})
+    done = await asyncio.to_thread(run, *line.split(), *rest)
+    assert "Traceback" not in done.stderr
+    return Said(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True)

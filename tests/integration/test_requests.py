@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lethe.v1 import dsr_pb2 as pb
+from lethe.v1 import tenant_pb2
 
 from gateway.client import Refused
-from tests.gateway import Gateway, consent, fulfilled
+from tests.gateway import PORTRAIT, Gateway, approve, consent, finished, fulfilled, header
 from tests.integration.conftest import SUBJECT
 
 
@@ -82,6 +83,55 @@ async def test_an_opt_out_needs_nobody_and_a_package_somebody_who_makes_it(
         assert (await fulfilled(officer, opened.name)).outcome == "complied"
         (signal,) = await gateway.leaves("signal.recorded")
         assert signal["sig"] == ["gpc"]
+
+
+async def test_what_is_asked_paused_refused_in_part_and_told_to_recipients(
+    gateway: Gateway, ready: object
+) -> None:
+    """UK GDPR Art. 12A, 15(4), 19."""
+    async with (
+        gateway.client("app") as app,
+        gateway.client("officer") as officer,
+        gateway.client("second-officer") as second,
+    ):
+        dsrs, job = officer.dsrs, await app.create_job(header(SUBJECT), PORTRAIT.read_bytes())
+        result = (await finished(app, job.job.name)).result_object
+        create = pb.CreateDsrRequest(subject=f"subjects/{SUBJECT}", kind=pb.Dsr.KIND_ACCESS, regime="uk_gdpr")
+        access = (await officer.call(dsrs.CreateDsr, create)).dsr
+        stands = (await officer.call(dsrs.PauseDsr, pb.PauseDsrRequest(name=access.name))).dsr
+        assert (stands.HasField("pause_time"), stands.due_date) == (True, access.due_date)
+        goes = (await officer.call(dsrs.ResumeDsr, pb.ResumeDsrRequest(name=access.name))).dsr
+        assert (goes.HasField("pause_time"), goes.due_date >= access.due_date) == (False, True)
+        refuse = pb.RefuseDsrRequest(name=access.name, reason_code="GDPR_15_4_OTHERS", parts=[result])
+        (part,) = (await officer.call(dsrs.RefuseDsr, refuse)).dsr.refused_parts
+        assert (part.part, part.reason_code) == (result, "GDPR_15_4_OTHERS")
+        await approve(second, access.name)
+        assert (await fulfilled(officer, access.name)).outcome == "complied_in_part"
+
+        mailer = tenant_pb2.Recipient(
+            name="recipients/mailer",
+            title="Mailer Inc",
+            role=tenant_pb2.Recipient.ROLE_PROCESSOR,
+            country="US",
+            channel="their form",
+        )
+        update = tenant_pb2.UpdateTenantRequest(tenant=tenant_pb2.Tenant(recipients=[mailer]))
+        assert list((await officer.call(officer.tenant.UpdateTenant, update)).tenant.recipients) == [mailer]
+        create = pb.CreateDsrRequest(subject=f"subjects/{SUBJECT}", kind=pb.Dsr.KIND_RESTRICTION)
+        restriction = (await officer.call(dsrs.CreateDsr, create)).dsr.name
+        await approve(second, restriction)
+        owed = pb.ListDsrsRequest(unconfirmed_only=True)
+        ((open_,),) = ((await officer.call(dsrs.ListDsrs, owed)).dsrs,)
+        assert (open_.name, open_.recipients_unconfirmed) == (restriction, 1)
+        tell = pb.RecordPropagationRequest(name=restriction, recipient=mailer.name)
+        for state in (pb.Propagation.STATE_TOLD, pb.Propagation.STATE_ACKNOWLEDGED):
+            tell.state = state
+            done = (await officer.call(dsrs.RecordPropagation, tell)).dsr
+        assert done.recipients[0].recipient == mailer
+        assert done.recipients[0].HasField("acknowledge_time")
+        assert not (await officer.call(dsrs.ListDsrs, owed)).dsrs
+        tell.recipient = "recipients/nobody"
+        assert (await refusal(officer, dsrs.RecordPropagation, tell)).reason == "MESSAGE_INVALID"
 
 
 async def refusal(client: object, method: object, request: object) -> Refused:

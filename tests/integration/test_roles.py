@@ -54,6 +54,9 @@ DsrService/PreviewDsr                - P -
 DsrService/ApproveDsr                - P -
 DsrService/RefuseDsr                 - P -
 DsrService/ExtendDsr                 - P -
+DsrService/PauseDsr                  - P -
+DsrService/ResumeDsr                 - P -
+DsrService/RecordPropagation         - P -
 DsrService/CancelDsr                 S P -
 DsrService/DownloadPackage           S P -
 DsrService/GetCertificate            S P A

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.fsck import compare, fsck
+from tests.sample import examples
 from tests.unit.audit.logs import SIGNER
 from tests.unit.audit.published import publish
 
@@ -52,7 +53,7 @@ def test_every_log_that_is_whole_is_valid_and_so_are_its_rows(lines: list[bytes]
     assert compare(log.get, KEYS, [list(enumerate(lines))]) == report
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(logs(), st.data())
 def test_any_one_thing_wrong_is_found_and_named_where_it_is(lines: list[bytes], data: st.DataObject) -> None:
     log, paths = damaged(data.draw, publish(lines))

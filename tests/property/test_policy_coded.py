@@ -14,6 +14,7 @@ from policy.consent import decide, restricted
 from policy.facts import parse_facts
 from policy.pack import load_packs
 from tests.property.test_policy_decide import questions
+from tests.sample import examples
 
 PACKS = load_packs()
 SOURCES = {pack.digest: pack.source_bytes for pack in PACKS.values()}
@@ -36,7 +37,7 @@ def answer(said: dict[str, Any]) -> dict[str, Any]:
     return {name: said.get(name) for name in ANSWER}
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(questions, st.booleans())
 def test_the_codes_give_the_same_answer_and_so_do_the_facts(question: dict[str, Any], held: bool) -> None:
     leaf = leaf_of(question, is_restricted=held)

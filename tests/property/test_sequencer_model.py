@@ -23,6 +23,7 @@ from audit.checkpoint import Checkpoint as Head
 from audit.checkpoint import parse
 from gateway.errors import AuditUnavailable, LetheError
 from gateway.ports.records import Checkpoint, Leaf
+from tests.sample import examples
 from tests.world import ORIGIN, TENANT, World
 
 FAULTS = st.sampled_from(["", "lost", "lost_reply"])
@@ -144,5 +145,8 @@ class Sequencer(RuleBasedStateMachine):
 
 TestSequencer = Sequencer.TestCase
 TestSequencer.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(80),
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )

@@ -23,6 +23,7 @@ from policy.consent import decide, restricted
 from policy.facts import parse_facts
 from policy.pack import load_packs
 from tests.fakes.clock import NOON
+from tests.sample import examples
 from tests.world import APP, TENANT, World
 
 PACKS = load_packs()
@@ -93,7 +94,7 @@ SIGNALS = st.none() | st.builds(
 
 
 @given(CONTROLLERS, CASES, st.lists(_consents(), max_size=3), SIGNALS)
-@effort(max_examples=200, deadline=None)
+@effort(max_examples=examples(200), deadline=None)
 def test_whatever_is_known_of_a_case_policy_understands_the_facts(
     controller: ControllerFacts, case: Case, consents: list[Consent], signal: Signal | None
 ) -> None:
@@ -142,7 +143,7 @@ def test_whatever_code_policy_has_for_a_fact_fits_the_leaf() -> None:
 
 
 @given(CONTROLLERS, CASES, st.lists(_consents(), max_size=3), SIGNALS, st.booleans())
-@effort(max_examples=200, deadline=None)
+@effort(max_examples=examples(200), deadline=None)
 def test_whatever_is_decided_can_be_logged_and_is_replayed_from_the_leaf_and_from_the_facts(
     controller: ControllerFacts,
     case: Case,

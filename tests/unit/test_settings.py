@@ -177,6 +177,14 @@ def test_marks_need_their_extra_and_one_word_on_the_watermark(tmp_path, monkeypa
         load(write(tmp_path, content))
 
 
+def test_a_model_for_prompts_without_its_extra_is_refused_with_the_remedy(tmp_path, monkeypatch) -> None:
+    assert not load(write(tmp_path, tree())).prompts.ner
+    content = tree() | {"prompts": {"ner": True}}
+    monkeypatch.setattr("gateway.settings.find_spec", lambda _name: None)
+    with pytest.raises(ConfigInvalid, match=r"prompts\.ner needs the extra .*lethe\[ner\]"):
+        load(write(tmp_path, content))
+
+
 def _has_extra() -> bool:
     return find_spec("rfc3161_client") is not None
 
@@ -303,3 +311,127 @@ def test_where_nothing_is_kept_every_process_has_workers(tmp_path: Path) -> None
     tenant["zero_retention"] = True
     content["jobs"] = {"workers": 0}
     assert "zero_retention" in refused(write(tmp_path, content))
+
+
+CONTRACT: dict[str, Any] = {
+    "region": "DE",
+    "operator": "Example Hosting GmbH",
+    "input_retention_s": 0,
+    "output_retention_s": 0,
+    "trains_on_inputs": False,
+    "face_features": "none",
+    "styles": ["oil"],
+}
+
+
+def oip(**changes: Any) -> dict[str, Any]:
+    """Return a backend behind the Open Inference Protocol."""
+    made = {
+        "name": "triton",
+        "kind": "oip",
+        "address": "h:1",
+        "ca": "ca.pem",
+        "contract": CONTRACT,
+        "model": "portrait",
+        "input": {"tensor": "IMAGE"},
+        "output": {"tensor": "RESULT", "form": "chw", "batched": True},
+    }
+    return {**made, **changes}
+
+
+def test_a_backend_without_a_kind_speaks_our_own_protocol(tmp_path: Path) -> None:
+    content = tree()
+    content["backends"].append(
+        {**content["backends"][0], "name": "two", "kind": "lethe", "contract": CONTRACT}
+    )
+    content["backends"].append(oip())
+    settings = load(write(tmp_path, content))
+    assert [backend.kind for backend in settings.backends] == ["lethe", "lethe", "oip"]
+    assert settings.backends[2].ca == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"kind": "psychic"}, "union_tag_invalid"),
+        ({"kind": ["oip"]}, "union_tag_invalid"),
+        ({"contract": None}, "contract"),
+        ({"contract": {**CONTRACT, "styles": []}}, "contract.styles"),
+        ({"contract": {**CONTRACT, "styles": ["oil", "ink"]}}, "style_tensor"),
+        ({"contract": {**CONTRACT, "takes_prompts": True}}, "prompt_tensor"),
+        ({"prompt_tensor": "PROMPT"}, "prompt_tensor"),
+        ({"contract": {**CONTRACT, "supports_forget": True}}, "supports_forget"),
+        ({"contract": {**CONTRACT, "region": "Europe"}}, "region"),
+        ({"contract": {**CONTRACT, "input_retention_s": -1}}, "input_retention_s"),
+        ({"contract": {**CONTRACT, "safeguards": {"mechanism": "EXPLICIT_CONSENT_49_1_A"}}}, "mechanism"),
+        ({"contract": {**CONTRACT, "promise": CANARY}}, "promise"),
+        ({"cert": "c.pem"}, "certificate"),
+        ({"pseudonym": "subject"}, "pseudonym"),
+        ({"input": {"tensor": "IMAGE", "form": "jpeg2000"}}, "form"),
+    ],
+)
+def test_a_backend_whose_contract_or_mapping_does_not_hold_together_is_refused(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    content = tree()
+    content["backends"] = [oip(**changes)]
+    assert named in refused(write(tmp_path, content))
+
+
+PROMISED = {**{key: value for key, value in CONTRACT.items() if key != "styles"}, "takes_prompts": True}
+HTTP: dict[str, dict[str, Any]] = {
+    "openai_images": {"url": "https://images.test/v1", "model": "painter-1", "credential": "k"},
+    "comfyui": {
+        "url": "http://127.0.0.1:8188",
+        "workflow": "workflow.json",
+        "image": "1.image",
+        "output": "3",
+        "prompt": "2.text",
+    },
+    "fal": {"model": "fal-ai/painter/edit", "credential": "k", "platform_credential": "a"},
+}
+
+
+def http(kind: str, **changes: Any) -> dict[str, Any]:
+    made = {"name": "far", "kind": kind, "contract": PROMISED, "styles": {"oil": "In oil."}, **HTTP[kind]}
+    return {key: value for key, value in {**made, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize("kind", HTTP)
+def test_each_kind_behind_http_has_its_section(tmp_path: Path, kind: str) -> None:
+    content = tree()
+    content["backends"] = [http(kind)]
+    (backend,) = load(write(tmp_path, content)).backends
+    assert (backend.kind, backend.contract.takes_prompts) == (kind, True)
+    for name in ("credential", "platform_credential", "workflow"):
+        path = getattr(backend, name, None)
+        assert path is None or path.parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "named"),
+    [
+        ("openai_images", {"contract": None}, "contract"),
+        ("openai_images", {"styles": {}}, "styles"),
+        ("openai_images", {"styles": {"Oil": "x"}}, "styles"),
+        ("openai_images", {"url": "http://images.test/v1"}, "loopback"),
+        ("openai_images", {"url": "https://images.test/v1?k=v"}, "url"),
+        ("openai_images", {"url": "https://me:secret@images.test/v1"}, "url"),
+        ("openai_images", {"cert": "c.pem"}, "certificate"),
+        ("openai_images", {"contract": {**PROMISED, "styles": ["oil"]}}, "contract.styles"),
+        ("openai_images", {"contract": {**PROMISED, "supports_forget": True}}, "supports_forget"),
+        ("comfyui", {"image": "image"}, "image"),
+        ("comfyui", {"pseudonym": "subject"}, "pseudonym"),
+        ("comfyui", {"url": "http://192.0.2.7:8188"}, "loopback"),
+        ("fal", {"platform_credential": None}, "platform_credential"),
+        ("fal", {"platform_url": "http://api.test/v1"}, "loopback"),
+        ("fal", {"model": "../admin"}, "model"),
+        ("fal", {"pseudonym": "subject"}, "pseudonym"),
+    ],
+)
+def test_a_backend_behind_http_that_does_not_hold_together_is_refused(
+    tmp_path: Path, kind: str, changes: dict[str, Any], named: str
+) -> None:
+    content = tree()
+    content["backends"] = [http(kind, **changes)]
+    assert named in refused(write(tmp_path, content))

@@ -18,6 +18,7 @@ class DsrRow(Table, table=True):
         Index(None, "state", "lease_until"),
         Index(None, "keep_until"),
         Index(None, "tenant", "due_key"),
+        Index(None, "tenant", "owed_key"),
         Index(None, "tenant", "received_at"),
         Index(None, "tenant", "state", "received_at"),
     )
@@ -61,6 +62,10 @@ class DsrRow(Table, table=True):
     package_id: str = words()
     outcome: str = words()
     answered_at: datetime | None = instant()
+    recipients: Mapping[str, Any] = json_mapping()
+    owed_key: str | None = words()
+    clock: Mapping[str, Any] = json_mapping()
+    refused_parts: Mapping[str, Any] = json_mapping()
 
 
 class CertificateRow(Table, table=True):

@@ -23,3 +23,4 @@ class TenantVersionRow(Table, table=True):
     thresholds: Mapping[str, Any] = json_mapping()
     is_training_on: bool = flag()
     changed_at: datetime = instant()
+    recipients: Mapping[str, Any] = json_mapping()

@@ -33,6 +33,8 @@ class DatasetRow(Table, table=True):
     lease_until: datetime | None = instant()
     created_at: datetime = instant()
     expires_at: datetime = instant()
+    profile: str = words()
+    refused: Mapping[str, Any] = json_mapping()
 
 
 class DatasetItemRow(Table, table=True):
@@ -58,3 +60,4 @@ class DatasetItemRow(Table, table=True):
     sha256: str = words()
     added_at: datetime = instant()
     removed_at: datetime | None = instant()
+    similarity: int | None = whole()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.deidentify.deidentified import Profile, Record
@@ -13,7 +13,9 @@ from gateway.deidentify.faces.detector import Detector
 from gateway.deidentify.faces.face import DOWN, TIGHT, UP, Bytes8, Face, Floats, Head, head_of, subject_of
 from gateway.deidentify.faces.landmarks import Landmarks
 from gateway.deidentify.faces.mesh import Bearing
+from gateway.deidentify.faces.names import WORDS
 from gateway.deidentify.faces.recogniser import Recogniser, alike
+from gateway.deidentify.faces.words import Words, cover
 
 GREY: Final = (128, 128, 128)
 """Over bystanders: a picture is made from the rest."""
@@ -31,6 +33,7 @@ class Hidden:
     masked: int
     similarity: int | None = None
     record: Record | None = None
+    words: int = 0
 
 
 class Models:
@@ -41,6 +44,7 @@ class Models:
         self.detector = Detector(weights)
         self.landmarks = Landmarks(weights)
         self.recogniser = Recogniser(weights)
+        self.words = Words(weights) if WORDS in weights else None
 
 
 def hide(photo: Bytes8, profile: Profile, models: Models, *, max_faces: int, max_similarity: int) -> Hidden:
@@ -62,23 +66,27 @@ def hide(photo: Bytes8, profile: Profile, models: Models, *, max_faces: int, max
     if len(found) > max_faces:
         raise Rejected("too_many_faces")
     subject = subject_of(found, photo.shape)
+    writing = models.words.boxes(photo) if models.words is not None else []
     if profile == "bystanders":
-        return _bystanders(photo, found, subject, models.detector)
+        cover(photo, writing, GREY, head_of(subject))
+        return replace(_bystanders(photo, found, subject, models.detector), words=len(writing))
     before = [models.recogniser.template(photo, face) for face in found]
     heads = [head_of(face) for face in found]
     record = None
     if profile == "landmarks":
         bearing = models.landmarks.bearing(photo, subject)
         record = _record(photo.shape, head_of(subject), bearing, len(found))
+        cover(photo, writing, GREEN, head_of(subject))
         _clear(photo, heads, models.detector)
         now = _draw(photo, heads, head_of(subject), bearing, models)
     else:
+        cover(photo, writing, GREEN, head_of(subject))
         _clear(photo, heads, models.detector)
         now = []
     similarity = likeness(photo, (*found, *now), before, models.recogniser)
     if similarity > max_similarity:
         raise Rejected("verifier_linked")
-    return Hidden(len(found), len(heads), similarity, record)
+    return Hidden(len(found), len(heads), similarity, record, len(writing))
 
 
 def likeness(photo: Bytes8, faces: Sequence[Face], before: Sequence[Floats], look: Recogniser) -> int:

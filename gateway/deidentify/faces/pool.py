@@ -16,6 +16,7 @@ COMMAND: Final = (sys.executable, "-I", "-m", "gateway.deidentify.faces.worker")
 MAX_SIMILARITY: Final = 300
 """Up to here the recogniser's cosine, in thousandths, links nobody."""
 _MOST_FACES: Final = 1000
+_MOST_WORDS: Final = 1 << 20
 _BINS: Final = {"place": (0, 8), "size": (0, 8), "yaw": (-6, 6), "pitch": (-6, 6), "roll": (-12, 12)}
 _BITS: Final = ("is_smiling", "is_mouth_open", "are_eyes_closed")
 
@@ -38,7 +39,7 @@ class ImageDeidentifier(Workers):
 
         Args:
             limits: Caps on the pictures.
-            weights: The networks' files, which were checked, by name.
+            weights: The networks' files, which were checked, by name; see `needed`.
             max_similarity: Cosine in thousandths above which output and input count as linked.
             workers: How many pictures are looked at side by side.
             recycle_after: Pictures after which a worker is replaced.
@@ -79,11 +80,12 @@ class ImageDeidentifier(Workers):
             raise BadFrame
         faces = number(hidden.get("faces"), 1, max_faces)
         masked = number(hidden.get("masked"), 0, _MOST_FACES)
+        words = number(hidden.get("words"), 0, _MOST_WORDS)
         if profile == "bystanders":
-            return Deidentified(picture, profile, faces, masked)
+            return Deidentified(picture, profile, faces, masked, words=words)
         similarity = number(hidden.get("similarity"), 0, self._max_similarity)
         record = _record(hidden.get("record"), faces) if profile == "landmarks" else None
-        return Deidentified(picture, profile, faces, masked, similarity, record)
+        return Deidentified(picture, profile, faces, masked, similarity, record, words)
 
 
 def _record(said: object, faces: int) -> Record:

@@ -26,6 +26,7 @@ MAX_FREIGHT: Final = 64 << 20
 MEMORY: Final = Memory(space=2 << 30, own=704 << 20)
 """The networks take 220 MiB beside the two pictures that every worker holds: up to thirty megapixels it stays
 below half a gigabyte, with fifty it needs all of this."""
+MEMORY_FOR_WORDS: Final = Memory(space=3 << 30, own=1024 << 20)
 
 _GROUND: Final = (128, 128, 128)
 _STRIP: Final = 256
@@ -80,7 +81,7 @@ def main() -> None:
         said, body = told(examine(data, limits, "canonical", task.change))
         return said | {"hidden": asdict(task.hidden)}, body
 
-    serve(orders, answer, MEMORY)
+    serve(orders, answer, MEMORY if models.words is None else MEMORY_FOR_WORDS)
 
 
 def _files(sizes: Mapping[str, int], freight: bytes) -> dict[str, bytes]:

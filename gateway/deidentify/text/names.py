@@ -188,6 +188,17 @@ def find_names(text: str) -> Iterator[tuple[int, int]]:
             yield match.span()
 
 
+def unlisted_name(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield words of a range, two or more together, that are capitalised and that no list knows."""
+    words = [_Word(m.start(), m.end(), m.group()) for m in _TOKEN.finditer(text, start, end)]
+    index = 0
+    while index < len(words):
+        run = _run(text, words, index)
+        if len([word for word in run if word.low not in _PARTICLES and not word.is_jargon]) > 1:
+            yield run[0].start, _trimmed(run[-1])
+        index += max(1, len(run))
+
+
 def _behind(text: str, words: list[_Word], index: int | None, cue: _Cue) -> Iterator[tuple[int, int]]:
     if index is None:
         return

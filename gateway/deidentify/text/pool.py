@@ -44,6 +44,8 @@ class PromptScrubber:
 
     policy: PromptPolicy = field(default_factory=PromptPolicy)
     timeout_s: float = 1.0
+    has_model: bool = False
+    """Whether the model of the extra `ner` adds the names that it finds."""
     command: Sequence[str] = COMMAND
     confinement: Mapping[str, bool] = field(default_factory=dict)
     _worker: Worker | None = None
@@ -99,6 +101,7 @@ class PromptScrubber:
             cpu_s = math.ceil(self.timeout_s)
             orders = {
                 "actions": dict(self.policy.actions),
+                "has_model": self.has_model,
                 "cpu_s": cpu_s,
                 "life_cpu_s": (cpu_s + 1) * _RECYCLE_AFTER + 60,
             }

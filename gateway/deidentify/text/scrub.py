@@ -9,6 +9,7 @@ from typing import Final
 
 from gateway.deidentify.text.entities import ENTITIES, HIDDEN, MAX_CHARS, PromptPolicy, PromptRefused
 from gateway.deidentify.text.fold import fold, is_hidden
+from gateway.deidentify.text.model import NameFinder
 from gateway.deidentify.text.names import JARGON, find_names
 from gateway.deidentify.text.patterns import FINDERS
 
@@ -46,7 +47,9 @@ class ScrubbedText:
         return counted
 
 
-def scrub(text: str, policy: PromptPolicy | None = None) -> ScrubbedText:
+def scrub(
+    text: str, policy: PromptPolicy | None = None, more_names: NameFinder | None = None
+) -> ScrubbedText:
     """Return `text` without what names, reaches or numbers a person.
 
     Steps:
@@ -55,13 +58,19 @@ def scrub(text: str, policy: PromptPolicy | None = None) -> ScrubbedText:
             a name found once is a name wherever it stands.
         (3) The result is looked at again; what still holds something after three looks is refused.
 
+    Args:
+        text: The prompt.
+        policy: What is done with what is found.
+        more_names: Finds names beside the patterns, in the text as it came; a text full of
+            masks says nothing to it.
+
     Raises:
         PromptRefused: Too long, holds what policy refuses, or does not become clean.
     """
     if len(text) > MAX_CHARS:
         raise PromptRefused("too_long")
     policy = policy or PromptPolicy()
-    found = [*_hidden(text), *_look(text, ())]
+    found = [*_hidden(text), *_look(text, (), more_names)]
     _refuse(found, policy)
     clean = _applied(text, found, policy)
     for _ in range(_PASSES - 1):
@@ -106,11 +115,13 @@ def _masks(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(match.span() for match in _MASK.finditer(fold(text).text))
 
 
-def _look(text: str, masks: Sequence[tuple[int, int]]) -> list[_Span]:
+def _look(text: str, masks: Sequence[tuple[int, int]], more_names: NameFinder | None = None) -> list[_Span]:
     """Return what is found in `text` outside of `masks`, in its own offsets, without overlaps."""
     folded = fold(text)
     spans = [(start, end, entity) for entity, find in FINDERS for start, end in find(folded.text)]
     spans += [(start, end, "person") for start, end in find_names(folded.text)]
+    if more_names is not None:
+        spans += [(start, end, "person") for start, end in more_names(folded.text)]
     spans += _again(folded.text, spans)
     apart = _apart(_tight(folded.text, spans))
     free = [span for span in apart if not any(a < span[1] and span[0] < b for a, b in masks)]

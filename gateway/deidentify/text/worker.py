@@ -13,6 +13,7 @@ from typing import Any, Final
 from gateway.deidentify.frames import PREFIX, decode, encode, lengths
 from gateway.deidentify.lockdown import allow_cpu, lock_down
 from gateway.deidentify.text.entities import PromptPolicy, PromptRefused
+from gateway.deidentify.text.model import load_model
 from gateway.deidentify.text.patterns import warm_up
 from gateway.deidentify.text.scrub import scrub
 
@@ -21,19 +22,23 @@ MAX_BYTES: Final = 1 << 16
 """More than the longest prompt in UTF-8, or than an answer to it."""
 _WARM: Final = "Foto von Anna Muster, anna@example.com, +49 30 23125 123, GB33BUKB20201555555555, 10.0.0.1"
 
+_WARM_ENGLISH: Final = "headshot, Wanjiru Kamau in the garden"
+
 
 def main() -> None:
     """Serve until the other side closes."""
     header, _ = _receive(0)
     policy, cpu_s = PromptPolicy(header["actions"]), header["cpu_s"]
+    more_names = load_model() if header["has_model"] else None
     warm_up()
-    scrub(_WARM)
+    for text in (_WARM, _WARM_ENGLISH):
+        scrub(text, more_names=more_names)
     _send({"confinement": lock_down(header["life_cpu_s"])})
     while True:
         _, data = _receive(MAX_BYTES)
         allow_cpu(cpu_s)
         try:
-            clean = scrub(data.decode(), policy)
+            clean = scrub(data.decode(), policy, more_names)
         except PromptRefused as refusal:
             _send({"refused": refusal.detail})
         else:

@@ -23,9 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lethe.v1 import common_pb2 as lethe_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lethe/v1/analytics.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\"A\n\x10GetRecordRequest\x12-\n\x06object\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^objects/[0-9a-f]{32}$\"]\n\x11GetRecordResponse\x12\x12\n\nface_count\x18\x01 \x01(\x05\x12\x0f\n\x07yaw_bin\x18\x02 \x01(\x05\x12\x11\n\tpitch_bin\x18\x03 \x01(\x05\x12\x10\n\x08roll_bin\x18\x04 \x01(\x05\x32X\n\x10\x41nalyticsService\x12\x44\n\tGetRecord\x12\x1a.lethe.v1.GetRecordRequest\x1a\x1b.lethe.v1.GetRecordResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lethe/v1/analytics.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"A\n\x10GetRecordRequest\x12-\n\x06object\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^objects/[0-9a-f]{32}$\"\xe6\x02\n\x11GetRecordResponse\x12\x12\n\nface_count\x18\x01 \x01(\x05\x12\x0f\n\x07yaw_bin\x18\x02 \x01(\x05\x12\x11\n\tpitch_bin\x18\x03 \x01(\x05\x12\x10\n\x08roll_bin\x18\x04 \x01(\x05\x12\x11\n\tplace_bin\x18\x05 \x01(\x05\x12\x10\n\x08size_bin\x18\x06 \x01(\x05\x12\x12\n\nis_smiling\x18\x07 \x01(\x08\x12\x15\n\ris_mouth_open\x18\x08 \x01(\x08\x12\x17\n\x0f\x61re_eyes_closed\x18\t \x01(\x08\x12&\n\x07profile\x18\n \x01(\x0e\x32\x15.lethe.v1.FaceProfile\x12\x1e\n\x16similarity_thousandths\x18\x0b \x01(\x05\x12-\n\tmake_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x07receipt\x18\r \x01(\x0b\x32\x16.lethe.v1.AuditReceipt2X\n\x10\x41nalyticsService\x12\x44\n\tGetRecord\x12\x1a.lethe.v1.GetRecordRequest\x1a\x1b.lethe.v1.GetRecordResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETRECORDREQUEST'].fields_by_name['object']._loaded_options = None
   _globals['_GETRECORDREQUEST'].fields_by_name['object']._serialized_options = b'\272H\032r\0302\026^objects/[0-9a-f]{32}$'
-  _globals['_GETRECORDREQUEST']._serialized_start=67
-  _globals['_GETRECORDREQUEST']._serialized_end=132
-  _globals['_GETRECORDRESPONSE']._serialized_start=134
-  _globals['_GETRECORDRESPONSE']._serialized_end=227
-  _globals['_ANALYTICSSERVICE']._serialized_start=229
-  _globals['_ANALYTICSSERVICE']._serialized_end=317
+  _globals['_GETRECORDREQUEST']._serialized_start=123
+  _globals['_GETRECORDREQUEST']._serialized_end=188
+  _globals['_GETRECORDRESPONSE']._serialized_start=191
+  _globals['_GETRECORDRESPONSE']._serialized_end=549
+  _globals['_ANALYTICSSERVICE']._serialized_start=551
+  _globals['_ANALYTICSSERVICE']._serialized_end=639
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,8 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from lethe.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -40,7 +42,7 @@ Global___GetRecordRequest: _TypeAlias = GetRecordRequest  # noqa: Y015
 
 @_typing.final
 class GetRecordResponse(_message.Message):
-    """Answer of GetRecord."""
+    """Answer of GetRecord. Bins say how a head is held, and are the same for many people."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -48,14 +50,45 @@ class GetRecordResponse(_message.Message):
     YAW_BIN_FIELD_NUMBER: _builtins.int
     PITCH_BIN_FIELD_NUMBER: _builtins.int
     ROLL_BIN_FIELD_NUMBER: _builtins.int
+    PLACE_BIN_FIELD_NUMBER: _builtins.int
+    SIZE_BIN_FIELD_NUMBER: _builtins.int
+    IS_SMILING_FIELD_NUMBER: _builtins.int
+    IS_MOUTH_OPEN_FIELD_NUMBER: _builtins.int
+    ARE_EYES_CLOSED_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    SIMILARITY_THOUSANDTHS_FIELD_NUMBER: _builtins.int
+    MAKE_TIME_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     face_count: _builtins.int
     """Number of faces."""
     yaw_bin: _builtins.int
-    """Yaw in bins of 15 degrees."""
+    """Turn of the head to its left in bins of 15 degrees, -6 to 6."""
     pitch_bin: _builtins.int
-    """Pitch in bins of 15 degrees."""
+    """Lift of the head in bins of 15 degrees, -6 to 6."""
     roll_bin: _builtins.int
-    """Roll in bins of 15 degrees."""
+    """Tilt of the head to its left in bins of 15 degrees, -12 to 12."""
+    place_bin: _builtins.int
+    """Where the middle of the head lies, as one of nine parts of the picture, 0 to 8, row by row."""
+    size_bin: _builtins.int
+    """Height of the head as a share of the picture's, in eighths, 0 to 8."""
+    is_smiling: _builtins.bool
+    """Whether the mouth smiles."""
+    is_mouth_open: _builtins.bool
+    """Whether the mouth is open."""
+    are_eyes_closed: _builtins.bool
+    """Whether both eyes are closed."""
+    profile: _common_pb2.FaceProfile.ValueType
+    """What was done about faces before anything was told."""
+    similarity_thousandths: _builtins.int
+    """How like the picture with its head masked a recogniser holds the image to be: cosine in thousandths."""
+    @_builtins.property
+    def make_time(self) -> _timestamp_pb2.Timestamp:
+        """When the record was made."""
+
+    @_builtins.property
+    def receipt(self) -> _common_pb2.AuditReceipt:
+        """The event in the log."""
+
     def __init__(
         self,
         *,
@@ -63,10 +96,19 @@ class GetRecordResponse(_message.Message):
         yaw_bin: _builtins.int = ...,
         pitch_bin: _builtins.int = ...,
         roll_bin: _builtins.int = ...,
+        place_bin: _builtins.int = ...,
+        size_bin: _builtins.int = ...,
+        is_smiling: _builtins.bool = ...,
+        is_mouth_open: _builtins.bool = ...,
+        are_eyes_closed: _builtins.bool = ...,
+        profile: _common_pb2.FaceProfile.ValueType = ...,
+        similarity_thousandths: _builtins.int = ...,
+        make_time: _timestamp_pb2.Timestamp | None = ...,
+        receipt: _common_pb2.AuditReceipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["make_time", b"make_time", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["face_count", b"face_count", "pitch_bin", b"pitch_bin", "roll_bin", b"roll_bin", "yaw_bin", b"yaw_bin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["are_eyes_closed", b"are_eyes_closed", "face_count", b"face_count", "is_mouth_open", b"is_mouth_open", "is_smiling", b"is_smiling", "make_time", b"make_time", "pitch_bin", b"pitch_bin", "place_bin", b"place_bin", "profile", b"profile", "receipt", b"receipt", "roll_bin", b"roll_bin", "similarity_thousandths", b"similarity_thousandths", "size_bin", b"size_bin", "yaw_bin", b"yaw_bin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AnalyticsServiceStub:
-    """Abstract records of pictures: bins only. Not built yet.
+    """Abstract records of pictures: bins only, made when they are asked for and kept nowhere.
     """
 
     def __init__(self, channel):
@@ -43,11 +43,11 @@ class AnalyticsServiceStub:
 
 
 class AnalyticsServiceServicer:
-    """Abstract records of pictures: bins only. Not built yet.
+    """Abstract records of pictures: bins only, made when they are asked for and kept nowhere.
     """
 
     def GetRecord(self, request, context):
-        """Returns the abstract landmark record of an image.
+        """Returns the abstract landmark record of an image, if its subject has consented to analytics.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +70,7 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AnalyticsService:
-    """Abstract records of pictures: bins only. Not built yet.
+    """Abstract records of pictures: bins only, made when they are asked for and kept nowhere.
     """
 
     @staticmethod

@@ -13,14 +13,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AnalyticsServiceStub:
-    """Abstract records of pictures: bins only. Not built yet."""
+    """Abstract records of pictures: bins only, made when they are asked for and kept nowhere."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetRecord: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetRecordRequest, _analytics_pb2.GetRecordResponse]
-    """Returns the abstract landmark record of an image."""
+    """Returns the abstract landmark record of an image, if its subject has consented to analytics."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Abstract records of pictures: bins only. Not built yet."""
+    """Abstract records of pictures: bins only, made when they are asked for and kept nowhere."""
 
     @_abc_1.abstractmethod
     def GetRecord(
@@ -28,6 +28,6 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _analytics_pb2.GetRecordRequest,
         context: _aio.ServicerContext[_analytics_pb2.GetRecordRequest, _abc.Awaitable[_analytics_pb2.GetRecordResponse]],
     ) -> _abc.Awaitable[_analytics_pb2.GetRecordResponse]:
-        """Returns the abstract landmark record of an image."""
+        """Returns the abstract landmark record of an image, if its subject has consented to analytics."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...

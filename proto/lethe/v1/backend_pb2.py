@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lethe/v1/backend.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\"\x84\x02\n\x07\x42\x61\x63kend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\x12\x0e\n\x06styles\x18\x06 \x03(\t\x12\x0e\n\x06region\x18\x07 \x01(\t\x12\x19\n\x11retention_seconds\x18\x08 \x01(\x03\x12\x18\n\x10trains_on_inputs\x18\t \x01(\x08\x12\x1a\n\x12template_extracted\x18\n \x01(\x08\x12\x17\n\x0fsupports_cancel\x18\x0b \x01(\x08\x12\x17\n\x0fsupports_forget\x18\x0c \x01(\x08\"\x15\n\x13ListBackendsRequest\";\n\x14ListBackendsResponse\x12#\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x11.lethe.v1.Backend\"N\n\x11GetBackendRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^backends/[a-z0-9][a-z0-9._-]{0,62}$\"8\n\x12GetBackendResponse\x12\"\n\x07\x62\x61\x63kend\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Backend2\xa8\x01\n\x0e\x42\x61\x63kendService\x12M\n\x0cListBackends\x12\x1d.lethe.v1.ListBackendsRequest\x1a\x1e.lethe.v1.ListBackendsResponse\x12G\n\nGetBackend\x12\x1b.lethe.v1.GetBackendRequest\x1a\x1c.lethe.v1.GetBackendResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lethe/v1/backend.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\"\x85\x03\n\x07\x42\x61\x63kend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\x12\x0e\n\x06styles\x18\x06 \x03(\t\x12\x0e\n\x06region\x18\x07 \x01(\t\x12\x19\n\x11retention_seconds\x18\x08 \x01(\x03\x12\x18\n\x10trains_on_inputs\x18\t \x01(\x08\x12\x1a\n\x12template_extracted\x18\n \x01(\x08\x12\x17\n\x0fsupports_cancel\x18\x0b \x01(\x08\x12\x17\n\x0fsupports_forget\x18\x0c \x01(\x08\x12\x10\n\x08operator\x18\r \x01(\t\x12 \n\x18output_retention_seconds\x18\x0e \x01(\x03\x12\x10\n\x08\x63ontract\x18\x0f \x01(\t\x12\x17\n\x0f\x63ontract_digest\x18\x10 \x01(\t\x12\x0c\n\x04kind\x18\x11 \x01(\t\x12\x12\n\ncontracted\x18\x12 \x01(\x08\"\x15\n\x13ListBackendsRequest\";\n\x14ListBackendsResponse\x12#\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x11.lethe.v1.Backend\"N\n\x11GetBackendRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^backends/[a-z0-9][a-z0-9._-]{0,62}$\"8\n\x12GetBackendResponse\x12\"\n\x07\x62\x61\x63kend\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Backend2\xa8\x01\n\x0e\x42\x61\x63kendService\x12M\n\x0cListBackends\x12\x1d.lethe.v1.ListBackendsRequest\x1a\x1e.lethe.v1.ListBackendsResponse\x12G\n\nGetBackend\x12\x1b.lethe.v1.GetBackendRequest\x1a\x1c.lethe.v1.GetBackendResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,15 +35,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETBACKENDREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETBACKENDREQUEST'].fields_by_name['name']._serialized_options = b'\272H(r&2$^backends/[a-z0-9][a-z0-9._-]{0,62}$'
   _globals['_BACKEND']._serialized_start=66
-  _globals['_BACKEND']._serialized_end=326
-  _globals['_LISTBACKENDSREQUEST']._serialized_start=328
-  _globals['_LISTBACKENDSREQUEST']._serialized_end=349
-  _globals['_LISTBACKENDSRESPONSE']._serialized_start=351
-  _globals['_LISTBACKENDSRESPONSE']._serialized_end=410
-  _globals['_GETBACKENDREQUEST']._serialized_start=412
-  _globals['_GETBACKENDREQUEST']._serialized_end=490
-  _globals['_GETBACKENDRESPONSE']._serialized_start=492
-  _globals['_GETBACKENDRESPONSE']._serialized_end=548
-  _globals['_BACKENDSERVICE']._serialized_start=551
-  _globals['_BACKENDSERVICE']._serialized_end=719
+  _globals['_BACKEND']._serialized_end=455
+  _globals['_LISTBACKENDSREQUEST']._serialized_start=457
+  _globals['_LISTBACKENDSREQUEST']._serialized_end=478
+  _globals['_LISTBACKENDSRESPONSE']._serialized_start=480
+  _globals['_LISTBACKENDSRESPONSE']._serialized_end=539
+  _globals['_GETBACKENDREQUEST']._serialized_start=541
+  _globals['_GETBACKENDREQUEST']._serialized_end=619
+  _globals['_GETBACKENDRESPONSE']._serialized_start=621
+  _globals['_GETBACKENDRESPONSE']._serialized_end=677
+  _globals['_BACKENDSERVICE']._serialized_start=680
+  _globals['_BACKENDSERVICE']._serialized_end=848
 # @@protoc_insertion_point(module_scope)

@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Backend(_message.Message):
-    """What a backend declares of itself."""
+    """What holds of a backend: the stricter of its contract and its own word."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,10 +36,16 @@ class Backend(_message.Message):
     TEMPLATE_EXTRACTED_FIELD_NUMBER: _builtins.int
     SUPPORTS_CANCEL_FIELD_NUMBER: _builtins.int
     SUPPORTS_FORGET_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    OUTPUT_RETENTION_SECONDS_FIELD_NUMBER: _builtins.int
+    CONTRACT_FIELD_NUMBER: _builtins.int
+    CONTRACT_DIGEST_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CONTRACTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: backends/{backend}."""
     reachable: _builtins.bool
-    """Whether it answered when last asked; if not, the other fields are empty."""
+    """Whether it answered when last asked; if not, the fields are empty that it or its contract fills."""
     version: _builtins.str
     """Version."""
     device: _builtins.str
@@ -47,7 +53,7 @@ class Backend(_message.Message):
     model_digest: _builtins.str
     """Digest over its models, lowercase hex."""
     region: _builtins.str
-    """Where it runs, ISO 3166-1, or "local"."""
+    """Where it runs, ISO 3166, or "local"."""
     retention_seconds: _builtins.int
     """How long it keeps what it is sent, in seconds."""
     trains_on_inputs: _builtins.bool
@@ -58,6 +64,18 @@ class Backend(_message.Message):
     """Whether a running job can be cancelled."""
     supports_forget: _builtins.bool
     """Whether it can be told to forget a job."""
+    operator: _builtins.str
+    """Who runs it, where a contract says so."""
+    output_retention_seconds: _builtins.int
+    """How long it keeps what it made, in seconds."""
+    contract: _builtins.str
+    """All that is promised of it, by contract and by its own word: canonical JSON (RFC 8785)."""
+    contract_digest: _builtins.str
+    """SHA-256 of `contract`, lowercase hex: what the log says of a dispatch (`ctr`)."""
+    kind: _builtins.str
+    """How it is reached: "lethe", "oip", "openai_images", "comfyui", "fal", or the kind of another package."""
+    contracted: _builtins.bool
+    """Whether the operator of the gateway declared a contract; if not, all is the backend's own word."""
     @_builtins.property
     def styles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Style codes it offers."""
@@ -77,10 +95,16 @@ class Backend(_message.Message):
         template_extracted: _builtins.bool = ...,
         supports_cancel: _builtins.bool = ...,
         supports_forget: _builtins.bool = ...,
+        operator: _builtins.str = ...,
+        output_retention_seconds: _builtins.int = ...,
+        contract: _builtins.str = ...,
+        contract_digest: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        contracted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "model_digest", b"model_digest", "name", b"name", "reachable", b"reachable", "region", b"region", "retention_seconds", b"retention_seconds", "styles", b"styles", "supports_cancel", b"supports_cancel", "supports_forget", b"supports_forget", "template_extracted", b"template_extracted", "trains_on_inputs", b"trains_on_inputs", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "contract_digest", b"contract_digest", "contracted", b"contracted", "device", b"device", "kind", b"kind", "model_digest", b"model_digest", "name", b"name", "operator", b"operator", "output_retention_seconds", b"output_retention_seconds", "reachable", b"reachable", "region", b"region", "retention_seconds", b"retention_seconds", "styles", b"styles", "supports_cancel", b"supports_cancel", "supports_forget", b"supports_forget", "template_extracted", b"template_extracted", "trains_on_inputs", b"trains_on_inputs", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

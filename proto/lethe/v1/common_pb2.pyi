@@ -101,6 +101,34 @@ DATA_KIND_TELEMETRY: DataKind.ValueType  # 6
 """Telemetry."""
 Global___DataKind: _TypeAlias = DataKind  # noqa: Y015
 
+class _FaceProfile:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FaceProfileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FaceProfile.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FACE_PROFILE_UNSPECIFIED: _FaceProfile.ValueType  # 0
+    """Not said; or nothing was."""
+    FACE_PROFILE_BYSTANDERS: _FaceProfile.ValueType  # 1
+    """Every head but the subject's is masked."""
+    FACE_PROFILE_LANDMARKS: _FaceProfile.ValueType  # 2
+    """Every head is masked, and a canonical mesh drawn in coarse pose in the subject's place."""
+    FACE_PROFILE_REDACT: _FaceProfile.ValueType  # 3
+    """Every head is masked, and nothing drawn."""
+
+class FaceProfile(_FaceProfile, metaclass=_FaceProfileEnumTypeWrapper):
+    """What is done about the faces in a picture."""
+
+FACE_PROFILE_UNSPECIFIED: FaceProfile.ValueType  # 0
+"""Not said; or nothing was."""
+FACE_PROFILE_BYSTANDERS: FaceProfile.ValueType  # 1
+"""Every head but the subject's is masked."""
+FACE_PROFILE_LANDMARKS: FaceProfile.ValueType  # 2
+"""Every head is masked, and a canonical mesh drawn in coarse pose in the subject's place."""
+FACE_PROFILE_REDACT: FaceProfile.ValueType  # 3
+"""Every head is masked, and nothing drawn."""
+Global___FaceProfile: _TypeAlias = FaceProfile  # noqa: Y015
+
 @_typing.final
 class AuditReceipt(_message.Message):
     """Proof that an event is durable in the audit log: it was committed with the change it describes."""

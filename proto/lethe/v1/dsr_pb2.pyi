@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lethe.v1 import common_pb2 as _common_pb2
 from lethe.v1 import subject_pb2 as _subject_pb2
+from lethe.v1 import tenant_pb2 as _tenant_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -158,6 +159,10 @@ class Dsr(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     ANSWER_TIME_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_UNCONFIRMED_FIELD_NUMBER: _builtins.int
+    PAUSE_TIME_FIELD_NUMBER: _builtins.int
+    REFUSED_PARTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: dsrs/{dsr}."""
     kind: Global___Dsr.Kind.ValueType
@@ -193,7 +198,9 @@ class Dsr(_message.Message):
     about: _builtins.str
     """The earlier request that a complaint or an appeal is about: dsrs/{dsr}. Output only."""
     outcome: _builtins.str
-    """What came of it, as a code: "complied", "nothing_held". Output only."""
+    """What came of it, as a code: "complied", "complied_in_part", "nothing_held". Output only."""
+    recipients_unconfirmed: _builtins.int
+    """How many of them have neither acknowledged nor are excused. Output only."""
     @_builtins.property
     def receive_time(self) -> _timestamp_pb2.Timestamp:
         """When it was received."""
@@ -217,6 +224,18 @@ class Dsr(_message.Message):
     @_builtins.property
     def answer_time(self) -> _timestamp_pb2.Timestamp:
         """When it was answered. Output only."""
+
+    @_builtins.property
+    def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Propagation]:
+        """Who is to be told of it, as they stood at the approval. Output only."""
+
+    @_builtins.property
+    def pause_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when its clock stands; absent while it runs. Until it goes on, due_date is the old one. Output only."""
+
+    @_builtins.property
+    def refused_parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedPart]:
+        """What is refused of it, while the rest goes on. Output only."""
 
     def __init__(
         self,
@@ -245,14 +264,119 @@ class Dsr(_message.Message):
         policy: _abc.Iterable[_common_pb2.PolicyRef] | None = ...,
         outcome: _builtins.str = ...,
         answer_time: _timestamp_pb2.Timestamp | None = ...,
+        recipients: _abc.Iterable[Global___Propagation] | None = ...,
+        recipients_unconfirmed: _builtins.int = ...,
+        pause_time: _timestamp_pb2.Timestamp | None = ...,
+        refused_parts: _abc.Iterable[Global___RefusedPart] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_time", b"answer_time", "extend_time", b"extend_time", "receive_time", b"receive_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_time", b"answer_time", "extend_time", b"extend_time", "pause_time", b"pause_time", "receive_time", b"receive_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "ack_date", b"ack_date", "answer_time", b"answer_time", "certificate", b"certificate", "due_date", b"due_date", "duplicate_of", b"duplicate_of", "extend_time", b"extend_time", "extended_due_date", b"extended_due_date", "extension_reason", b"extension_reason", "kind", b"kind", "mandate", b"mandate", "name", b"name", "outcome", b"outcome", "policy", b"policy", "purposes", b"purposes", "reason_code", b"reason_code", "receive_time", b"receive_time", "regime", b"regime", "state", b"state", "step", b"step", "sufficient_methods", b"sufficient_methods", "target_date", b"target_date", "verification_failures", b"verification_failures", "verified_by", b"verified_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "ack_date", b"ack_date", "answer_time", b"answer_time", "certificate", b"certificate", "due_date", b"due_date", "duplicate_of", b"duplicate_of", "extend_time", b"extend_time", "extended_due_date", b"extended_due_date", "extension_reason", b"extension_reason", "kind", b"kind", "mandate", b"mandate", "name", b"name", "outcome", b"outcome", "pause_time", b"pause_time", "policy", b"policy", "purposes", b"purposes", "reason_code", b"reason_code", "receive_time", b"receive_time", "recipients", b"recipients", "recipients_unconfirmed", b"recipients_unconfirmed", "refused_parts", b"refused_parts", "regime", b"regime", "state", b"state", "step", b"step", "sufficient_methods", b"sufficient_methods", "target_date", b"target_date", "verification_failures", b"verification_failures", "verified_by", b"verified_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dsr: _TypeAlias = Dsr  # noqa: Y015
+
+@_typing.final
+class RefusedPart(_message.Message):
+    """A part of a request that is refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    REASON_CODE_FIELD_NUMBER: _builtins.int
+    part: _builtins.str
+    """A picture, objects/{object}, or a purpose, for example "analytics"."""
+    reason_code: _builtins.str
+    """A reason of the regime."""
+    def __init__(
+        self,
+        *,
+        part: _builtins.str = ...,
+        reason_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "reason_code", b"reason_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedPart: _TypeAlias = RefusedPart  # noqa: Y015
+
+@_typing.final
+class Propagation(_message.Message):
+    """How far one recipient is with a request (GDPR Art. 19)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Propagation._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Propagation._State.ValueType  # 0
+        """Not said."""
+        STATE_DUE: Propagation._State.ValueType  # 1
+        """To be told."""
+        STATE_TOLD: Propagation._State.ValueType  # 2
+        """Told."""
+        STATE_ACKNOWLEDGED: Propagation._State.ValueType  # 3
+        """Told, and it has acknowledged that."""
+        STATE_EXCUSED: Propagation._State.ValueType  # 4
+        """Not told, for a ground."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """How far it is."""
+
+    STATE_UNSPECIFIED: Propagation.State.ValueType  # 0
+    """Not said."""
+    STATE_DUE: Propagation.State.ValueType  # 1
+    """To be told."""
+    STATE_TOLD: Propagation.State.ValueType  # 2
+    """Told."""
+    STATE_ACKNOWLEDGED: Propagation.State.ValueType  # 3
+    """Told, and it has acknowledged that."""
+    STATE_EXCUSED: Propagation.State.ValueType  # 4
+    """Not told, for a ground."""
+
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    GROUND_FIELD_NUMBER: _builtins.int
+    TELL_TIME_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_TIME_FIELD_NUMBER: _builtins.int
+    state: Global___Propagation.State.ValueType
+    """How far it is."""
+    ground: _builtins.str
+    """Why it is not told, as a code, for example "impossible" or "never_received"."""
+    @_builtins.property
+    def recipient(self) -> _tenant_pb2.Recipient:
+        """Who."""
+
+    @_builtins.property
+    def tell_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was told."""
+
+    @_builtins.property
+    def acknowledge_time(self) -> _timestamp_pb2.Timestamp:
+        """When it acknowledged that."""
+
+    def __init__(
+        self,
+        *,
+        recipient: _tenant_pb2.Recipient | None = ...,
+        state: Global___Propagation.State.ValueType = ...,
+        ground: _builtins.str = ...,
+        tell_time: _timestamp_pb2.Timestamp | None = ...,
+        acknowledge_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_time", b"acknowledge_time", "recipient", b"recipient", "tell_time", b"tell_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_time", b"acknowledge_time", "ground", b"ground", "recipient", b"recipient", "state", b"state", "tell_time", b"tell_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Propagation: _TypeAlias = Propagation  # noqa: Y015
 
 @_typing.final
 class CreateDsrRequest(_message.Message):
@@ -409,6 +533,7 @@ class ListDsrsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DUE_ONLY_FIELD_NUMBER: _builtins.int
     DUE_BEFORE_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_ONLY_FIELD_NUMBER: _builtins.int
     state: Global___Dsr.State.ValueType
     """Only those in this state; unspecified for all."""
     page_size: _builtins.int
@@ -419,6 +544,8 @@ class ListDsrsRequest(_message.Message):
     """Only what is open, due next first."""
     due_before: _builtins.str
     """Only what is due by this day, YYYY-MM-DD; belongs to due_only."""
+    unconfirmed_only: _builtins.bool
+    """Only those of which a recipient has neither acknowledged nor is excused, due first; alone."""
     def __init__(
         self,
         *,
@@ -427,10 +554,11 @@ class ListDsrsRequest(_message.Message):
         page_token: _builtins.str = ...,
         due_only: _builtins.bool = ...,
         due_before: _builtins.str = ...,
+        unconfirmed_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_before", b"due_before", "due_only", b"due_only", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_before", b"due_before", "due_only", b"due_only", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "unconfirmed_only", b"unconfirmed_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -666,19 +794,27 @@ class RefuseDsrRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REASON_CODE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: dsrs/{dsr}."""
     reason_code: _builtins.str
     """A reason of the regime, for example "GDPR_12_6_IDENTITY"."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these are refused, and the rest goes on: pictures of an access or portability (objects/{object}),
+        purposes of an objection ("analytics"). None: the whole request is refused.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         reason_code: _builtins.str = ...,
+        parts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason_code", b"reason_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "parts", b"parts", "reason_code", b"reason_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -698,7 +834,7 @@ class RefuseDsrResponse(_message.Message):
 
     @_builtins.property
     def receipt(self) -> _common_pb2.AuditReceipt:
-        """The refusal in the log."""
+        """The refusal in the log; empty where all of the parts were refused before."""
 
     def __init__(
         self,
@@ -769,6 +905,174 @@ class ExtendDsrResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExtendDsrResponse: _TypeAlias = ExtendDsrResponse  # noqa: Y015
+
+@_typing.final
+class PauseDsrRequest(_message.Message):
+    """Of which request to stop the clock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: dsrs/{dsr}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseDsrRequest: _TypeAlias = PauseDsrRequest  # noqa: Y015
+
+@_typing.final
+class PauseDsrResponse(_message.Message):
+    """Answer of PauseDsr."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DSR_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dsr(self) -> Global___Dsr:
+        """The request."""
+
+    @_builtins.property
+    def receipt(self) -> _common_pb2.AuditReceipt:
+        """The event in the log; empty where the clock stood before."""
+
+    def __init__(
+        self,
+        *,
+        dsr: Global___Dsr | None = ...,
+        receipt: _common_pb2.AuditReceipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dsr", b"dsr", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dsr", b"dsr", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseDsrResponse: _TypeAlias = PauseDsrResponse  # noqa: Y015
+
+@_typing.final
+class ResumeDsrRequest(_message.Message):
+    """Of which request the clock goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: dsrs/{dsr}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeDsrRequest: _TypeAlias = ResumeDsrRequest  # noqa: Y015
+
+@_typing.final
+class ResumeDsrResponse(_message.Message):
+    """Answer of ResumeDsr."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DSR_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dsr(self) -> Global___Dsr:
+        """The request."""
+
+    @_builtins.property
+    def receipt(self) -> _common_pb2.AuditReceipt:
+        """The event in the log; empty where the clock went before."""
+
+    def __init__(
+        self,
+        *,
+        dsr: Global___Dsr | None = ...,
+        receipt: _common_pb2.AuditReceipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dsr", b"dsr", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dsr", b"dsr", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeDsrResponse: _TypeAlias = ResumeDsrResponse  # noqa: Y015
+
+@_typing.final
+class RecordPropagationRequest(_message.Message):
+    """Which recipient of which request, and how far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    GROUND_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: dsrs/{dsr}."""
+    recipient: _builtins.str
+    """Format: recipients/{recipient}."""
+    state: Global___Propagation.State.ValueType
+    """Told, acknowledged, or excused."""
+    ground: _builtins.str
+    """Why it need not be told, as a code of the laws that ask for it, or "never_received"; only if excused."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        recipient: _builtins.str = ...,
+        state: Global___Propagation.State.ValueType = ...,
+        ground: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ground", b"ground", "name", b"name", "recipient", b"recipient", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordPropagationRequest: _TypeAlias = RecordPropagationRequest  # noqa: Y015
+
+@_typing.final
+class RecordPropagationResponse(_message.Message):
+    """Answer of RecordPropagation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DSR_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dsr(self) -> Global___Dsr:
+        """The request."""
+
+    @_builtins.property
+    def receipt(self) -> _common_pb2.AuditReceipt:
+        """The event in the log; empty where it was recorded before."""
+
+    def __init__(
+        self,
+        *,
+        dsr: Global___Dsr | None = ...,
+        receipt: _common_pb2.AuditReceipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dsr", b"dsr", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dsr", b"dsr", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordPropagationResponse: _TypeAlias = RecordPropagationResponse  # noqa: Y015
 
 @_typing.final
 class CancelDsrRequest(_message.Message):
@@ -1117,19 +1421,28 @@ class GetFiguresResponse(_message.Message):
         DENIED_FIELD_NUMBER: _builtins.int
         CANCELLED_FIELD_NUMBER: _builtins.int
         OPEN_FIELD_NUMBER: _builtins.int
+        RECIPIENTS_CONFIRMED_FIELD_NUMBER: _builtins.int
+        RECIPIENTS_UNCONFIRMED_FIELD_NUMBER: _builtins.int
+        COMPLIED_IN_PART_FIELD_NUMBER: _builtins.int
         MEDIAN_DAYS_FIELD_NUMBER: _builtins.int
         kind: Global___Dsr.Kind.ValueType
         """What was asked for."""
         received: _builtins.int
         """How many were received."""
         complied: _builtins.int
-        """How many were complied with."""
+        """How many were complied with, in whole or in part."""
         denied: _builtins.int
         """How many were denied."""
         cancelled: _builtins.int
         """How many were taken back."""
         open: _builtins.int
         """How many are open."""
+        recipients_confirmed: _builtins.int
+        """How many recipients have acknowledged that they were told."""
+        recipients_unconfirmed: _builtins.int
+        """How many have neither acknowledged nor are excused."""
+        complied_in_part: _builtins.int
+        """How many of those complied with were so only in part: a part was refused, or a rule kept something."""
         median_days: _builtins.float
         """Median days from receipt to the answer; absent where none was answered."""
         def __init__(
@@ -1141,11 +1454,14 @@ class GetFiguresResponse(_message.Message):
             denied: _builtins.int = ...,
             cancelled: _builtins.int = ...,
             open: _builtins.int = ...,
+            recipients_confirmed: _builtins.int = ...,
+            recipients_unconfirmed: _builtins.int = ...,
+            complied_in_part: _builtins.int = ...,
             median_days: _builtins.float | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["_median_days", b"_median_days", "median_days", b"median_days"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_median_days", b"_median_days", "cancelled", b"cancelled", "complied", b"complied", "denied", b"denied", "kind", b"kind", "median_days", b"median_days", "open", b"open", "received", b"received"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_median_days", b"_median_days", "cancelled", b"cancelled", "complied", b"complied", "complied_in_part", b"complied_in_part", "denied", b"denied", "kind", b"kind", "median_days", b"median_days", "open", b"open", "received", b"received", "recipients_confirmed", b"recipients_confirmed", "recipients_unconfirmed", b"recipients_unconfirmed"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__median_days: _TypeAlias = _typing.Literal["median_days"]  # noqa: Y015
         _WhichOneofArgType__median_days: _TypeAlias = _typing.Literal["_median_days", b"_median_days"]  # noqa: Y015

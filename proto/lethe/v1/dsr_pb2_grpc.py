@@ -75,6 +75,21 @@ class DsrServiceStub:
                 request_serializer=lethe_dot_v1_dot_dsr__pb2.ExtendDsrRequest.SerializeToString,
                 response_deserializer=lethe_dot_v1_dot_dsr__pb2.ExtendDsrResponse.FromString,
                 _registered_method=True)
+        self.PauseDsr = channel.unary_unary(
+                '/lethe.v1.DsrService/PauseDsr',
+                request_serializer=lethe_dot_v1_dot_dsr__pb2.PauseDsrRequest.SerializeToString,
+                response_deserializer=lethe_dot_v1_dot_dsr__pb2.PauseDsrResponse.FromString,
+                _registered_method=True)
+        self.ResumeDsr = channel.unary_unary(
+                '/lethe.v1.DsrService/ResumeDsr',
+                request_serializer=lethe_dot_v1_dot_dsr__pb2.ResumeDsrRequest.SerializeToString,
+                response_deserializer=lethe_dot_v1_dot_dsr__pb2.ResumeDsrResponse.FromString,
+                _registered_method=True)
+        self.RecordPropagation = channel.unary_unary(
+                '/lethe.v1.DsrService/RecordPropagation',
+                request_serializer=lethe_dot_v1_dot_dsr__pb2.RecordPropagationRequest.SerializeToString,
+                response_deserializer=lethe_dot_v1_dot_dsr__pb2.RecordPropagationResponse.FromString,
+                _registered_method=True)
         self.CancelDsr = channel.unary_unary(
                 '/lethe.v1.DsrService/CancelDsr',
                 request_serializer=lethe_dot_v1_dot_dsr__pb2.CancelDsrRequest.SerializeToString,
@@ -162,6 +177,27 @@ class DsrServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseDsr(self, request, context):
+        """Stops the clock while the subject is asked what they mean, where the law lets it stand.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeDsr(self, request, context):
+        """Lets the clock go on, as the subject has answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordPropagation(self, request, context):
+        """Records that a recipient was told of what a request changed, has acknowledged it, or need not be told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelDsr(self, request, context):
         """Takes a request back, as its subject asked.
         """
@@ -239,6 +275,21 @@ def add_DsrServiceServicer_to_server(servicer, server):
                     servicer.ExtendDsr,
                     request_deserializer=lethe_dot_v1_dot_dsr__pb2.ExtendDsrRequest.FromString,
                     response_serializer=lethe_dot_v1_dot_dsr__pb2.ExtendDsrResponse.SerializeToString,
+            ),
+            'PauseDsr': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseDsr,
+                    request_deserializer=lethe_dot_v1_dot_dsr__pb2.PauseDsrRequest.FromString,
+                    response_serializer=lethe_dot_v1_dot_dsr__pb2.PauseDsrResponse.SerializeToString,
+            ),
+            'ResumeDsr': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeDsr,
+                    request_deserializer=lethe_dot_v1_dot_dsr__pb2.ResumeDsrRequest.FromString,
+                    response_serializer=lethe_dot_v1_dot_dsr__pb2.ResumeDsrResponse.SerializeToString,
+            ),
+            'RecordPropagation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordPropagation,
+                    request_deserializer=lethe_dot_v1_dot_dsr__pb2.RecordPropagationRequest.FromString,
+                    response_serializer=lethe_dot_v1_dot_dsr__pb2.RecordPropagationResponse.SerializeToString,
             ),
             'CancelDsr': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelDsr,
@@ -483,6 +534,87 @@ class DsrService:
             '/lethe.v1.DsrService/ExtendDsr',
             lethe_dot_v1_dot_dsr__pb2.ExtendDsrRequest.SerializeToString,
             lethe_dot_v1_dot_dsr__pb2.ExtendDsrResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseDsr(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lethe.v1.DsrService/PauseDsr',
+            lethe_dot_v1_dot_dsr__pb2.PauseDsrRequest.SerializeToString,
+            lethe_dot_v1_dot_dsr__pb2.PauseDsrResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeDsr(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lethe.v1.DsrService/ResumeDsr',
+            lethe_dot_v1_dot_dsr__pb2.ResumeDsrRequest.SerializeToString,
+            lethe_dot_v1_dot_dsr__pb2.ResumeDsrResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordPropagation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lethe.v1.DsrService/RecordPropagation',
+            lethe_dot_v1_dot_dsr__pb2.RecordPropagationRequest.SerializeToString,
+            lethe_dot_v1_dot_dsr__pb2.RecordPropagationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,6 +32,12 @@ class DsrServiceStub:
     """Refuses a request for a reason of its regime."""
     ExtendDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.ExtendDsrRequest, _dsr_pb2.ExtendDsrResponse]
     """Extends the time for an answer, once, while it still runs."""
+    PauseDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.PauseDsrRequest, _dsr_pb2.PauseDsrResponse]
+    """Stops the clock while the subject is asked what they mean, where the law lets it stand."""
+    ResumeDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.ResumeDsrRequest, _dsr_pb2.ResumeDsrResponse]
+    """Lets the clock go on, as the subject has answered."""
+    RecordPropagation: _aio.UnaryUnaryMultiCallable[_dsr_pb2.RecordPropagationRequest, _dsr_pb2.RecordPropagationResponse]
+    """Records that a recipient was told of what a request changed, has acknowledged it, or need not be told."""
     CancelDsr: _aio.UnaryUnaryMultiCallable[_dsr_pb2.CancelDsrRequest, _dsr_pb2.CancelDsrResponse]
     """Takes a request back, as its subject asked."""
     DownloadPackage: _aio.UnaryStreamMultiCallable[_dsr_pb2.DownloadPackageRequest, _dsr_pb2.DownloadPackageResponse]
@@ -109,6 +115,30 @@ class DsrServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_dsr_pb2.ExtendDsrRequest, _abc.Awaitable[_dsr_pb2.ExtendDsrResponse]],
     ) -> _abc.Awaitable[_dsr_pb2.ExtendDsrResponse]:
         """Extends the time for an answer, once, while it still runs."""
+
+    @_abc_1.abstractmethod
+    def PauseDsr(
+        self,
+        request: _dsr_pb2.PauseDsrRequest,
+        context: _aio.ServicerContext[_dsr_pb2.PauseDsrRequest, _abc.Awaitable[_dsr_pb2.PauseDsrResponse]],
+    ) -> _abc.Awaitable[_dsr_pb2.PauseDsrResponse]:
+        """Stops the clock while the subject is asked what they mean, where the law lets it stand."""
+
+    @_abc_1.abstractmethod
+    def ResumeDsr(
+        self,
+        request: _dsr_pb2.ResumeDsrRequest,
+        context: _aio.ServicerContext[_dsr_pb2.ResumeDsrRequest, _abc.Awaitable[_dsr_pb2.ResumeDsrResponse]],
+    ) -> _abc.Awaitable[_dsr_pb2.ResumeDsrResponse]:
+        """Lets the clock go on, as the subject has answered."""
+
+    @_abc_1.abstractmethod
+    def RecordPropagation(
+        self,
+        request: _dsr_pb2.RecordPropagationRequest,
+        context: _aio.ServicerContext[_dsr_pb2.RecordPropagationRequest, _abc.Awaitable[_dsr_pb2.RecordPropagationResponse]],
+    ) -> _abc.Awaitable[_dsr_pb2.RecordPropagationResponse]:
+        """Records that a recipient was told of what a request changed, has acknowledged it, or need not be told."""
 
     @_abc_1.abstractmethod
     def CancelDsr(

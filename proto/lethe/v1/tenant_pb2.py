@@ -27,13 +27,23 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from lethe.v1 import common_pb2 as lethe_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lethe/v1/tenant.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x15lethe/v1/common.proto\"\x9e\x03\n\x06Tenant\x12\x1c\n\ncontroller\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x07\x63ontact\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12(\n\x0e\x65stablishments\x18\x03 \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\x18\x01\"\x04r\x02\x18\x06\x12!\n\x07targets\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\x18\x01\"\x04r\x02\x18\x06\x12\x1a\n\ttime_zone\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x08\x63\x61lendar\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18\x06\x12\x12\n\nlog_origin\x18\x07 \x01(\t\x12>\n\nthresholds\x18\x08 \x03(\x0b\x32 .lethe.v1.Tenant.ThresholdsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10\x12\x18\n\x10training_enabled\x18\t \x01(\x08\x12\x0f\n\x07version\x18\n \x01(\x03\x12\x15\n\x04\x65tag\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0e\n\x06unsaid\x18\x0c \x03(\t\x1a\x31\n\x0fThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\"\x12\n\x10GetTenantRequest\"5\n\x11GetTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Tenant\"\xa8\x01\n\x13UpdateTenantRequest\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.TenantB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"a\n\x14UpdateTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Tenant\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt2\xa4\x01\n\rTenantService\x12\x44\n\tGetTenant\x12\x1a.lethe.v1.GetTenantRequest\x1a\x1b.lethe.v1.GetTenantResponse\x12M\n\x0cUpdateTenant\x12\x1d.lethe.v1.UpdateTenantRequest\x1a\x1e.lethe.v1.UpdateTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lethe/v1/tenant.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x15lethe/v1/common.proto\"\xbf\x02\n\tRecipient\x12;\n\x04name\x18\x01 \x01(\tB-\xbaH*r(2&^recipients/[a-z0-9][a-z0-9._-]{0,62}$\x12\x19\n\x05title\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x32\n\x04role\x18\x03 \x01(\x0e\x32\x18.lethe.v1.Recipient.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\x07\x63ountry\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x02\x18\x06\x12\x19\n\x07\x63hannel\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"o\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x12\n\x0eROLE_PROCESSOR\x10\x01\x12\x13\n\x0fROLE_CONTRACTOR\x10\x02\x12\x12\n\x0eROLE_AFFILIATE\x10\x03\x12\x14\n\x10ROLE_THIRD_PARTY\x10\x04\"\xd1\x03\n\x06Tenant\x12\x1c\n\ncontroller\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x07\x63ontact\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12(\n\x0e\x65stablishments\x18\x03 \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\x18\x01\"\x04r\x02\x18\x06\x12!\n\x07targets\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\x18\x01\"\x04r\x02\x18\x06\x12\x1a\n\ttime_zone\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x08\x63\x61lendar\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18\x06\x12\x12\n\nlog_origin\x18\x07 \x01(\t\x12>\n\nthresholds\x18\x08 \x03(\x0b\x32 .lethe.v1.Tenant.ThresholdsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10\x12\x18\n\x10training_enabled\x18\t \x01(\x08\x12\x0f\n\x07version\x18\n \x01(\x03\x12\x15\n\x04\x65tag\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0e\n\x06unsaid\x18\x0c \x03(\t\x12\x31\n\nrecipients\x18\r \x03(\x0b\x32\x13.lethe.v1.RecipientB\x08\xbaH\x05\x92\x01\x02\x10@\x1a\x31\n\x0fThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\"\x12\n\x10GetTenantRequest\"5\n\x11GetTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Tenant\"\xa8\x01\n\x13UpdateTenantRequest\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.TenantB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"a\n\x14UpdateTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.lethe.v1.Tenant\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt2\xa4\x01\n\rTenantService\x12\x44\n\tGetTenant\x12\x1a.lethe.v1.GetTenantRequest\x1a\x1b.lethe.v1.GetTenantResponse\x12M\n\x0cUpdateTenant\x12\x1d.lethe.v1.UpdateTenantRequest\x1a\x1e.lethe.v1.UpdateTenantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lethe.v1.tenant_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RECIPIENT'].fields_by_name['name']._loaded_options = None
+  _globals['_RECIPIENT'].fields_by_name['name']._serialized_options = b'\272H*r(2&^recipients/[a-z0-9][a-z0-9._-]{0,62}$'
+  _globals['_RECIPIENT'].fields_by_name['title']._loaded_options = None
+  _globals['_RECIPIENT'].fields_by_name['title']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
+  _globals['_RECIPIENT'].fields_by_name['role']._loaded_options = None
+  _globals['_RECIPIENT'].fields_by_name['role']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_RECIPIENT'].fields_by_name['country']._loaded_options = None
+  _globals['_RECIPIENT'].fields_by_name['country']._serialized_options = b'\272H\006r\004\020\002\030\006'
+  _globals['_RECIPIENT'].fields_by_name['channel']._loaded_options = None
+  _globals['_RECIPIENT'].fields_by_name['channel']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_TENANT_THRESHOLDSENTRY']._loaded_options = None
   _globals['_TENANT_THRESHOLDSENTRY']._serialized_options = b'8\001'
   _globals['_TENANT'].fields_by_name['controller']._loaded_options = None
@@ -52,22 +62,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANT'].fields_by_name['thresholds']._serialized_options = b'\272H\005\232\001\002\020\020'
   _globals['_TENANT'].fields_by_name['etag']._loaded_options = None
   _globals['_TENANT'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_TENANT'].fields_by_name['recipients']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['recipients']._serialized_options = b'\272H\005\222\001\002\020@'
   _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
   _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATETENANTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_UPDATETENANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
-  _globals['_TENANT']._serialized_start=122
-  _globals['_TENANT']._serialized_end=536
-  _globals['_TENANT_THRESHOLDSENTRY']._serialized_start=487
-  _globals['_TENANT_THRESHOLDSENTRY']._serialized_end=536
-  _globals['_GETTENANTREQUEST']._serialized_start=538
-  _globals['_GETTENANTREQUEST']._serialized_end=556
-  _globals['_GETTENANTRESPONSE']._serialized_start=558
-  _globals['_GETTENANTRESPONSE']._serialized_end=611
-  _globals['_UPDATETENANTREQUEST']._serialized_start=614
-  _globals['_UPDATETENANTREQUEST']._serialized_end=782
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=784
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=881
-  _globals['_TENANTSERVICE']._serialized_start=884
-  _globals['_TENANTSERVICE']._serialized_end=1048
+  _globals['_RECIPIENT']._serialized_start=122
+  _globals['_RECIPIENT']._serialized_end=441
+  _globals['_RECIPIENT_ROLE']._serialized_start=330
+  _globals['_RECIPIENT_ROLE']._serialized_end=441
+  _globals['_TENANT']._serialized_start=444
+  _globals['_TENANT']._serialized_end=909
+  _globals['_TENANT_THRESHOLDSENTRY']._serialized_start=860
+  _globals['_TENANT_THRESHOLDSENTRY']._serialized_end=909
+  _globals['_GETTENANTREQUEST']._serialized_start=911
+  _globals['_GETTENANTREQUEST']._serialized_end=929
+  _globals['_GETTENANTRESPONSE']._serialized_start=931
+  _globals['_GETTENANTRESPONSE']._serialized_end=984
+  _globals['_UPDATETENANTREQUEST']._serialized_start=987
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1155
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=1157
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=1254
+  _globals['_TENANTSERVICE']._serialized_start=1257
+  _globals['_TENANTSERVICE']._serialized_end=1421
 # @@protoc_insertion_point(module_scope)

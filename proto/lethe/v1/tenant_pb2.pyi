@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lethe.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,75 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class Recipient(_message.Message):
+    """Who gets data beside the backends, and is told of what a request changed (GDPR Art. 19)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Role:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Recipient._Role.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ROLE_UNSPECIFIED: Recipient._Role.ValueType  # 0
+        """Not said."""
+        ROLE_PROCESSOR: Recipient._Role.ValueType  # 1
+        """Processes for the controller."""
+        ROLE_CONTRACTOR: Recipient._Role.ValueType  # 2
+        """Gets data under a contract (Cal. Civ. Code 1798.140)."""
+        ROLE_AFFILIATE: Recipient._Role.ValueType  # 3
+        """Belongs to the controller's group (RCW 19.373.040)."""
+        ROLE_THIRD_PARTY: Recipient._Role.ValueType  # 4
+        """Everybody else."""
+
+    class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+        """What it is to the controller; a service provider is a processor."""
+
+    ROLE_UNSPECIFIED: Recipient.Role.ValueType  # 0
+    """Not said."""
+    ROLE_PROCESSOR: Recipient.Role.ValueType  # 1
+    """Processes for the controller."""
+    ROLE_CONTRACTOR: Recipient.Role.ValueType  # 2
+    """Gets data under a contract (Cal. Civ. Code 1798.140)."""
+    ROLE_AFFILIATE: Recipient.Role.ValueType  # 3
+    """Belongs to the controller's group (RCW 19.373.040)."""
+    ROLE_THIRD_PARTY: Recipient.Role.ValueType  # 4
+    """Everybody else."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Format: recipients/{recipient}, a code of the controller's."""
+    title: _builtins.str
+    """How it is called in letters to persons."""
+    role: Global___Recipient.Role.ValueType
+    """What it is to the controller."""
+    country: _builtins.str
+    """Where it is, an ISO 3166 code."""
+    channel: _builtins.str
+    """By what way it is told, in a few words; the gateway sends nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        title: _builtins.str = ...,
+        role: Global___Recipient.Role.ValueType = ...,
+        country: _builtins.str = ...,
+        channel: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "country", b"country", "name", b"name", "role", b"role", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recipient: _TypeAlias = Recipient  # noqa: Y015
 
 @_typing.final
 class Tenant(_message.Message):
@@ -58,6 +128,7 @@ class Tenant(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     UNSAID_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
     controller: _builtins.str
     """Name of the controller (GDPR Art. 13(1)(a))."""
     contact: _builtins.str
@@ -92,6 +163,10 @@ class Tenant(_message.Message):
     def unsaid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Facts that were not said and therefore count as met: establishments, targets. Output only."""
 
+    @_builtins.property
+    def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recipient]:
+        """Who gets data beside the backends."""
+
     def __init__(
         self,
         *,
@@ -107,10 +182,11 @@ class Tenant(_message.Message):
         version: _builtins.int = ...,
         etag: _builtins.str = ...,
         unsaid: _abc.Iterable[_builtins.str] | None = ...,
+        recipients: _abc.Iterable[Global___Recipient] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calendar", b"calendar", "contact", b"contact", "controller", b"controller", "establishments", b"establishments", "etag", b"etag", "log_origin", b"log_origin", "targets", b"targets", "thresholds", b"thresholds", "time_zone", b"time_zone", "training_enabled", b"training_enabled", "unsaid", b"unsaid", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calendar", b"calendar", "contact", b"contact", "controller", b"controller", "establishments", b"establishments", "etag", b"etag", "log_origin", b"log_origin", "recipients", b"recipients", "targets", b"targets", "thresholds", b"thresholds", "time_zone", b"time_zone", "training_enabled", b"training_enabled", "unsaid", b"unsaid", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,7 +254,7 @@ class UpdateTenantRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which facts change: controller, contact, establishments, targets, time_zone, calendar, thresholds,
-        training_enabled. Where it is absent, those that are not empty.
+        training_enabled, recipients. Where it is absent, those that are not empty.
         """
 
     def __init__(

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lethe.v1 import common_pb2 as lethe_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lethe/v1/training.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"\xb6\x03\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05label\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12&\n\x05state\x18\x06 \x01(\x0e\x32\x17.lethe.v1.Dataset.State\x12*\n\x07skipped\x18\x07 \x03(\x0b\x32\x19.lethe.v1.Dataset.Skipped\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rremoved_items\x18\t \x03(\t\x1a+\n\x07Skipped\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08subjects\x18\x02 \x01(\x03\"u\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_BUILDING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x0f\n\x0bSTATE_STALE\x10\x03\x12\x0f\n\x0bSTATE_ENDED\x10\x04\x12\x0e\n\nSTATE_GONE\x10\x05\"\x81\x01\n\x14\x43reateDatasetRequest\x12\x19\n\x08max_size\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12-\n\x05label\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,31}$\"d\n\x15\x43reateDatasetResponse\x12\"\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Dataset\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"A\n\x11GetDatasetRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^datasets/[0-9a-f]{32}$\"8\n\x12GetDatasetResponse\x12\"\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Dataset\"R\n\x13ListDatasetsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"T\n\x14ListDatasetsResponse\x12#\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x11.lethe.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x16\x44ownloadDatasetRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^datasets/[0-9a-f]{32}$\"(\n\x17\x44ownloadDatasetResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xd5\x02\n\x0fTrainingService\x12P\n\rCreateDataset\x12\x1e.lethe.v1.CreateDatasetRequest\x1a\x1f.lethe.v1.CreateDatasetResponse\x12G\n\nGetDataset\x12\x1b.lethe.v1.GetDatasetRequest\x1a\x1c.lethe.v1.GetDatasetResponse\x12M\n\x0cListDatasets\x12\x1d.lethe.v1.ListDatasetsRequest\x1a\x1e.lethe.v1.ListDatasetsResponse\x12X\n\x0f\x44ownloadDataset\x12 .lethe.v1.DownloadDatasetRequest\x1a!.lethe.v1.DownloadDatasetResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lethe/v1/training.proto\x12\x08lethe.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lethe/v1/common.proto\"\xb7\x04\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05label\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12&\n\x05state\x18\x06 \x01(\x0e\x32\x17.lethe.v1.Dataset.State\x12*\n\x07skipped\x18\x07 \x03(\x0b\x32\x19.lethe.v1.Dataset.Skipped\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rremoved_items\x18\t \x03(\t\x12&\n\x07profile\x18\n \x01(\x0e\x32\x15.lethe.v1.FaceProfile\x12*\n\x07refused\x18\x0b \x03(\x0b\x32\x19.lethe.v1.Dataset.Refused\x1a+\n\x07Refused\x12\x0e\n\x06\x64\x65tail\x18\x01 \x01(\t\x12\x10\n\x08pictures\x18\x02 \x01(\x03\x1a+\n\x07Skipped\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08subjects\x18\x02 \x01(\x03\"u\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_BUILDING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x0f\n\x0bSTATE_STALE\x10\x03\x12\x0f\n\x0bSTATE_ENDED\x10\x04\x12\x0e\n\nSTATE_GONE\x10\x05\"\xb3\x01\n\x14\x43reateDatasetRequest\x12\x19\n\x08max_size\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12-\n\x05label\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,31}$\x12\x30\n\x07profile\x18\x04 \x01(\x0e\x32\x15.lethe.v1.FaceProfileB\x08\xbaH\x05\x82\x01\x02\x10\x01\"d\n\x15\x43reateDatasetResponse\x12\"\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Dataset\x12\'\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.lethe.v1.AuditReceipt\"A\n\x11GetDatasetRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^datasets/[0-9a-f]{32}$\"8\n\x12GetDatasetResponse\x12\"\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x11.lethe.v1.Dataset\"R\n\x13ListDatasetsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"T\n\x14ListDatasetsResponse\x12#\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x11.lethe.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x16\x44ownloadDatasetRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^datasets/[0-9a-f]{32}$\"(\n\x17\x44ownloadDatasetResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xd5\x02\n\x0fTrainingService\x12P\n\rCreateDataset\x12\x1e.lethe.v1.CreateDatasetRequest\x1a\x1f.lethe.v1.CreateDatasetResponse\x12G\n\nGetDataset\x12\x1b.lethe.v1.GetDatasetRequest\x1a\x1c.lethe.v1.GetDatasetResponse\x12M\n\x0cListDatasets\x12\x1d.lethe.v1.ListDatasetsRequest\x1a\x1e.lethe.v1.ListDatasetsResponse\x12X\n\x0f\x44ownloadDataset\x12 .lethe.v1.DownloadDatasetRequest\x1a!.lethe.v1.DownloadDatasetResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEDATASETREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_CREATEDATASETREQUEST'].fields_by_name['label']._loaded_options = None
   _globals['_CREATEDATASETREQUEST'].fields_by_name['label']._serialized_options = b'\272H\033r\0312\027^[a-z][a-z0-9_-]{0,31}$'
+  _globals['_CREATEDATASETREQUEST'].fields_by_name['profile']._loaded_options = None
+  _globals['_CREATEDATASETREQUEST'].fields_by_name['profile']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_GETDATASETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETDATASETREQUEST'].fields_by_name['name']._serialized_options = b'\272H\033r\0312\027^datasets/[0-9a-f]{32}$'
   _globals['_LISTDATASETSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -49,27 +51,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOWNLOADDATASETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DOWNLOADDATASETREQUEST'].fields_by_name['name']._serialized_options = b'\272H\033r\0312\027^datasets/[0-9a-f]{32}$'
   _globals['_DATASET']._serialized_start=123
-  _globals['_DATASET']._serialized_end=561
-  _globals['_DATASET_SKIPPED']._serialized_start=399
-  _globals['_DATASET_SKIPPED']._serialized_end=442
-  _globals['_DATASET_STATE']._serialized_start=444
-  _globals['_DATASET_STATE']._serialized_end=561
-  _globals['_CREATEDATASETREQUEST']._serialized_start=564
-  _globals['_CREATEDATASETREQUEST']._serialized_end=693
-  _globals['_CREATEDATASETRESPONSE']._serialized_start=695
-  _globals['_CREATEDATASETRESPONSE']._serialized_end=795
-  _globals['_GETDATASETREQUEST']._serialized_start=797
-  _globals['_GETDATASETREQUEST']._serialized_end=862
-  _globals['_GETDATASETRESPONSE']._serialized_start=864
-  _globals['_GETDATASETRESPONSE']._serialized_end=920
-  _globals['_LISTDATASETSREQUEST']._serialized_start=922
-  _globals['_LISTDATASETSREQUEST']._serialized_end=1004
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=1006
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1090
-  _globals['_DOWNLOADDATASETREQUEST']._serialized_start=1092
-  _globals['_DOWNLOADDATASETREQUEST']._serialized_end=1162
-  _globals['_DOWNLOADDATASETRESPONSE']._serialized_start=1164
-  _globals['_DOWNLOADDATASETRESPONSE']._serialized_end=1204
-  _globals['_TRAININGSERVICE']._serialized_start=1207
-  _globals['_TRAININGSERVICE']._serialized_end=1548
+  _globals['_DATASET']._serialized_end=690
+  _globals['_DATASET_REFUSED']._serialized_start=483
+  _globals['_DATASET_REFUSED']._serialized_end=526
+  _globals['_DATASET_SKIPPED']._serialized_start=528
+  _globals['_DATASET_SKIPPED']._serialized_end=571
+  _globals['_DATASET_STATE']._serialized_start=573
+  _globals['_DATASET_STATE']._serialized_end=690
+  _globals['_CREATEDATASETREQUEST']._serialized_start=693
+  _globals['_CREATEDATASETREQUEST']._serialized_end=872
+  _globals['_CREATEDATASETRESPONSE']._serialized_start=874
+  _globals['_CREATEDATASETRESPONSE']._serialized_end=974
+  _globals['_GETDATASETREQUEST']._serialized_start=976
+  _globals['_GETDATASETREQUEST']._serialized_end=1041
+  _globals['_GETDATASETRESPONSE']._serialized_start=1043
+  _globals['_GETDATASETRESPONSE']._serialized_end=1099
+  _globals['_LISTDATASETSREQUEST']._serialized_start=1101
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1183
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=1185
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1269
+  _globals['_DOWNLOADDATASETREQUEST']._serialized_start=1271
+  _globals['_DOWNLOADDATASETREQUEST']._serialized_end=1341
+  _globals['_DOWNLOADDATASETRESPONSE']._serialized_start=1343
+  _globals['_DOWNLOADDATASETRESPONSE']._serialized_end=1383
+  _globals['_TRAININGSERVICE']._serialized_start=1386
+  _globals['_TRAININGSERVICE']._serialized_end=1727
 # @@protoc_insertion_point(module_scope)

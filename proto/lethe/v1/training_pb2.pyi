@@ -63,6 +63,30 @@ class Dataset(_message.Message):
     """Its key is destroyed as well."""
 
     @_typing.final
+    class Refused(_message.Message):
+        """Pictures that could not be made as the profile wants them, for one reason."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DETAIL_FIELD_NUMBER: _builtins.int
+        PICTURES_FIELD_NUMBER: _builtins.int
+        detail: _builtins.str
+        """The detail of the refusal, for example "verifier_linked"."""
+        pictures: _builtins.int
+        """How many."""
+        def __init__(
+            self,
+            *,
+            detail: _builtins.str = ...,
+            pictures: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "pictures", b"pictures"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Skipped(_message.Message):
         """Subjects who were left out for one reason."""
 
@@ -95,6 +119,8 @@ class Dataset(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REMOVED_ITEMS_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Format: datasets/{dataset}."""
     size: _builtins.int
@@ -105,6 +131,8 @@ class Dataset(_message.Message):
     """Which version of that label."""
     state: Global___Dataset.State.ValueType
     """Where it stands."""
+    profile: _common_pb2.FaceProfile.ValueType
+    """What is done about faces in it. Not said of sets of before that was done: they are not given out any more."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was begun."""
@@ -121,6 +149,10 @@ class Dataset(_message.Message):
     def removed_items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Items that were removed: whoever has a copy removes items/{item} from it. Only in GetDataset."""
 
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dataset.Refused]:
+        """Pictures that were left out, and why."""
+
     def __init__(
         self,
         *,
@@ -133,10 +165,12 @@ class Dataset(_message.Message):
         skipped: _abc.Iterable[Global___Dataset.Skipped] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         removed_items: _abc.Iterable[_builtins.str] | None = ...,
+        profile: _common_pb2.FaceProfile.ValueType = ...,
+        refused: _abc.Iterable[Global___Dataset.Refused] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "label", b"label", "name", b"name", "removed_items", b"removed_items", "size", b"size", "skipped", b"skipped", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "label", b"label", "name", b"name", "profile", b"profile", "refused", b"refused", "removed_items", b"removed_items", "size", b"size", "skipped", b"skipped", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -151,22 +185,26 @@ class CreateDatasetRequest(_message.Message):
     MAX_SIZE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     max_size: _builtins.int
     """At most this many pictures; 5000 where 0, and never more."""
     request_id: _builtins.str
     """UUID4; the same id with the same content answers the same for 24 hours."""
     label: _builtins.str
     """What it is called: a code, for it is shown and logged."""
+    profile: _common_pb2.FaceProfile.ValueType
+    """What is done about faces: landmarks where it is not said, or redact; no other is for training."""
     def __init__(
         self,
         *,
         max_size: _builtins.int = ...,
         request_id: _builtins.str = ...,
         label: _builtins.str = ...,
+        profile: _common_pb2.FaceProfile.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "max_size", b"max_size", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "max_size", b"max_size", "profile", b"profile", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,6 @@ def test_a_job_that_policy_ended_counts_as_refused() -> None:
 
 
 def test_the_table_names_reasons_of_the_contract_only() -> None:
-    future = {"ATTESTATION_REQUIRED", "RESIDENCY_NO_TARGET", "SECOND_FACTOR_REQUIRED"}
+    future = {"ATTESTATION_REQUIRED", "SECOND_FACTOR_REQUIRED"}
     known = {kind.reason for kind in errors.LetheError.__subclasses__()}
     assert set() == REFUSALS - known - future

@@ -26,7 +26,7 @@ ALL = dict(commands(typer.main.get_command(app)))
 NAMES = """
 init; serve; migrate; generate; backend serve; backend list; backend show
 subject upsert; subject show; subject data; subject restrict; subject unrestrict; subject rectify
-subject delete-object; notice publish; notice show; notice list
+subject delete-object; subject record; notice publish; notice show; notice list
 consent record; consent withdraw; consent show; consent list; consent receipt; consent check; consent signal
 consent verify; consent invalidate
 job list; job show; job watch; job cancel; job delete; job download

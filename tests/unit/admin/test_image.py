@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from gateway import weights
 from tests.needs import missing, needs
@@ -183,6 +183,19 @@ def test_faces_are_hidden_and_the_report_says_what_was_measured(tmp_path: Path, 
     assert (two["reason"], two["detail"]) == ("IMAGE_REJECTED", "no_face")
     assert [file.name for file in out.iterdir()] == ["one.jpg"]
     assert plant.CANARY not in (out / "one.jpg").read_bytes()
+
+
+def test_writing_is_covered_where_that_is_asked_for(tmp_path: Path, lethe) -> None:
+    portraits.files()
+    photo = Image.fromarray(portraits.scaled(portraits.portrait("collins"), 400))
+    ImageDraw.Draw(photo).text((10, 340), "Eileen 4711", font=ImageFont.load_default(30), fill="white")
+    photo.save(tmp_path / "one.png")
+    command = ("image", "deidentify", tmp_path / "one.png", "--profile", "bystanders", "--mask-text")
+    result = lethe(*command, "--out", tmp_path / "out", "--weights", weights.directory(), "--output", "json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["files"][0]["words"] >= 1
+    with Image.open(tmp_path / "out" / "one.png") as made:
+        assert made.getpixel((40, 360)) == (128, 128, 128)
 
 
 def test_without_the_models_no_face_is_looked_for(tmp_path: Path, lethe) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import grpc
 import pytest
-from lethe.v1 import incident_pb2, tenant_pb2, training_pb2
+from lethe.v1 import analytics_pb2, common_pb2, incident_pb2, tenant_pb2, training_pb2
 
 from tests.unit.admin.scripted import Refusal
 
 ID = "0123456789abcdef0123456789abcdef"
 UPDATE, RECORD = "TenantService/UpdateTenant", "IncidentService/RecordIncident"
-DOWNLOAD = "TrainingService/DownloadDataset"
+DOWNLOAD, CREATE = "TrainingService/DownloadDataset", "TrainingService/CreateDataset"
+GET_RECORD = "AnalyticsService/GetRecord"
 
 
 def asked(gateway: Any, method: str) -> Any:
@@ -75,6 +76,29 @@ def test_an_empty_list_is_no_error(gateway, lethe, as_app, noun: str) -> None:
     gateway.script["IncidentService/ListIncidents"] = incident_pb2.ListIncidentsResponse()
     gateway.script["TrainingService/ListDatasets"] = training_pb2.ListDatasetsResponse()
     assert lethe(noun, "list", *as_app).exit_code == 0
+
+
+@pytest.mark.parametrize("profile", ["landmarks", "redact"])
+def test_a_training_set_is_asked_for_with_what_is_done_about_faces(
+    gateway, lethe, as_app, profile: str
+) -> None:
+    wanted = common_pb2.FaceProfile.Value(f"FACE_PROFILE_{profile.upper()}")
+    gateway.script[CREATE] = training_pb2.CreateDatasetResponse(
+        dataset=training_pb2.Dataset(name=f"datasets/{ID}", profile=wanted)
+    )
+    chosen = ("--profile", profile) if profile == "redact" else ()
+    result = lethe("dataset", "create", "heads", *chosen, *as_app, "-o", "json")
+    assert json.loads(result.stdout)["dataset"]["profile"] == f"FACE_PROFILE_{profile.upper()}"
+    assert asked(gateway, CREATE).profile == wanted
+    assert lethe("dataset", "create", "heads", "--profile", "bystanders", *as_app).exit_code == 2
+
+
+def test_a_record_of_a_picture_is_shown_in_bins(gateway, lethe, as_app) -> None:
+    gateway.script[GET_RECORD] = analytics_pb2.GetRecordResponse(face_count=1, yaw_bin=-2, is_smiling=True)
+    result = lethe("subject", "record", ID, *as_app, "-o", "json")
+    shown = json.loads(result.stdout)
+    assert (shown["face_count"], shown["yaw_bin"], shown["is_smiling"]) == (1, -2, True)
+    assert asked(gateway, GET_RECORD).object == f"objects/{ID}"
 
 
 def test_a_training_set_is_written_for_its_owner_only(gateway, lethe, as_app, tmp_path: Path) -> None:

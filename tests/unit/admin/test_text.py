@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
+
+from gateway.settings import MODEL
 
 GIVEN = "Portrait of Wanjiru Kamau, 85mm f/1.4\nRembrandt lighting, Kodak Portra 400\n"
 
@@ -32,3 +35,14 @@ def test_a_refused_line_is_empty_and_named(lethe) -> None:
 
 def test_an_entity_that_nobody_knows_is_a_mistake_of_usage(lethe) -> None:
     assert lethe("text", "scrub", "--drop", "emial", stdin="").exit_code == 2
+
+
+def test_a_model_is_asked_where_it_is_wanted_and_missed_where_it_is_not_there(lethe, monkeypatch) -> None:
+    given = "Thandiwe Mokoena at her desk, natural light\n"
+    assert lethe("text", "scrub", stdin=given).stdout == given
+    if all(map(find_spec, MODEL)):
+        assert lethe("text", "scrub", "--ner", stdin=given).stdout == "[person] at her desk, natural light\n"
+    monkeypatch.setattr("gateway.admin.text.find_spec", lambda _name: None)
+    result = lethe("text", "scrub", "--ner", stdin=given)
+    assert result.exit_code == 2
+    assert "lethe[ner]" in result.stderr

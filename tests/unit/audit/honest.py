@@ -88,7 +88,7 @@ class Gateway:
         job = Job(self.id(), self.id(), con, who)
         self.decide("allow", con, "standing", job=job.job)
         self.seal(job.obj, "original")
-        self.log("job.created", job=job.job, bak="b" * 32, pur="generate", obj=job.obj)
+        self.log("job.created", job=job.job, bak="b" * 32, pur="generate", obj=job.obj, kind="bystanders")
         self.jobs[job.job] = job
 
     def decide(self, dec: str, con: str, state: str, **ids: str) -> None:
@@ -111,7 +111,8 @@ class Gateway:
         )
 
     def seal(self, obj: str, kind: str) -> None:
-        self.log("image.scrubbed", obj=obj, kind="metadata", meas={})
+        done = "bystanders" if kind == "original" else "metadata"
+        self.log("image.scrubbed", obj=obj, kind=done, meas={})
         self.live[obj] = self.now + TERM_MS
         self.log("object.sealed", obj=obj, cat=kind, exp=self.live[obj], pur="generate")
 
@@ -171,6 +172,9 @@ class Gateway:
         due = self.now + 365 * 24 * HOUR_MS
         self.log("dsr.received", dsr=dsr, dkind=self.kinds[dsr], reg="gdpr", due=due)
         if self.random.random() < 0.5:
+            self.log("dsr.paused", dsr=dsr)
+            self.log("dsr.resumed", dsr=dsr, due=due)
+        if self.random.random() < 0.5:
             self.log("dsr.verified", dsr=dsr, meth="two_data_points", out="shown")
         if self.random.random() < 0.5:
             self.log("dsr.extended", dsr=dsr, rc="COMPLEXITY", due=due + 60 * 24 * HOUR_MS)
@@ -179,7 +183,14 @@ class Gateway:
         for dsr in [dsr for dsr, state in self.dsrs.items() if state == "received"]:
             self.dsrs[dsr] = self.random.choice(["approved", "refused", "cancelled"])
             fields = {"rc": "MANIFESTLY_UNFOUNDED"} if self.dsrs[dsr] == "refused" else {}
+            if self.dsrs[dsr] == "approved":
+                fields = {"rcp": [self.id(), self.id()]}
             self.log(f"dsr.{self.dsrs[dsr]}", dsr=dsr, **fields)
+            for recipient, ends in zip(fields.get("rcp", ()), ("acknowledged", "excused"), strict=False):
+                if ends == "acknowledged":
+                    self.log("dsr.propagated", dsr=dsr, rcp=recipient, out="told")
+                why = {"why": "impossible"} if ends == "excused" else {}
+                self.log("dsr.propagated", dsr=dsr, rcp=recipient, out=ends, **why)
 
     def erase(self) -> None:
         for dsr in [dsr for dsr, state in self.dsrs.items() if state == "approved"]:

@@ -35,27 +35,31 @@ def decision(**changes: Any) -> Event:
     return {"ty": "decision.made", **fields, "cons": [said], "base": [CON], "at": START_MS, **changes}
 
 
-def picture(obj: str, cat: str) -> list[Event]:
+def picture(obj: str, cat: str, kind: str = "metadata") -> list[Event]:
     return [
-        {"ty": "image.scrubbed", "obj": obj},
+        {"ty": "image.scrubbed", "obj": obj, "kind": kind},
         {"ty": "object.sealed", "obj": obj, "cat": cat, "exp": EXP},
     ]
 
 
+RCP = "5e" * 16
+IN_PART: Event = {"ty": "dsr.fulfilled", "dsr": DSR, "out": "complied_in_part"}
+PAUSED: Event = {"ty": "dsr.paused", "dsr": DSR}
+TOLD: Event = {"ty": "dsr.propagated", "dsr": DSR, "rcp": RCP, "out": "told"}
 PROMPT: Event = {"ty": "prompt.scrubbed", "obj": OBJ}
 STORY: list[Event] = [
     {"ty": "notice.published", "ntc": NTC, "pur": ["generate"]},
     {"ty": "consent.recorded", "con": CON, "ntc": NTC, "flags": ["separate"], "exp": EXP},
     decision(),
-    *picture(OBJ, "original"),
-    {"ty": "job.created", "job": JOB, "obj": OBJ},
+    *picture(OBJ, "original", "bystanders"),
+    {"ty": "job.created", "job": JOB, "obj": OBJ, "kind": "bystanders"},
     {"ty": "job.dispatched", "job": JOB},
     *picture(OUT, "output"),
     {"ty": "job.succeeded", "job": JOB, "obj": OUT},
     {"ty": "object.destroyed", "obj": OBJ, "cat": "original"},
     {"ty": "result.released", "job": JOB, "obj": OUT},
     {"ty": "dsr.received", "dsr": DSR, "due": EXP},
-    {"ty": "dsr.approved", "dsr": DSR},
+    {"ty": "dsr.approved", "dsr": DSR, "rcp": [RCP]},
     {"ty": "subject.blocked", "dsr": DSR},
     {"ty": "consent.withdrawn", "con": CON, "pur": "generate"},
     {"ty": "object.destroyed", "obj": OUT, "cat": "output"},
@@ -221,12 +225,20 @@ def test_a_package_that_is_made_and_given_out_breaks_no_rule() -> None:
 
 
 OPTED_IN: Event = {"ty": "consent.recorded", "con": OPT, "ntc": NTC, "pur": "train"}
-ADDED: Event = {"ty": "dataset.added", "dst": DST, "itm": ITM, "job": JOB, "obj": CPY, "con": OPT}
+ADDED: Event = {
+    "ty": "dataset.added",
+    "dst": DST,
+    "itm": ITM,
+    "job": JOB,
+    "obj": CPY,
+    "con": OPT,
+    "kind": "redact",
+}
 TRAINED: list[Event] = [
     {"ty": "notice.published", "ntc": DSR, "pur": ["train"]},
     {**OPTED_IN, "ntc": DSR},
     {"ty": "dataset.created", "dst": DST, "exp": EXP},
-    *picture(CPY, "output"),
+    *picture(CPY, "output", "redact"),
     ADDED,
     {"ty": "dataset.completed", "dst": DST},
     {"ty": "dataset.released", "dst": DST},
@@ -246,6 +258,37 @@ def trained(*order: int | Event) -> list[Event]:
 
 def test_a_training_set_of_those_who_opted_in_breaks_no_rule() -> None:
     assert broken(trained(*TRAINED)) == set()
+
+
+COUNTED: list[Event] = [
+    {"ty": "notice.published", "ntc": DSR, "pur": ["analytics"]},
+    {"ty": "consent.recorded", "con": OPT, "ntc": DSR, "pur": "analytics", "flags": ["separate"]},
+    decision(
+        obj=OUT,
+        pur="analytics",
+        cons=[{"st": "standing", "form": "explicit", "flags": ["separate"], "con": OPT}],
+        base=[OPT],
+    ),
+    {"ty": "landmarks.released", "obj": OUT},
+    {"ty": "consent.withdrawn", "con": OPT, "pur": "analytics"},
+]
+"""The record of a result that is given out by virtue of a consent to that."""
+del COUNTED[2]["job"]
+
+
+def counted(*order: int | Event) -> list[Event]:
+    """Return the story with these events about the record, by their places or as they are."""
+    chosen = [COUNTED[one] if isinstance(one, int) else one for one in order]
+    return after("job.succeeded", *chosen)
+
+
+def test_a_record_that_is_permitted_breaks_no_rule() -> None:
+    assert broken(counted(*COUNTED)) == set()
+
+
+def test_a_record_may_be_permitted_after_it_was_denied() -> None:
+    found = broken(counted(0, 1, {**COUNTED[2], "dec": "deny"}, 2, 3))
+    assert "landmarks.released" not in {ty for ty, _ in found}
 
 
 BREACH: list[Event] = [{"ty": "incident.recorded", "inc": INC, "ver": number} for number in (1, 2)]
@@ -356,6 +399,25 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
         [*changed("dsr.received", due=START_MS), {"ty": "dsr.extended", "dsr": DSR, "due": EXP}],
         ("dsr.extended", "extended_late"),
     ),
+    (after("dsr.approved", {"ty": "dsr.partrefused", "dsr": DSR}), ("dsr.partrefused", "request_over")),
+    ([*without("subject.erased"), IN_PART], ("dsr.fulfilled", "part_refused")),
+    (after("dsr.received", *[{"ty": "dsr.paused", "dsr": DSR}] * 2), ("dsr.paused", "paused_twice")),
+    (after("dsr.approved", {"ty": "dsr.paused", "dsr": DSR}), ("dsr.paused", "request_over")),
+    (after("dsr.received", {"ty": "dsr.resumed", "dsr": DSR, "due": EXP}), ("dsr.resumed", "not_paused")),
+    (
+        after("dsr.received", PAUSED, {"ty": "dsr.resumed", "dsr": DSR, "due": EXP - 1}),
+        ("dsr.resumed", "resumed_differs"),
+    ),
+    (
+        after("dsr.received", PAUSED, {"ty": "dsr.resumed", "dsr": DSR, "due": EXP + 15 * 86_400_000}),
+        ("dsr.resumed", "resumed_differs"),
+    ),
+    (after("subject.erased", {**TOLD, "rcp": OBJ}), ("dsr.propagated", "recipient_unknown")),
+    ([*without("dsr.approved"), TOLD], ("dsr.propagated", "not_approved")),
+    (after("subject.erased", {**TOLD, "out": "acknowledged"}), ("dsr.propagated", "not_told")),
+    (after("subject.erased", TOLD, TOLD), ("dsr.propagated", "told_twice")),
+    (after("subject.erased", {**TOLD, "out": "excused"}), ("dsr.propagated", "excuse_ground")),
+    (after("subject.erased", {**TOLD, "why": "impossible"}), ("dsr.propagated", "excuse_ground")),
     (after("subject.erased", STORY[17]), ("subject.erased", "erased_twice")),
     (
         [*without("dsr.approved"), {"ty": "erasure.incomplete", "dsr": DSR}],
@@ -446,6 +508,21 @@ LIES: list[tuple[list[Event], tuple[str, str]]] = [
     (trained(2, 9), ("dataset.reduced", "item_unknown")),
     (trained(0, 1, 2, 3, 4, 5, 9, 9), ("dataset.reduced", "reduced_twice")),
     (trained(2, 7), ("dataset.released", "not_completed")),
+    (changed("image.scrubbed", kind="metadata"), ("job.created", "faces_not_masked")),
+    (trained(0, 1, 2, *picture(CPY, "output", "landmarks"), 5), ("dataset.added", "faces_not_masked")),
+    (counted(0, 1, 3), ("landmarks.released", "not_permitted")),
+    (counted(0, 1, 2, {**COUNTED[2], "dec": "deny"}, 3), ("landmarks.released", "after_deny")),
+    (counted(0, 1, {**COUNTED[2], "pur": "train"}, 3), ("landmarks.released", "purpose_differs")),
+    (counted(0, 1, 2, 4, 3), ("landmarks.released", "consent_withdrawn")),
+    (counted(0, 1, 2, {**COUNTED[3], "obj": ZIP}), ("landmarks.released", "picture_unknown")),
+    (after("object.destroyed", *COUNTED[:4], nth=1), ("landmarks.released", "released_destroyed")),
+    (
+        [
+            {**e, "exp": START_MS} if e.get("cat") == "output" and "exp" in e else e
+            for e in counted(0, 1, 2, 3)
+        ],
+        ("landmarks.released", "released_late"),
+    ),
     ([*STORY, LEFT], ("record.expired", "incident_unknown")),
     ([*STORY, BREACH[0], LEFT, BREACH[1]], ("incident.recorded", "incident_over")),
     ([*STORY, BREACH[1]], ("incident.recorded", "incident_version")),

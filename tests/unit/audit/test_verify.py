@@ -16,6 +16,7 @@ from audit.errors import ExportInvalid, TrustInvalid
 from audit.note import Signer
 from audit.payloads import Payload
 from audit.verify import read_folder, verify_export
+from tests.sample import sampled
 from tests.unit.audit import sealed
 from tests.unit.audit.logs import (
     ORIGIN,
@@ -114,7 +115,7 @@ def test_unusable_trust_is_an_error_and_not_a_verdict() -> None:
 
 def test_one_flipped_byte_anywhere_in_any_file_makes_it_invalid() -> None:
     for path, content in SMALL.items():
-        for place in range(0, len(content), 7 if path == "VERIFY.md" else 1):
+        for place in sampled(range(0, len(content), 7 if path == "VERIFY.md" else 1)):
             for bit in (1, 0x20, 0x80):
                 flipped = bytearray(content)
                 flipped[place] ^= bit

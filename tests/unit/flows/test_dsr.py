@@ -23,10 +23,12 @@ from gateway.errors import (
 )
 from gateway.flows.dsr import PREVIEW_TERM, DsrDraft
 from gateway.flows.retention import HoldDraft
+from gateway.flows.tenant import TenantDraft
 from gateway.paging import seal_token
 from gateway.people import Profile
 from gateway.ports.records import Dsr, PackText
 from policy.pack import parse_pack
+from tests.unit.flows.test_replay import replayed
 from tests.world import APP, OFFICER, SECOND, TENANT, World
 
 
@@ -222,6 +224,79 @@ async def test_what_the_law_does_not_extend_is_not(w: World) -> None:
     with pytest.raises(ExtensionRefused) as refused:
         await w.flows.dsrs.extend(OFFICER, opened.dsr_id, "REASONABLY_NECESSARY")
     assert refused.value.detail == "no_extension"
+
+
+async def asking(w: World) -> Dsr:
+    """Return an access request under UK law, received on 1 October 2026 (law.md U04)."""
+    facts = {"time_zone": "Europe/London", "calendar": "UK-EAW"}
+    await w.flows.tenants.update(OFFICER, TenantDraft(facts))
+    at(w, "2026-10-01T09:00:00+01:00")
+    return await w.open("ann", "access", regime="uk_gdpr")
+
+
+def at(w: World, moment: str) -> None:
+    w.clock.advance(datetime.fromisoformat(moment) - w.clock.now())
+
+
+async def test_the_days_from_a_question_to_its_answer_do_not_count(w: World) -> None:
+    """UK GDPR Art. 12A; law.md U04, U-17: both days included."""
+    opened = await asking(w)
+    assert opened.due_on == "2026-11-02"
+    at(w, "2026-10-05T17:00:00+01:00")
+    paused, receipt = await w.flows.dsrs.pause(OFFICER, opened.dsr_id)
+    assert (paused.due_on, receipt is None) == (opened.due_on, False)
+    assert (await w.flows.dsrs.pause(OFFICER, opened.dsr_id))[1] is None
+    with pytest.raises(StateConflict) as conflict:
+        await w.flows.dsrs.extend(OFFICER, opened.dsr_id, "COMPLEXITY")
+    assert conflict.value.detail == "paused"
+    at(w, "2026-10-09T08:00:00+01:00")
+    goes, _ = await w.flows.dsrs.resume(OFFICER, opened.dsr_id)
+    assert (goes.due_on, goes.extended_due_on) == ("2026-11-06", "2027-01-06")
+    assert (await w.flows.dsrs.resume(OFFICER, opened.dsr_id))[1] is None
+    at(w, "2026-10-09T17:00:00+01:00")  # asked again on the day of the answer, which counts once
+    await w.flows.dsrs.pause(OFFICER, opened.dsr_id)
+    at(w, "2026-10-10T08:00:00+01:00")
+    assert (await w.flows.dsrs.resume(OFFICER, opened.dsr_id))[0].due_on == "2026-11-09"  # a Saturday rolls
+    at(w, "2026-10-11T08:00:00+01:00")
+    longer, _ = await w.flows.dsrs.extend(OFFICER, opened.dsr_id, "COMPLEXITY")
+    assert longer.due_on == "2027-01-07"
+    assert [w.dsr(opened.dsr_id).due_key, *[e["due"] for e in w.events("dsr.extended")]] == [
+        f"2027-01-07 {opened.dsr_id}",
+        int(datetime(2027, 1, 8, tzinfo=UTC).timestamp() * 1000) - 1,
+    ]
+    assert (await replayed(w)).violations == ()
+
+
+async def test_while_the_clock_stands_no_time_is_over_and_replaying_it_says_so(w: World) -> None:
+    opened = await asking(w)
+    at(w, "2026-10-30T09:00:00+00:00")
+    await w.flows.dsrs.pause(OFFICER, opened.dsr_id)
+    at(w, "2026-12-01T09:00:00+00:00")
+    assert (await replayed(w)).promises["answered_in_time"].pending == 1
+    goes, _ = await w.flows.dsrs.resume(OFFICER, opened.dsr_id)
+    assert goes.due_on > "2026-12-01" > opened.due_on
+    await w.flows.dsrs.refuse(OFFICER, opened.dsr_id, "GDPR_12_5_EXCESSIVE")
+    report = await replayed(w)
+    assert (report.violations, report.promises["answered_in_time"].kept) == ((), 1)
+
+
+async def test_what_the_law_does_not_pause_or_what_is_too_late_is_not_paused(w: World) -> None:
+    opened = await asking(w)
+    other = await w.open("bob", "erasure", regime="uk_gdpr")
+    elsewhere = await w.open("bob", "access")
+    for dsr in (other, elsewhere):
+        with pytest.raises(StateConflict) as conflict:
+            await w.flows.dsrs.pause(OFFICER, dsr.dsr_id)
+        assert conflict.value.detail == "no_pause"
+    at(w, "2026-11-03T09:00:00+00:00")
+    with pytest.raises(StateConflict) as conflict:
+        await w.flows.dsrs.pause(OFFICER, opened.dsr_id)
+    assert conflict.value.detail == "too_late"
+    approved = await w.approve(opened.dsr_id)
+    with pytest.raises(StateConflict) as conflict:
+        await w.flows.dsrs.pause(OFFICER, approved.dsr_id)
+    assert conflict.value.detail == "approved"
+    assert w.events("dsr.paused") == []
 
 
 # --- identity ------------------------------------------------------------------------------------

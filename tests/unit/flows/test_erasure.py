@@ -16,6 +16,7 @@ from gateway.people import Profile
 from gateway.ports.keys import Epoch
 from gateway.ports.records import Certificate, ClosedEpoch, Consent, Dsr, Job, Subject, SubjectKey
 from tests import invariants
+from tests.sample import sampled
 from tests.world import APP, LEASE, OFFICER, World
 
 
@@ -122,6 +123,47 @@ async def test_each_step_may_be_taken_twice(w: World, step: str) -> None:
     await is_erased(w, opened.dsr_id)
     (leaf,) = w.events("subject.erased")
     assert leaf["nobj"] in ({1} if step != "_destroy" else {0, 1})
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2])
+async def test_many_pictures_are_destroyed_some_at_a_time_and_each_once(
+    monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """One commit of all would hold others up; a process that dies between two leaves the rest to the next."""
+    monkeypatch.setattr("gateway.flows.erasure.AT_ONCE", 2)
+    smooth, w = [await _with_five_portraits() for _ in range(2)]
+    opened, _ = await w.request("ann"), await smooth.request("ann")
+    smooth.trip.calls.clear()
+    await smooth.carry_out()
+    some = "records.transact/Erasure._end_pictures"
+    at = [number for number, call in enumerate(smooth.trip.calls) if call == some]
+    assert len(at) == 3
+
+    class Dies(Exception):
+        """The process dies in the middle of the pictures."""
+
+    def die(_point: str) -> None:
+        raise Dies
+
+    w.trip.do(at[batch], "after", die)
+    with pytest.raises(Dies):
+        await w.carry_out()
+    w.clock.advance(LEASE + timedelta(seconds=1))
+    await w.carry_out(w.process())
+    destroyed = [leaf["obj"] for leaf in w.events("object.destroyed") if leaf["why"] == "erasure"]
+    assert len(destroyed) == len(set(destroyed)) == 5
+    (leaf,) = w.events("subject.erased")
+    assert leaf["nobj"] == 5
+    await is_erased(w, opened.dsr_id)
+
+
+async def _with_five_portraits() -> World:
+    made = World()
+    await made.ready("ann", "bob")
+    await made.portrait("bob")
+    for _ in range(5):
+        await made.portrait("ann")
+    return made
 
 
 async def test_a_worker_that_lost_its_lease_does_not_undo_what_another_did(w: World) -> None:
@@ -266,7 +308,7 @@ async def test_an_upload_that_an_erasure_overtakes_leaves_nothing(w: World) -> N
     await smooth.ready("ann", "bob")
     smooth.trip.calls.clear()
     await smooth.upload("ann")
-    for at, point in enumerate(smooth.trip.calls):
+    for at, point in sampled(list(enumerate(smooth.trip.calls)), 3):
         made = World()
         await made.ready("ann", "bob")
         erasing: list[asyncio.Task[object]] = []

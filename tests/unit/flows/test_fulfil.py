@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import LeaseLost, StoreUnavailable
+from gateway.errors import LeaseLost, MessageInvalid, StoreUnavailable
 from gateway.people import Guardian, Profile
 from gateway.ports.records import Consent, Dsr, Signal, StoredObject, Subject
 from policy.dsr import DIRECT, EFFECTS, Effect
@@ -55,6 +55,27 @@ async def signal(w: World) -> Signal:
 async def standing(w: World, name: str = "ann") -> set[str]:
     handle = await w.handle(name)
     return {c.purpose for c in w.records.all(Consent) if c.handle == handle and c.withdrawn_at is None}
+
+
+async def test_a_purpose_that_was_refused_goes_on_and_the_others_end(w: World) -> None:
+    """GDPR Art. 21(1)."""
+    await w.publish("generate", "train", "analytics")
+    for purpose in ("train", "analytics"):
+        await w.consent("ann", purpose, notice_version=2)
+    opened = await w.open("ann", "objection", purposes=("analytics", "train"))
+    refuse = w.flows.dsrs.refuse_part
+    with pytest.raises(MessageInvalid):
+        await refuse(OFFICER, opened.dsr_id, "GDPR_21_1_COMPELLING", ["analytics", "train"])
+    await refuse(OFFICER, opened.dsr_id, "GDPR_21_1_COMPELLING", ["analytics"])
+    await w.approve(opened.dsr_id)
+    await w.carry_out()
+    assert w.dsr(opened.dsr_id).outcome == "complied_in_part"
+    assert "analytics" in await standing(w)
+    assert "train" not in await standing(w)
+    erasure = await w.open("ann", "erasure")
+    with pytest.raises(MessageInvalid) as refusal:
+        await refuse(OFFICER, erasure.dsr_id, "GDPR_17_3_E_LEGAL_CLAIMS", ["content"])
+    assert refusal.value.violations == (("parts", "parts.not_for_kind"),)
 
 
 async def test_an_answer_closes_the_file_and_takes_it_off_the_due_list(w: World) -> None:

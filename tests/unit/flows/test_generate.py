@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 
 import pytest
 
-from gateway.errors import StateConflict, SubjectBlocked
+from gateway.errors import BackendUnavailable, StateConflict, SubjectBlocked
+from gateway.ports.inference import Result
 from gateway.ports.records import StoredObject
 from tests.world import APP, LEASE, PORTRAIT, SECRET, World
 
@@ -129,6 +131,22 @@ async def test_a_job_whose_first_attempt_failed_is_done_by_the_second(w: World) 
     w.clock.advance(timedelta(seconds=60))
     await w.work()
     assert (w.job(job_id).state, w.job(job_id).attempt) == ("succeeded", 2)
+
+
+@pytest.mark.parametrize(("asked", "rested"), [("0", 0.5), ("45", 45.0), ("86400", 300.0)])
+async def test_a_busy_backend_says_for_how_long_a_job_rests_within_bounds(
+    w: World, monkeypatch: pytest.MonkeyPatch, asked: str, rested: float
+) -> None:
+    async def busy(*_arguments: object, **_more: object) -> AsyncGenerator[Result]:
+        raise BackendUnavailable(detail="busy", retry_after_s=asked)
+        yield
+
+    monkeypatch.setattr(w.backend, "generate", busy)
+    job_id = (await w.upload("ann")).job.job_id
+    await w.work()
+    job = w.job(job_id)
+    assert (job.state, job.lease_until) == ("queued", w.clock.now() + timedelta(seconds=rested))
+    await w.settle()
 
 
 @pytest.mark.parametrize(("fault", "reason"), [("rejects", "IMAGE_REJECTED"), ("breaks", "BACKEND_PROTOCOL")])

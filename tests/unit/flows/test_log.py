@@ -519,7 +519,7 @@ async def test_leaves_share_only_what_names_the_same_thing(w: World) -> None:
     await w.portrait("ann")
     await w.portrait("bob")
     await w.erase("ann")
-    things = {"obj", "con", "job", "dsr", "bak", "ntc", "pol", "dig", "cert"}
+    things = {"obj", "con", "job", "dsr", "bak", "ctr", "ntc", "pol", "dig", "cert"}
     seen: Counter[str] = Counter()
     for leaf in (json.loads(row.line) for row in w.records.all(Leaf)):
         hexes = {leaf["id"], leaf["n"], leaf["act"].removeprefix("tok:")} - {"sys:lethe", "svc:app"}

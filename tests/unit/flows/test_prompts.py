@@ -62,6 +62,21 @@ async def test_a_prompt_rests_sealed_and_goes_with_its_picture(w: World) -> None
     assert job.input_object not in {row.object_id for row in w.records.all(StoredObject)}
 
 
+async def test_a_prompt_is_listed_and_handed_out_while_its_job_lives_and_not_after(w: World) -> None:
+    """GDPR Art. 15(1), (3)."""
+    job = await asked(w, SAID)
+    name = f"objects/{job.input_object}/prompt"
+    listed = {item.name: item for item in (await w.flows.subjects.stored_data(APP, "ann")).items}
+    assert (listed[name].kind, listed[name].size_bytes) == ("prompt", len(CLEAN))
+    assert listed[name].expires_at == listed[f"objects/{job.input_object}"].expires_at
+    for kind in ("access", "portability"):
+        gathered = await w.flows.packages.gatherer.gather(await w.open("ann", kind), w.clock.now())
+        assert [image.get("prompt") for image in gathered.document["images"]] == [CLEAN]
+    await w.work()
+    left = (await w.flows.subjects.stored_data(APP, "ann")).items
+    assert not [item for item in left if item.kind == "prompt"]
+
+
 async def test_where_nothing_is_kept_the_prompt_is_in_memory_only(w: World) -> None:
     w.keep_nothing()
     w.flows.backends.known["studio"] = w.backend.facts

@@ -74,7 +74,7 @@ async def test_figures_count_what_was_received_complied_with_and_denied_and_the_
     until = w.clock.now()
     await w.open("bob", "restriction", received_at=until)
     figures = await w.flows.register.figures(OFFICER, since, until, "")
-    assert figures == [Figures("restriction", 4, 2, 1, 0, 1, 3.0)]
+    assert figures == [Figures("restriction", 4, 2, 0, 1, 0, 1, 0, 0, 3.0)]
     assert await w.flows.register.figures(OFFICER, since, until, "ccpa") == []
     assert await w.flows.register.figures(STRANGER, since, until, "") == []
 

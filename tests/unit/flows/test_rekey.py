@@ -32,6 +32,7 @@ from gateway.ports.records import Checkpoint, Leaf, LogHead, LogKeys, Transactio
 from gateway.settings import ConfigInvalid
 from tests.doors import When, around
 from tests.fakes.witness import FakeWitness
+from tests.sample import examples
 from tests.world import OFFICER, ORIGIN, World
 
 OTHER = "lethe.test/0b"
@@ -621,7 +622,7 @@ async def test_killed_at_each_step_and_started_again_it_is_one_rotation(when: Wh
 FAULTS = st.sampled_from(["", "lost", "lost_reply"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["new", "old", "both"]), FAULTS, st.integers(0, 5), FAULTS, st.booleans()),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway import contract
 from gateway.errors import (
     AuditUnavailable,
     BackendRetentionTooLong,
@@ -16,9 +17,11 @@ from gateway.errors import (
     NoticeUnknown,
     ObjectExpired,
     PolicyDenied,
+    ResidencyNoTarget,
     StateConflict,
 )
 from gateway.flows.dsr import DsrDraft
+from gateway.ports.inference import Safeguards
 from gateway.ports.records import (
     Certificate,
     Consent,
@@ -29,6 +32,7 @@ from gateway.ports.records import (
     Subject,
     SubjectKey,
 )
+from tests.fakes.inference import FakeInference
 from tests.world import APP, OFFICER, PORTRAIT, World, chunks, order
 
 
@@ -268,3 +272,70 @@ async def test_a_consent_that_comes_late_does_not_take_the_place_of_a_younger_on
     assert late.superseded_by
     job = await w.portrait("ann")
     assert job.state == "succeeded"
+
+
+# --- where a backend runs, what it takes, and what is said of that ------------------------------
+
+
+async def test_a_picture_of_somebody_in_the_union_goes_to_no_place_without_a_ground(w):
+    """GDPR Art. 44: no transfer without a ground; the log says where each picture went."""
+    declare(w, region="US")
+    with pytest.raises(ResidencyNoTarget) as refused:
+        await w.upload("ann")
+    assert refused.value.detail == "deny_no_transfer_mechanism"
+    assert refused.value.metadata["deciding_pack"] == "gdpr"
+    assert [leaf["det"] for leaf in w.events("upload.refused")] == ["deny_no_transfer_mechanism"]
+    declare(w, region="US", safeguards=Safeguards(mechanism="SCC"), is_contracted=True)
+    job = await w.portrait("ann")
+    assert job.state == "succeeded"
+    (sent,) = w.events("job.dispatched")
+    assert (sent["land"], sent["sent"]) == ("US", ["original"])
+    assert sent["ctr"] == contract.digest(w.backend.facts)
+
+
+async def test_a_backend_that_has_moved_after_the_upload_gets_nothing_and_no_other_does(w):
+    other = FakeInference(replace(w.backend.facts, name="other"))
+    w.outside = replace(w.outside, backends={"studio": w.backend, "other": other})
+    w.flows = w.process()
+    w.flows.backends.known["other"] = other.facts
+    job = (await w.upload("ann")).job
+    declare(w, region="IN")
+    await w.work()
+    assert (w.job(job.job_id).reason, w.job(job.job_id).state) == ("RESIDENCY_NO_TARGET", "failed")
+    assert w.events("job.dispatched") == []
+    assert not [call for seen in (w.backend, other) for call in seen.seen if call.method == "generate"]
+
+
+async def test_of_several_backends_the_first_that_the_law_permits_is_taken(w):
+    near = FakeInference(replace(w.backend.facts, name="near", region="FR"))
+    w.outside = replace(w.outside, backends={"studio": w.backend, "near": near})
+    w.flows = w.process()
+    w.flows.backends.known["near"] = near.facts
+    declare(w, region="US")
+    assert (await w.upload("ann")).job.backend == "near"
+
+
+@pytest.mark.parametrize(
+    ("bound", "detail"), [({"max_image_bytes": 10}, "too_large"), ({"max_pixels": 10}, "too_many_pixels")]
+)
+async def test_a_picture_that_is_larger_than_the_backend_takes_is_not_sent(w, bound, detail):
+    declare(w, **bound)
+    job = (await w.upload("ann")).job
+    await w.work()
+    assert (w.job(job.job_id).reason, w.job(job.job_id).detail) == ("IMAGE_REJECTED", detail)
+    assert w.events("job.dispatched") == []
+
+
+async def test_who_cannot_be_told_to_forget_owes_until_the_term_of_its_contract_is_over(w):
+    """GDPR Art. 28(3)(g): by contract deleted; nobody confirms it, so the term is waited for."""
+    limits = replace(w.flows.generate.limits, max_backend_retention_s=60)
+    upload = replace(w.flows.upload, limits=replace(w.flows.upload.limits, max_backend_retention_s=60))
+    w.flows = replace(w.flows, generate=replace(w.flows.generate, limits=limits), upload=upload)
+    declare(w, supports_forget=False, is_contracted=True, retention_s=60)
+    w.backend.faults.lose("forget", times=10)
+    job = await w.portrait("ann")
+    assert w.job(job.job_id).is_forget_owed
+    assert await w.flows.generate.settle() == 0
+    w.clock.advance(timedelta(seconds=60))
+    assert await w.flows.generate.settle() == 1
+    assert not w.job(job.job_id).is_forget_owed

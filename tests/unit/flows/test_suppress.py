@@ -14,6 +14,7 @@ from gateway.adapters.log_folder import LogFolder
 from gateway.adapters.survivors import FileSurvivors
 from gateway.errors import AuditUnavailable, LetheError
 from gateway.flows.dsr import DsrDraft
+from gateway.flows.incident import IncidentDraft, Telling, Text
 from gateway.flows.revoke import Revoke
 from gateway.flows.tenant import TenantDraft
 from gateway.flows.training import DatasetDraft
@@ -226,6 +227,89 @@ async def test_what_became_of_requests_since_stands_again(w: Past) -> None:
     due = await w.flows.register.due(OFFICER, "", 50, "")
     assert [dsr.dsr_id for dsr in due.items] == [doubted.dsr_id, extended.dsr_id]
     assert len(w.events("dsr.fulfilled")) == 2
+
+
+async def test_newer_facts_and_breaches_are_taken_from_the_log_as_far_as_it_says_and_else_an_alarm(
+    w: Past,
+) -> None:
+    """No law that applied by then is forgotten, and no breach clock."""
+    heard: list[tuple[str, ...]] = []
+    update, record = w.flows.tenants.update, w.flows.incidents.record
+    await update(OFFICER, TenantDraft({"establishments": ("DE",), "is_training_on": True}))
+    first, _ = await record(OFFICER, IncidentDraft("access", w.clock.now(), text=Text("a lost laptop")))
+    await w.keep()
+    w.clock.advance(timedelta(seconds=1))
+    await update(OFFICER, TenantDraft({"establishments": ("DE", "FR"), "contact": "dpo@lethe.test"}))
+    w.clock.advance(timedelta(seconds=1))
+    await update(OFFICER, TenantDraft({"targets": ("BR",), "is_training_on": False}))
+    told = Telling(w.clock.now())
+    later = {"authority": told, "incident_id": first.record.incident_id}
+    amended, _ = await record(OFFICER, IncidentDraft("loss", first.record.aware_at, **later))
+    w.clock.advance(timedelta(seconds=1))
+    second, _ = await record(OFFICER, IncidentDraft("disclosure", w.clock.now(), text=Text("a letter")))
+    await w.fall_back()
+    flow = replace(w.flows.suppress, on_lost=lambda *what: heard.append(what))
+    assert await flow.run()
+    known = await w.flows.tenants.get(OFFICER)
+    assert (known.version, known.facts.establishments, known.facts.targets) == (3, ("DE", "FR"), ("BR",))
+    assert (known.facts.contact, known.facts.is_training_on) == ("privacy@lethe.test", False)
+    rows = {one.record.incident_id: one for one in (await w.flows.incidents.list(OFFICER, 50, "")).items}
+    again, new = rows[first.record.incident_id], rows[second.record.incident_id]
+    assert (again.record.version, again.record.kind) == (2, "loss")
+    assert Telling.of(again.record.authority).code == "told"
+    assert (again.text.nature, new.text.nature) == ("a lost laptop", "")
+    assert new.record.keep_until == second.record.keep_until
+    for found, was in ((again, amended), (new, second)):
+        assert found.record.due_at is not None
+        assert was.record.due_at is not None
+        assert timedelta() <= was.record.due_at - found.record.due_at < timedelta(milliseconds=1)
+    assert (w.told()["nfact"], w.told()["ninc"]) == (2, 2)
+    assert heard == [("facts", "incidents")]
+    await update(OFFICER, TenantDraft({"contact": "dpo@lethe.test"}))
+    fuller = IncidentDraft("disclosure", second.record.aware_at, incident_id=second.record.incident_id)
+    assert (await record(OFFICER, fuller))[0].record.version == 2
+    assert (await replayed(w)).violations == ()
+
+
+async def test_a_clock_that_was_stopped_since_has_its_days_again(w: Past) -> None:
+    await w.ready(ANN, BOB)
+    asked = [await w.open(subject, "access", regime="uk_gdpr") for subject in (ANN, BOB)]
+    await w.keep()
+    for dsr in asked:
+        await w.flows.dsrs.pause(OFFICER, dsr.dsr_id)
+    w.clock.advance(timedelta(days=3))
+    await w.flows.dsrs.resume(OFFICER, asked[0].dsr_id)
+    before = [(w.dsr(dsr.dsr_id).due_on, w.dsr(dsr.dsr_id).clock) for dsr in asked]
+    await w.fall_back()
+    assert await w.flows.suppress.run()
+    assert [(w.dsr(dsr.dsr_id).due_on, w.dsr(dsr.dsr_id).clock) for dsr in asked] == before
+
+
+async def test_which_recipients_were_told_since_stands_again_though_the_facts_are_lost(w: Past) -> None:
+    """GDPR Art. 19: nobody is told twice, and whoever was not told is still to be."""
+    await w.ready(ANN)
+    one = {"name": "Mailer Inc", "role": "processor", "country": "US", "channel": "their form"}
+    await w.flows.tenants.update(OFFICER, TenantDraft({"recipients": {"mailer": one}}))
+    request = await w.open(ANN, "restriction")
+    await w.keep()
+    await w.flows.tenants.update(OFFICER, TenantDraft({"recipients": {"mailer": one, "ads": one}}))
+    await w.approve(request.dsr_id)
+    w.clock.advance(timedelta(seconds=1))
+    await w.flows.propagation.note(OFFICER, request.dsr_id, "mailer", "told")
+    await w.flows.propagation.note(OFFICER, request.dsr_id, "ads", "excused", "impossible")
+    before = w.dsr(request.dsr_id).recipients
+    await w.fall_back()
+    assert await w.flows.suppress.run()
+    after = w.dsr(request.dsr_id).recipients
+    # What the backup's facts lack has its id for a name.
+    lost = before["ads"]["id"]
+    assert after.keys() == {"mailer", lost}
+    assert after["mailer"] == before["mailer"]
+    assert (after[lost]["state"], after[lost]["ground"], after[lost]["name"]) == ("excused", "impossible", "")
+    w.clock.advance(timedelta(seconds=1))
+    noted, _ = await w.flows.propagation.note(OFFICER, request.dsr_id, "mailer", "acknowledged")
+    assert noted.owed_key is None
+    assert (await replayed(w)).violations == ()
 
 
 async def test_without_its_published_files_or_with_others_the_log_does_not_go_on(w: Past) -> None:

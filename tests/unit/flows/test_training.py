@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 
 from gateway.compose import Flows
 from gateway.errors import (
+    DeidentificationRequired,
     IdempotencyConflict,
     LetheError,
     NotFound,
+    ScrubberUnavailable,
     StateConflict,
     StoreUnavailable,
     TrainingOff,
@@ -35,6 +37,7 @@ from gateway.people import Profile
 from gateway.ports.records import Consent, Dataset, DatasetItem, StoredObject, SubjectKey
 from policy.training import is_opt_in, unmet
 from tests.fakes.inference import paint
+from tests.sample import sampled
 from tests.world import APP, OFFICER, SECRET, STRANGER, World
 
 REQUEST = "7f9c24e5-0a35-4c0e-8f8a-3b1f6d1c2e4a"
@@ -154,8 +157,9 @@ async def test_a_form_that_even_one_law_takes_is_not_enough_where_it_is_not_sepa
 
 
 def test_a_regime_that_asks_for_more_and_one_nobody_judged_are_named() -> None:
-    assert unmet(["gdpr", "ccpa", "pipeda"]) == {}
-    assert list(unmet(["gdpr", "il_bipa", "made_up"])) == ["il_bipa", "made_up"]
+    judged = ["gdpr", "uk_gdpr", "ccpa", "pipeda", "qc_law25", "il_bipa", "tx_cubi", "wa_mhmda", "lgpd"]
+    assert unmet(judged) == {}
+    assert list(unmet(["gdpr", "coppa", "made_up"])) == ["coppa", "made_up"]
 
 
 async def test_a_regime_that_asks_for_more_leaves_the_subject_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +167,78 @@ async def test_a_regime_that_asks_for_more_leaves_the_subject_out(monkeypatch: p
     monkeypatch.setattr("policy.training.SUFFICES", {})
     found = await made(w)
     assert (found.size, found.skipped) == (0, {"DEIDENTIFICATION_REQUIRED": 1})
+
+
+@pytest.mark.parametrize("profile", ["landmarks", "redact"])
+async def test_copies_show_no_face_and_log_and_manifest_say_what_was_measured(profile: str) -> None:
+    """GDPR Art. 25; 740 ILCS 14/10."""
+    w = await ready("ann")
+    found = await made(w, profile=profile if profile == "redact" else "")
+    (copy,) = [asked for asked in w.faces.asked if asked.profile != "bystanders"]
+    assert copy.profile == found.profile == profile
+    (line,) = manifest(await download(w, found))["items"]
+    assert (line["profile"], line["similarity_thousandths"]) == (profile, 87)
+    assert manifest(await download(w, found))["profile"] == profile
+    (scrubbed,) = [leaf for leaf in w.events("image.scrubbed") if "sim" in leaf]
+    (added,), (created,) = w.events("dataset.added"), w.events("dataset.created")
+    assert scrubbed["obj"] == added["obj"]
+    assert (scrubbed["sim"], scrubbed["nface"], scrubbed["nhead"]) == (87, 1, 1)
+    assert {scrubbed["kind"], added["kind"], created["kind"]} == {profile}
+    w.check()
+
+
+@pytest.mark.parametrize("profile", ["bystanders", "metadata_free", "canonical"])
+async def test_what_leaves_the_face_is_refused_for_training(profile: str) -> None:
+    w = await ready("ann")
+    with pytest.raises(DeidentificationRequired) as caught:
+        await made(w, profile=profile)
+    assert caught.value.detail == "profile_not_for_purpose"
+    assert w.count(Dataset) == 0
+
+
+async def test_a_picture_that_stays_linked_is_left_out_and_counted() -> None:
+    w = await ready("ann", "bob")
+    first, second = await w.portrait("ann"), await w.portrait("ann")
+    (linked,) = [row for row in w.records.all(StoredObject) if row.object_id == second.result_object]
+    w.faces.links = {await w.flows.training.safe.open(linked)}
+    found = await made(w)
+    files = await download(w, found)
+    # The fake paints the same picture for the same subject each time, so all of hers are linked.
+    assert first.result_object != second.result_object
+    assert found.refused["verifier_linked"] >= 1
+    assert manifest(files)["refused"] == found.refused
+    assert found.size == len(manifest(files)["items"])
+    copies = [row for row in w.records.all(StoredObject) if row.purpose == "train"]
+    assert len(copies) == found.size
+    w.check()
+
+
+async def test_a_subject_whose_pictures_all_stay_linked_is_skipped_by_reason() -> None:
+    w = await ready("ann")
+    w.faces.rejects = "verifier_linked"
+    found = await made(w)
+    assert (found.state, found.size) == ("ready", 0)
+    assert (found.skipped, found.refused) == ({"IMAGE_REJECTED": 1}, {"verifier_linked": 1})
+
+
+async def test_while_nobody_looks_for_faces_a_set_waits() -> None:
+    w = await ready("ann")
+    w.faces.is_down = True
+    begun, _ = await w.flows.training.create(OFFICER, DatasetDraft("heads"))
+    with pytest.raises(ScrubberUnavailable):
+        await build(w)
+    w.faces.is_down = False
+    w.clock.advance(timedelta(minutes=5))
+    await build(w)
+    assert (dataset(w, begun.dataset_id).size, dataset(w, begun.dataset_id).refused) == (1, {})
+
+
+async def test_a_set_of_before_faces_were_seen_to_is_not_given_out() -> None:
+    w = await ready("ann")
+    found = await made(w)
+    await w.records.transact(lambda tx: tx.put(replace(found, profile="metadata_free")))
+    with pytest.raises(DeidentificationRequired):
+        await download(w, found)
 
 
 async def test_subjects_are_named_by_pseudonyms_that_no_two_sets_share() -> None:
@@ -320,8 +396,7 @@ async def test_a_worker_that_dies_at_any_call_leaves_what_another_finishes(when:
     await probe.flows.training.create(OFFICER, DatasetDraft("heads"))
     probe.trip.calls.clear()
     await build(probe)
-    every = 1 if os.environ.get("LETHE_EVERY_POINT") else 3
-    for at in range(0, len(probe.trip.calls), every):
+    for at in sampled(range(len(probe.trip.calls))):
         w = await ready("ann", "bob")
         begun, _ = await w.flows.training.create(OFFICER, DatasetDraft("heads"))
         w.trip.lose(at, when)

@@ -124,7 +124,7 @@ async def test_what_is_no_picture_is_refused(w: World) -> None:
 
 
 async def test_without_a_scrubber_nothing_is_taken(w: World) -> None:
-    w.scrubber.is_down = True
+    w.faces.is_down = True
     await refused(w, ScrubberUnavailable)
 
 

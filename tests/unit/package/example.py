@@ -76,6 +76,7 @@ DOCUMENT: dict[str, Any] = {
         "state": "active",
     },
     "images": [image(1, "original"), image(2, "output")],
+    "withheld": [{"object": f"objects/{3:032x}", "kind": "output", "reason_code": "GDPR_15_4_OTHERS"}],
     "jobs": [
         {
             "job": f"jobs/{1:032x}",
@@ -93,6 +94,7 @@ DOCUMENT: dict[str, Any] = {
     "consents": [
         {
             "file": "receipts/001.json",
+            "receipt": "receipts/001.jsonld",
             "purpose": "generate",
             "given_at": AT,
             "expires_at": None,
@@ -102,6 +104,7 @@ DOCUMENT: dict[str, Any] = {
         },
         {
             "file": "receipts/002.json",
+            "receipt": None,
             "purpose": "retain_output",
             "given_at": AT,
             "expires_at": None,

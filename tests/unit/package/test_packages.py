@@ -10,6 +10,7 @@ import re
 import zipfile
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -20,6 +21,7 @@ from audit import leaf as leaf_codec
 from audit import proof, seal
 from audit.note import Verifier
 from audit.payloads import parse
+from audit.receipt import receipt_id, verify_receipt
 from audit.schema import RULE
 from gateway.errors import (
     LetheError,
@@ -42,6 +44,7 @@ from tests.unit.flows.test_training import ready as training_ready
 from tests.unit.package.example import DOCUMENT
 from tests.world import APP, OFFICER, ORIGIN, STRANGER, World
 
+RECEIPT = json.loads(Path("tests/vectors/dpv-27560-receipt.schema.json").read_text())
 SCRIPT = re.compile(rb"<script|javascript:|https?://", re.IGNORECASE)
 
 
@@ -152,7 +155,7 @@ async def test_names_of_files_say_nothing_of_anyone_and_no_page_asks_for_anythin
     assert all(
         re.fullmatch(
             r"index(\.[a-z]{2})?\.html|data\.json|images/\d{3}-(original|output)\.(jpg|png|webp)"
-            r"|receipts/\d{3}\.json|events/\d{9}(\.tlog-proof|-\d\.json)",
+            r"|receipts/\d{3}\.json(ld)?|events/\d{9}(\.tlog-proof|-\d\.json)",
             name,
         )
         for name in names
@@ -181,6 +184,30 @@ async def test_entries_of_the_log_about_the_person_verify_by_themselves(w: World
         assert (found.index, json.loads(opened.payload)) == (event["index"], event["says"])
 
 
+@pytest.mark.parametrize("kind", ["access", "portability"])
+async def test_each_consent_has_a_signed_receipt_that_verifies_and_withdraws_by_itself(
+    w: World, kind: str
+) -> None:
+    """ISO/IEC TS 27560; GDPR Art. 7(1), 7(3)."""
+    await w.log()
+    late = await w.consent("ann", "retain_output")  # the log has not published it yet
+    package = await made(w, kind=kind)
+    consents = {one["consent"]: one for one in document(package)["consents"]}
+    assert consents.pop(f"consents/{late.consent_id}")["receipt"] is None
+    ((name, consent),) = consents.items()
+    data = package.read(consent["receipt"])
+    jsonschema.validate(json.loads(data), RECEIPT)
+    keys = "".join(f"{signer.vkey()}\n" for signer in w.signers[ORIGIN])
+    report = verify_receipt(data, keys)
+    assert report.verdict == "valid"
+    said = report.content["dpv:hasRecordOfActivity"]
+    assert (said["dct:identifier"], said["dpv:hasDataSubject"]["dct:identifier"]) == (name, "subjects/ann")
+    assert f'href="{consent["receipt"]}"' in package.read("index.html").decode()
+    assert verify_receipt(data.replace(b"subjects/ann", b"subjects/bob"), keys).verdict == "invalid"
+    done = await w.flows.consents.withdraw(APP, receipt_id=receipt_id(data).removeprefix("receipts/"))
+    assert [f"consents/{one.consent_id}" for one in done.consents] == [name]
+
+
 async def test_portability_has_only_what_the_person_provided(w: World) -> None:
     """GDPR Art. 20(1): no results, and no picture that somebody else uploaded."""
     await w.portrait("ann")
@@ -194,6 +221,60 @@ async def test_portability_has_only_what_the_person_provided(w: World) -> None:
     assert not {"held", "events", "recipients", "requests", "holds"} & said.keys()
     assert f"jobs/{other.job.job_id}" not in {job["job"] for job in said["jobs"]}
     assert {name.partition("/")[0] for name in package.namelist()} >= {"index.html", "receipts", "images"}
+
+
+async def test_a_picture_that_was_refused_is_told_of_and_withheld(w: World) -> None:
+    """GDPR Art. 15(4): the rest is handed out."""
+    job = await w.portrait("ann")
+    dsr = await w.open("ann", "access")
+    refuse = w.flows.dsrs.refuse_part
+    await refuse(OFFICER, dsr.dsr_id, "GDPR_15_4_OTHERS", [job.result_object])
+    assert (await refuse(OFFICER, dsr.dsr_id, "GDPR_15_4_OTHERS", [job.result_object]))[1] is None
+    for reason, parts, rule in (
+        ("GDPR_17_1_NO_GROUND", [job.result_object], "reason_code.unknown"),
+        ("GDPR_15_4_OTHERS", ["0" * 32], "parts.unknown"),
+    ):
+        with pytest.raises(MessageInvalid) as refusal:
+            await refuse(OFFICER, dsr.dsr_id, reason, parts)
+        assert refusal.value.violations[0][1] == rule
+    w.clock.advance(timedelta(seconds=1))
+    await w.approve(dsr.dsr_id)
+    w.clock.advance(timedelta(seconds=1))
+    await w.carry_out()
+    package = zipfile.ZipFile(io.BytesIO(await downloaded(w, dsr)))
+    said = document(package)
+    name = f"objects/{job.result_object}"
+    assert said["withheld"] == [{"object": name, "kind": "output", "reason_code": "GDPR_15_4_OTHERS"}]
+    assert name in {one["name"] for one in said["held"]}
+    assert name not in {one["object"] for one in said["images"]}
+    assert await w.released(job.job_id) not in [package.read(file) for file in package.namelist()]
+    assert "GDPR_15_4_OTHERS" in package.read("index.html").decode()
+    assert w.dsr(dsr.dsr_id).outcome == "complied_in_part"
+    letter = (await w.flows.register.letter(OFFICER, dsr.dsr_id, "", "en")).text
+    assert "A part of it we refuse" in letter
+    assert "it would harm the rights of other people [GDPR_15_4_OTHERS]" in letter
+    assert "complain to" in letter
+    (figures,) = await w.flows.register.figures(OFFICER, dsr.received_at, w.clock.now(), "")
+    assert (figures.complied, figures.complied_in_part) == (1, 1)
+    assert (await replayed(w)).violations == ()
+
+
+async def test_what_may_not_be_revealed_is_not_told_of(w: World) -> None:
+    """PIPEDA s. 9(2.4)."""
+    job = await w.portrait("ann")
+    dsr = await w.open("ann", "access", regime="pipeda")
+    await w.flows.dsrs.refuse_part(OFFICER, dsr.dsr_id, "PIPEDA_9_2_4_GOV_OBJECTION", [job.result_object])
+    await w.approve(dsr.dsr_id)
+    await w.carry_out()
+    package = zipfile.ZipFile(io.BytesIO(await downloaded(w, dsr)))
+    said = document(package)
+    assert said["withheld"] == []
+    assert f"objects/{job.result_object}" not in {
+        *(one["name"] for one in said["held"]),
+        *(one["object"] for one in said["images"]),
+    }
+    letter = (await w.flows.register.letter(OFFICER, dsr.dsr_id, "", "en")).text
+    assert "refuse" not in letter
 
 
 @pytest.mark.parametrize(("regime", "cite"), [("ccpa", "Cal. Civ. Code 1798.110"), ("pipeda", "4.9.3")])

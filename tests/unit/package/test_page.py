@@ -79,6 +79,7 @@ def _hostile(value: Any, key: str = "") -> Any:
         "rule",
         "title",
         "file",
+        "receipt",
         "proof",
     }
     return HOSTILE if free and isinstance(value, str) else value

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import get_args
 
 import pytest
 
 from policy import letter
 from policy.dsr import extension_reasons, grounds, told
 from policy.letter import Kind, languages, nearest, templates, write
-from policy.pack import load_packs
+from policy.pack import Excuse, load_packs
+from policy.recipients import Told
 from policy.terms import DsrKind
 
 PACKS = load_packs()
@@ -45,6 +47,8 @@ def test_every_language_says_everything(language: str) -> None:
     assert set(words.letters) == set(Kind)
     assert words.told.keys() == templates("en").told.keys()
     assert words.reasons.keys() == templates("en").reasons.keys()
+    assert set(words.recipients) == set(Told)
+    assert set(words.excuses) == set(get_args(Excuse))
 
 
 def test_whatever_a_law_wants_said_has_its_words() -> None:
@@ -118,3 +122,14 @@ def test_a_letter_cites_the_law_that_was_invoked_and_no_other(kind: Kind) -> Non
         assert all(cite.startswith(shorts) for cite in cites)
         assert len(cites) == len(set(cites))
         assert cites or not pack.rules.answering
+
+
+def test_the_answer_names_those_who_were_told_and_why_others_were_not() -> None:
+    """GDPR Art. 19; 11 CCR 7022(b)(3)."""
+    told = {"acknowledged": [("Mail & $reason Co", "")], "excused": [("Ads Ltd", "disproportionate")]}
+    for language in languages():
+        text = write(Kind.COMPLETION, language, PACKS["gdpr"], "erasure", SAID, recipients=told).text
+        assert "Mail & $reason Co" in text
+        assert f"Ads Ltd ({templates(language).excuses['disproportionate']})" in text
+        early = write(Kind.ACKNOWLEDGEMENT, language, PACKS["gdpr"], "erasure", SAID, recipients=told).text
+        assert "Ads Ltd" not in early

@@ -9,7 +9,7 @@ import pytest
 
 from gateway import weights
 from gateway.backends.studio.picture import DETECTOR, MODELS, SEGMENTER
-from gateway.deidentify.faces.names import WEIGHTS
+from gateway.deidentify.faces.names import needed
 from gateway.weights import Weight, WeightsInvalid, fetch
 
 NO_LOCK = Path("/nonexistent/weights.lock")
@@ -21,7 +21,7 @@ def copy(weights_dir: Path, tmp_path: Path) -> Path:
 
 
 def test_the_manifest_names_the_models_of_the_pipeline():
-    assert {weight.name for weight in weights.manifest()} == {*MODELS, *WEIGHTS}
+    assert {weight.name for weight in weights.manifest()} == {*MODELS, *needed(mask_text=True)}
 
 
 def test_the_lock_pins_each_carrier_of_the_manifest_by_hash():

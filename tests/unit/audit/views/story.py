@@ -73,11 +73,18 @@ class Story:
         original, output = self.id(), kept
         backend = self.chance.choice(self.backends)
         self.say("object.sealed", obj=original, cat="original", exp=self.now + DAY, **purposes)
-        self.say("image.scrubbed", obj=original, kind="metadata", meas={"exif": 4711, "trailer_image": 0})
+        self.say(
+            "image.scrubbed",
+            obj=original,
+            kind="bystanders",
+            meas={"exif": 4711, "trailer_image": 0},
+            nface=2,
+            nhead=1,
+        )
         self.say("prompt.scrubbed", job=job, obj=original, ents={"person": 1, "email": 2})
-        self.say("job.created", job=job, bak=backend, obj=original, **purposes)
+        self.say("job.created", job=job, bak=backend, obj=original, kind="bystanders", **purposes)
         self.now += 4_000
-        self.say("job.dispatched", job=job, bak=backend)
+        self.say("job.dispatched", job=job, bak=backend, land="DE", ctr="c" * 64, sent=["original", "prompt"])
         self.now += 21_000
         if fate == "failed":
             self.say("job.failed", job=job, bak=backend, rc="BACKEND_UNAVAILABLE")
@@ -166,10 +173,16 @@ class Story:
         for kind, request in dsr.items():
             self.say("dsr.received", dsr=request, dkind=kind, reg="gdpr", due=self.now + 31 * DAY)
         self.say("dsr.verified", dsr=dsr["access"], meth="two_data_points", out="shown")
+        self.say("dsr.partrefused", dsr=dsr["access"], rc="GDPR_15_4_OTHERS", objs=[self.id()])
+        self.say("dsr.paused", dsr=dsr["access"])
+        self.say("dsr.resumed", self.now + HOUR, dsr=dsr["access"], due=self.now + 32 * DAY)
+        self.now += DAY
         self.say("dsr.extended", dsr=dsr["access"], rc="COMPLEXITY", due=self.now + 92 * DAY)
         self.now += 2 * DAY
-        self.say("dsr.approved", dsr=dsr["access"])
-        self.say("dsr.fulfilled", dsr=dsr["access"], out="complied")
+        recipient = self.id()
+        self.say("dsr.approved", dsr=dsr["access"], rcp=[recipient])
+        self.say("dsr.propagated", dsr=dsr["access"], rcp=recipient, out="told")
+        self.say("dsr.fulfilled", dsr=dsr["access"], out="complied_in_part")
         self.say("dsr.refused", dsr=dsr["opt_out"], rc="MANIFESTLY_UNFOUNDED")
         self.say("dsr.cancelled", dsr=dsr["correction"])
         job = self.id()
@@ -215,6 +228,8 @@ class Story:
         self.say("dataset.released", dst=dst, nobj=1)
         self.say("dataset.reduced", dst=dst, itm=item, why="withdrawn")
         self.say("dataset.expired", dst=dst)
+        self.say("landmarks.refused", obj=self.id(), rc="DENY_NO_EXPLICIT_CONSENT")
+        self.say("landmarks.released", obj=self.id(), pur="analytics", nface=1, sim=87)
         said = {"inc": self.id(), "ikind": "access", "at": self.now - DAY, "packs": ["gdpr"]}
         self.say("incident.recorded", **said, ver=1, auth="open", subj="open", due=self.now + 2 * DAY)
         self.say("tenant.updated", ver=1, chg=["establishments"], est=["DE"])

@@ -149,9 +149,9 @@ def test_the_record_says_that_transfers_and_facts_not_given_are_unknown() -> Non
 def test_the_record_as_csv_has_a_line_for_each_purpose_and_no_formula() -> None:
     context = dataclasses.replace(CONTEXT, controller=Controller(name='=HYPERLINK("x")'))
     read = list(csv.DictReader(io.StringIO(derive(ROWS, context)["article30.csv"].decode())))
-    assert [line["purpose (b)"] for line in read] == ["generate", "retain_output"]
+    assert [line["purpose (b)"] for line in read] == ["analytics", "generate", "retain_output"]
     assert read[0]["controller (a)"] == '\'=HYPERLINK("x")'
-    assert "original: 0.04 days to 1.00 days" in read[0]["time limits for erasure (f)"]
+    assert "original: 0.04 days to 1.00 days" in read[1]["time limits for erasure (f)"]
 
 
 def test_backends_have_the_names_that_the_operator_gives_them() -> None:

@@ -1,0 +1,1 @@
+"""What others call the Open Inference Protocol, version 2."""
