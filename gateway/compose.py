@@ -56,7 +56,7 @@ from gateway.controllers import ControllerFacts, Controllers
 from gateway.debts import Debts
 from gateway.deidentify import Scrubber
 from gateway.deidentify.deidentified import Deidentifier
-from gateway.deidentify.faces.names import WEIGHTS
+from gateway.deidentify.faces.names import needed
 from gateway.deidentify.faces.pool import ImageDeidentifier
 from gateway.deidentify.limits import Limits as ImageLimits
 from gateway.deidentify.sandbox import ImageScrubber
@@ -897,7 +897,8 @@ def make_deidentifier(section: DeidentifySection, limits: ImageLimits) -> ImageD
         ConfigInvalid: A model file is missing, or is another than the manifest's.
     """
     try:
-        files = weights.read(weights.directory(section.weights), weights.named(*WEIGHTS))
+        names = needed(mask_text=section.mask_text)
+        files = weights.read(weights.directory(section.weights), weights.named(*names))
     except weights.WeightsInvalid as error:
         raise ConfigInvalid(f"deidentify.weights: {error}") from error
     return ImageDeidentifier(
