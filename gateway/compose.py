@@ -897,8 +897,9 @@ def make_deidentifier(section: DeidentifySection, limits: ImageLimits) -> ImageD
         ConfigInvalid: A model file is missing, or is another than the manifest's.
     """
     try:
-        names = needed(mask_text=section.mask_text)
-        files = weights.read(weights.directory(section.weights), weights.named(*names))
+        files = weights.read(
+            weights.directory(section.weights), weights.named(*needed(mask_text=section.mask_text))
+        )
     except weights.WeightsInvalid as error:
         raise ConfigInvalid(f"deidentify.weights: {error}") from error
     return ImageDeidentifier(

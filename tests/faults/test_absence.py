@@ -7,7 +7,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -40,7 +40,7 @@ from tests import invariants
 from tests.doors import When, around
 from tests.fakes.keys import FakeKeys
 from tests.fakes.records import MemoryRecords
-from tests.postgres import Postgres, running_postgres
+from tests.postgres import Postgres
 from tests.world import LEASE, OFFICER, SECOND, TENANT, World
 
 R = TypeVar("R")
@@ -154,9 +154,8 @@ class Yard:
 
 
 @pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    with running_postgres(is_durable=False) as server:
-        yield _elsewhere(lambda: _prepared(server))
+def postgres_url(postgres: Postgres) -> str:
+    return _elsewhere(lambda: _prepared(postgres))
 
 
 async def _prepared(server: Postgres) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,7 @@ from gateway.client import Client
 from tests.gateway import Gateway, add_subject, consent, make_folder, publish_notice, running
 from tests.needs import missing
 from tests.places import PLACES, Parts, Place, make_place
-from tests.postgres import Postgres, running_postgres
-from tests.seaweed import Seaweed, running_seaweed
+from tests.postgres import Postgres
 from tests.softhsm import make_softhsm
 
 SUBJECT = "crew-4711"
@@ -41,20 +40,6 @@ def weights_folder() -> Path:
     if not any(folder.glob("*.tflite")):
         missing(f"model weights in {folder}", "make weights")
     return folder
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One real PostgreSQL for all tests of a worker."""
-    with running_postgres(is_durable=False) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def seaweed() -> Iterator[Seaweed]:
-    """One real S3 server for all tests of a worker."""
-    with running_seaweed() as server:
-        yield server
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.portraits import PORTRAITS, portrait
 GROUPS = int(os.environ.get("LETHE_GROUPS", "3"))
 COLUMNS, ROWS, CELL = 5, 4, 320
 """The subject takes the cells around the middle; each bystander one of the others."""
-LEAST, LEAST_TURNED = 36, 80
+HEIGHTS, TURNED_HEIGHTS = (36, 120), (120, 160)
 """Heights of faces in pixels; who lies or stands on the head is looked for in a smaller picture."""
 
 Pixels = npt.NDArray[np.uint8]
@@ -76,8 +76,8 @@ def group(seed: int, busts: list[Bust]) -> tuple[Pixels, Head, list[Head]]:
     bystanders = []
     for x, y in draw.sample(cells, draw.randint(1, 11)):
         quarters = draw.choice([0, 0, 0, 1, 2, 3])
-        turn = 90 * quarters + draw.uniform(-15, 15)
-        height = draw.uniform(LEAST_TURNED if quarters else LEAST, 120)
+        turn = 90 * quarters + draw.uniform(-8, 8)
+        height = draw.uniform(*(TURNED_HEIGHTS if quarters else HEIGHTS))
         middle = [CELL * (at + 0.5) + draw.uniform(-30, 30) for at in (x, y)]
         bystanders.append(_put(picture, draw.choice(busts), *middle, height, turn))
     return np.array(picture), subject, bystanders

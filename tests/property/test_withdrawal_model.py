@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +30,6 @@ from gateway.ports.inference import Progress, Result
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import Job, Leaf, Records, StoredObject, Transaction
 from tests.fakes.inference import FakeInference
-from tests.postgres import running_postgres
 from tests.schedule import Loop
 from tests.world import APP, PORTRAIT, TENANT, World, order
 
@@ -293,16 +292,14 @@ def _elsewhere(work: Coroutine[Any, Any, T]) -> T:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         made = f"sqlite://{tmp_path / 'lethe.db'}"
         _elsewhere(migrate(made))
-        yield made
-        return
-    with running_postgres(is_durable=False) as server:
-        made = _elsewhere(server.create("withdrawals"))
-        _elsewhere(migrate(made))
-        yield made
+        return made
+    made = _elsewhere(request.getfixturevalue("postgres").create("withdrawals"))
+    _elsewhere(migrate(made))
+    return made
 
 
 def test_no_interleaving_breaks_a_withdrawal_on_a_database(url: str) -> None:

@@ -1,14 +1,16 @@
 """KServe's servicer on loopback with one model; run by the interpreter that `install` made, and no other.
 
-    serve_kserve.py PORT CERT KEY CA SEEN
+    serve_kserve.py PORT CERT KEY CA SEEN READY
 
 `kserve.ModelServer` listens on every address of the machine, so the servicer stands in a server of its own.
 The model takes pixels and a style and gives an encoded picture.  Each request, as it came over the wire, is
-written into the folder SEEN.  It says `ready` once it serves, and ends when its standard input does.
+written into the folder SEEN.  Once it serves it says `ready` on the descriptor READY; it ends when its
+standard input does.
 """
 
 import asyncio
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from PIL import Image, ImageOps
 
-PORT, CERT, KEY, CA, SEEN = sys.argv[1:]
+PORT, CERT, KEY, CA, SEEN, READY = sys.argv[1:]
 MAX_MESSAGE = 64 << 20
 
 
@@ -79,7 +81,8 @@ async def main(credentials: grpc.ServerCredentials) -> None:
     )
     server.add_secure_port(f"127.0.0.1:{PORT}", credentials)
     await server.start()
-    print("ready", flush=True)
+    os.write(int(READY), b"ready")
+    os.close(int(READY))
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await server.stop(0)
 

@@ -1,12 +1,14 @@
 """A real Triton on loopback with one model; run by the interpreter that `install` made, and by no other.
 
-    serve_triton.py GRPC_PORT HTTP_PORT CERT KEY CA SEEN
+    serve_triton.py GRPC_PORT HTTP_PORT CERT KEY CA SEEN READY
 
 The model takes an encoded picture and a style and gives pixels.  Each tensor that it is handed is written
-into the folder SEEN.  It says `ready` once it serves, and ends when its standard input does.
+into the folder SEEN.  Once it serves it says `ready` on the descriptor READY; it ends when its standard
+input does.
 """
 
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from pytriton.decorators import batch
 from pytriton.model_config import ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
-GRPC, HTTP, CERT, KEY, CA, SEEN = sys.argv[1:]
+GRPC, HTTP, CERT, KEY, CA, SEEN, READY = sys.argv[1:]
 
 
 @batch
@@ -51,5 +53,6 @@ with Triton(config=config) as triton:
         config=ModelConfig(max_batch_size=1),
     )
     triton.run()
-    print("ready", flush=True)
+    os.write(int(READY), b"ready")
+    os.close(int(READY))
     sys.stdin.read()

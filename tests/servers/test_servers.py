@@ -80,23 +80,25 @@ def serving(name: str, layout: Layout, port: int, seen: Path) -> Iterator[None]:
     found = subprocess.run((python, "-c", library), capture_output=True, text=True, check=True)
     ports = [str(port), *([str(free_port())] if name == "triton" else [])]
     files = (layout.cert("backend"), layout.key("backend"), layout.backend_ca)
+    heard, told = os.pipe()
     with (seen.parent / f"{name}.log").open("wb") as log:
         server = subprocess.Popen(
-            (python, HERE / f"serve_{name}.py", *ports, *files, seen),
+            (python, HERE / f"serve_{name}.py", *ports, *files, seen, str(told)),
             # Triton's python backend binds the first libpython it finds; it has to be this interpreter's.
             env={**os.environ, "LD_LIBRARY_PATH": found.stdout.strip(), "TMPDIR": str(seen.parent)},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=log,
             stderr=log,
+            pass_fds=(told,),
         )
+    os.close(told)
+    assert server.stdin is not None
     try:
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"ready\n", (seen.parent / f"{name}.log").read_text()[-2000:]
+        with os.fdopen(heard, "rb") as ready:
+            assert ready.read() == b"ready", (seen.parent / f"{name}.log").read_text()[-2000:]
         yield
     finally:
-        assert server.stdin is not None
         server.stdin.close()
-        server.stdout.close()
         try:
             server.wait(20)
         except subprocess.TimeoutExpired:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from prometheus_client import CollectorRegistry
 
 from audit.note import Signer
 from gateway import compose
+from gateway.adapters.inference_contract import ContractedInference
+from gateway.adapters.inference_grpc import GrpcInference
+from gateway.adapters.inference_oip import OipInference
 from gateway.adapters.telemetry import only_known_fields
 from gateway.admin.pki import Authority, write_secret
 from gateway.bell import Bell
@@ -23,14 +27,18 @@ from gateway.errors import AuditUnavailable, StoreUnavailable
 from gateway.ports.records import PackText
 from gateway.settings import (
     ConfigInvalid,
+    ContractSection,
     DeidentifySection,
     KeysSection,
+    LetheBackend,
     MarkingSection,
     ObjectsSection,
+    OipBackend,
     RecordsSection,
     S3Section,
     Settings,
 )
+from tests.fakes.inference import FakeInference
 from tests.world import ORIGIN, World, settings
 
 SEED = bytes(range(32))
@@ -277,3 +285,77 @@ async def test_a_signer_of_marks_is_tried_before_anything_is_served(tmp_path: Pa
     await compose.open_marker(section)
     section.key.chmod(0o640)
     assert "open to other users" in await refused()
+
+
+# --- backends are what the configuration says ----------------------------------------------------
+
+
+CONTRACT = {
+    "region": "DE",
+    "operator": "Example Hosting GmbH",
+    "input_retention_s": 0,
+    "output_retention_s": 0,
+    "trains_on_inputs": False,
+    "face_features": "detection",
+    "styles": ["studio_grey"],
+}
+
+
+async def test_a_backend_that_denies_its_contract_stops_the_start_and_later_leaves_the_board() -> None:
+    said = FakeInference(name="studio", region="US")
+    held = ContractedInference(said, compose.contract(ContractSection(**CONTRACT)))
+    board = compose.BackendBoard({"studio": held})
+    await board.look()
+    assert board.known == {}
+    with pytest.raises(ConfigInvalid, match="contract_region"):
+        compose.refuse_contradictions(board)
+    said.facts = replace(said.facts, region="DE")
+    await board.look()
+    compose.refuse_contradictions(board)
+    assert (board.known["studio"].operator, board.known["studio"].styles) == (
+        "Example Hosting GmbH",
+        ("studio_grey",),
+    )
+
+
+async def test_a_backend_that_does_not_answer_is_no_contradiction() -> None:
+    silent = FakeInference(name="studio")
+    silent.faults.is_down = True
+    board = compose.BackendBoard({"studio": silent})
+    await board.look()
+    compose.refuse_contradictions(board)
+
+
+@pytest.mark.parametrize(
+    ("looked_for", "extracted"), [("none", False), ("detection", True), ("template", True)]
+)
+def test_a_template_counts_as_extracted_unless_no_faces_are_looked_for(
+    looked_for: str, extracted: bool
+) -> None:
+    """law.md 2.3: true unless the backend declares `face_features: none`."""
+    section = ContractSection(**{**CONTRACT, "face_features": looked_for})
+    assert compose.contract(section).template_extracted is extracted
+
+
+def test_a_door_is_made_by_the_kind_of_the_backend(tmp_path: Path) -> None:
+    authority = Authority.create("test", datetime.now(UTC))
+    chain, key = authority.issue("spiffe://test/gateway", datetime.now(UTC))
+    files = {"ca": authority.pem(), "cert": chain, "key": key}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    where = {"name": "one", "address": "127.0.0.1:1", **{name: tmp_path / name for name in files}}
+    model = {"model": "portrait", "input": {"tensor": "IN"}, "output": {"tensor": "OUT"}}
+    contract = ContractSection(**CONTRACT)
+
+    async def kinds() -> list[type]:
+        sections = [
+            LetheBackend(**where),
+            LetheBackend(**where, contract=contract),
+            OipBackend(**where, kind="oip", contract=contract, **model),
+        ]
+        doors = [compose.inference(section) for section in sections]
+        for door in doors:
+            await door.close()
+        return [type(door) for door in doors]
+
+    assert asyncio.run(kinds()) == [GrpcInference, ContractedInference, OipInference]

@@ -21,7 +21,7 @@ from gateway.deidentify.faces.names import DETECTOR
 
 _SIDES: Final = (320, 640, 1024, 2048)
 """Longest sides at which a picture is looked at upright."""
-_TURNED_SIDE, _FRAMED_SIDE = 416, 192
+_TURNED_SIDE, _FRAMED_SIDE = 640, 192
 _NEAR_SIDES: Final = (160, 320)
 _TILE, _OVERLAP = 1104, 160
 _SCORE, _TURNED_SCORE, _SUPPRESSION, _MOST = 0.6, 0.8, 0.3, 1000
@@ -53,9 +53,8 @@ class Detector:
         The network gives the same answers where nothing has changed; so it looks
         at the whole in small, and closely at what surrounds the heads.
         """
-        looks = _looks(photo, (*_SIDES[:2], _FRAMED_SIDE))
-        found = [face for side in _SIDES[:2] for face in self._upright(*looks[side])]
-        found += self._framed(*looks[_FRAMED_SIDE])
+        looks = _looks(photo, (_SIDES[0], _FRAMED_SIDE))
+        found = [*self._upright(*looks[_SIDES[0]]), *self._framed(*looks[_FRAMED_SIDE])]
         return _distinct([*found, *(face for head in heads for face in self.near(photo, head))])
 
     def near(self, photo: Bytes8, head: Head) -> list[Face]:

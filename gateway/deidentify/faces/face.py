@@ -17,7 +17,7 @@ SIDE, UP, DOWN = 0.70, 1.05, 0.80
 below the chin.  Hair, ears and neck alone name a person, so that they belong to it."""
 TIGHT = 0.85
 """What of these reaches holds the face itself, with the corners of its box."""
-STEPS_PER_OCTAVE = 8
+STEPS = 8
 _STRIP = 128
 _NEARLY = 0.8
 """From which share of the largest face's area on a face counts as just as large."""
@@ -55,9 +55,9 @@ class Face(NamedTuple):
 
 
 class Head(NamedTuple):
-    """An ellipse over a whole head: middle of the face, its size, and by how much it is tilted.
+    """An ellipse over a whole head: where it lies, its size, and by how much it is tilted.
 
-    Size and tilt are in steps, so that the ellipse does not measure the face.
+    All are in steps, so that neither the ellipse nor what is drawn in it measures the face.
     """
 
     x: float
@@ -89,10 +89,15 @@ class Head(NamedTuple):
 
 
 def head_of(face: Face) -> Head:
-    """Return the head around a face, size rounded up to an eighth of an octave, tilt to 15 degrees."""
+    """Return the head around a face.
+
+    Its size is rounded up to an eighth of an octave, tilt to 15 degrees, place to an eighth of the size.
+    """
     height = max(face.h, 1.25 * face.w)
-    size = 2 ** (math.ceil(math.log2(height) * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE)
-    return Head(face.x, face.y, size, round(face.turn / 15) * 15.0)
+    size = 2 ** (math.ceil(math.log2(height) * STEPS) / STEPS)
+    step = size / STEPS
+    x, y = (round(at / step) * step for at in (face.x, face.y))
+    return Head(x, y, size, round(face.turn / 15) * 15.0)
 
 
 def subject_of(faces: Sequence[Face], shape: Sequence[int]) -> Face:

@@ -152,7 +152,7 @@ def _bystanders(photo: Bytes8, found: Sequence[Face], subject: Face, look: Detec
         Rejected: `verifier_linked`: a bystander cannot be hidden without touching the subject's face;
             `no_face`: the subject is not found any more.
     """
-    own = head_of(subject)
+    own = head_of(subject)._replace(x=subject.x, y=subject.y)
     left = [face for face in found if face is not subject]
     heads: list[Head] = []
     masked = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 
 import pytest
@@ -19,6 +20,7 @@ from gateway.errors import (
 from gateway.flows.analytics import Recorded
 from gateway.flows.retention import HoldDraft
 from gateway.ports.records import Leaf, SealedPayload, StoredObject
+from tests.doors import When
 from tests.fakes.faces import RECORD
 from tests.unit.flows.test_replay import replayed, tick
 from tests.unit.flows.test_training import made, ready
@@ -192,3 +194,19 @@ async def test_the_log_of_records_breaks_no_rule(w: World) -> None:
     assert report.violations == ()
     assert report.promises["recorded_with_permission"] == Tally(kept=1)
     assert report.not_replayable == 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_no_record_goes_out_without_its_leaf_whatever_call_fails(w: World, when: When) -> None:
+    found = await picture(w)
+    w.trip.calls.clear()
+    await record(w, found)
+    for at in range(len(w.trip.calls)):
+        before = len(w.events("landmarks.released"))
+        w.trip.lose(at, when)
+        with contextlib.suppress(LetheError):
+            await record(w, found)
+            before += 1
+        # A reply that was lost may leave a leaf without an answer, and never the other way round.
+        assert len(w.events("landmarks.released")) >= before
+        w.check()
