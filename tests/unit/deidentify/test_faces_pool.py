@@ -27,7 +27,7 @@ from tests.unit.deidentify.test_sandbox import HELLO, fake
 
 BLUE = Image.new("RGBA", (64, 48), (9, 99, 200, 255))
 SMALL = jpeg(closeup("collins", 300))
-HIDDEN = {"faces": 1, "masked": 1, "similarity": 20, "record": None}
+HIDDEN = {"faces": 1, "masked": 1, "similarity": 20, "record": None, "words": 0}
 RECORD = {
     "place": 4, "size": 3, "yaw": 0, "pitch": -1, "roll": 12, "faces": 1,
     "is_smiling": True, "is_mouth_open": False, "are_eyes_closed": False,
@@ -120,6 +120,7 @@ def test_nothing_of_the_gateways_side_loads_a_network() -> None:
         ("redact", {"faces": 3}),
         ("redact", {"faces": True}),
         ("redact", {"masked": -1}),
+        ("redact", {"words": -1}),
         ("redact", {"similarity": None}),
         ("redact", {"similarity": 301}),
         ("redact", {"similarity": 20.5}),
