@@ -86,6 +86,7 @@ def _be(order: dict[str, Any]) -> NoReturn:
     """Be the command: never returns into the process that was forked."""
     code = 1
     try:
+        signal.signal(signal.SIGALRM, _too_long)
         signal.alarm(PATIENCE_S)
         os.chdir(order["cwd"])
         os.environ.clear()
@@ -109,6 +110,10 @@ def _be(order: dict[str, Any]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _too_long(_number: int, _frame: object) -> NoReturn:
+    raise TimeoutError(PATIENCE_S)  # so that the command ends what it started
 
 
 if __name__ == "__main__":
