@@ -104,6 +104,7 @@ class Generate:
     """Backends that learn a pseudonym of the subject, and for how long it is the same."""
     bell: Bell = field(default_factory=Bell)
     random: Callable[[int], bytes] = os.urandom
+    _asked: dict[str, str] = field(default_factory=dict)  # behind which job each backend is asked next
 
     async def run_one(self) -> bool:
         """Work on one job to its end and return whether there was one."""
@@ -163,7 +164,9 @@ class Generate:
         """
         settled = 0
         for name in self.known():
-            for job in await self.records.transact(partial(_owed, backend=name)):
+            owed = await self.records.transact(partial(_owed, backend=name, after=self._asked.get(name, "")))
+            self._asked[name] = owed[-1].job_id if len(owed) == BATCH else ""
+            for job in owed:
                 settled += name in self.backends and await self._forget(
                     job, self.backends[name], job.updated_at
                 )
@@ -812,18 +815,19 @@ def _need_size(facts: BackendFacts, stored: StoredObject, image: bytes) -> None:
         raise ImageRejected(detail="too_many_pixels")
 
 
-def _owed(tx: Transaction, backend: str) -> list[Job]:
-    """Return jobs that have ended and of which the backend has not confirmed that it forgot them."""
-    return [
-        job
-        for state in ("succeeded", "failed", "cancelled", "expired")
-        for job in tx.find(
-            Job,
-            equal={"is_forget_owed": True, "state": state, "backend": backend},
-            order_by=("updated_at", "job_id"),
-            limit=BATCH,
-        )
-    ]
+def _owed(tx: Transaction, backend: str, after: str) -> list[Job]:
+    """Return some jobs that have ended and of which the backend has not confirmed that it forgot them.
+
+    Those behind the job `after`: such as it never confirms must not hide the others.
+    """
+    return tx.find(
+        Job,
+        equal={"is_forget_owed": True, "backend": backend},
+        among={"state": ("succeeded", "failed", "cancelled", "expired")},
+        above={"job_id": after},
+        order_by=("job_id",),
+        limit=BATCH,
+    )
 
 
 def _note_forgotten(tx: Transaction, job: Job) -> None:

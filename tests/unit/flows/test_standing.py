@@ -13,6 +13,7 @@ from gateway import contract
 from gateway.errors import (
     AuditUnavailable,
     BackendRetentionTooLong,
+    BackendUnavailable,
     MessageInvalid,
     NoticeUnknown,
     ObjectExpired,
@@ -168,6 +169,24 @@ async def test_what_a_backend_did_not_confirm_to_have_forgotten_stays_owed(w):
     assert refused.value.detail == "forget_owed"
     assert await w.flows.generate.settle() == 1
     assert not w.job(job.job_id).is_forget_owed
+
+
+async def test_jobs_that_are_never_confirmed_do_not_hide_others(w, monkeypatch):
+    monkeypatch.setattr("gateway.flows.generate.BATCH", 2)
+    w.backend.faults.lose("forget", 5)
+    jobs = sorted([await w.portrait("ann") for _ in range(5)], key=lambda job: job.job_id)
+    forget, never = w.backend.forget, {job.backend_job for job in jobs[:4]}
+
+    async def deaf(job_pseudonym: str) -> None:
+        if job_pseudonym in never:
+            raise BackendUnavailable
+        await forget(job_pseudonym)
+
+    monkeypatch.setattr(w.backend, "forget", deaf)
+    assert [await w.flows.generate.settle() for _ in range(3)] == [0, 0, 1]
+    assert not w.job(jobs[4].job_id).is_forget_owed
+    never.clear()
+    assert sum([await w.flows.generate.settle() for _ in range(3)]) == 4
 
 
 async def test_an_erasure_counts_a_backend_that_never_confirmed(w):
