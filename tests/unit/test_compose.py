@@ -304,7 +304,7 @@ CONTRACT = {
 async def test_a_backend_that_denies_its_contract_stops_the_start_and_later_leaves_the_board() -> None:
     said = FakeInference(name="studio", region="US")
     held = ContractedInference(said, compose.contract(ContractSection(**CONTRACT)))
-    board = compose.BackendBoard({"studio": held})
+    board = compose.BackendBoard({"studio": held}, {"studio": "lethe"})
     await board.look()
     assert board.known == {}
     with pytest.raises(ConfigInvalid, match="contract_region"):
@@ -321,7 +321,7 @@ async def test_a_backend_that_denies_its_contract_stops_the_start_and_later_leav
 async def test_a_backend_that_does_not_answer_is_no_contradiction() -> None:
     silent = FakeInference(name="studio")
     silent.faults.is_down = True
-    board = compose.BackendBoard({"studio": silent})
+    board = compose.BackendBoard({"studio": silent}, {"studio": "lethe"})
     await board.look()
     compose.refuse_contradictions(board)
 
