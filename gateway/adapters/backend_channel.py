@@ -5,12 +5,18 @@ A backend is a stranger: nothing of its words is kept, for they may quote a pict
 
 from __future__ import annotations
 
+import asyncio
 import re
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import grpc
+import grpc.aio
 
 from gateway.errors import BackendProtocol, BackendUnavailable, LetheError
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
 
 CALL_S: Final = 10.0
 """Deadline of every call but the one that carries a picture."""
@@ -77,3 +83,71 @@ def by_status(error: grpc.aio.AioRpcError) -> LetheError:
     if code in _BY_STATUS:
         return BackendUnavailable(detail=_BY_STATUS[code])
     return BackendProtocol(detail=f"status_{code.name.lower()}")
+
+
+class Door:
+    """A channel to one backend, which may be closed under those who wait at it.
+
+    The connection is made when first needed and made again when it was lost.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials,
+        chosen: Sequence[tuple[str, Any]],
+        timeout_s: float,
+    ) -> None:
+        """Prepare the connection; nothing is sent yet.  `timeout_s` bounds every call."""
+        self.channel = grpc.aio.secure_channel(address, credentials, options=chosen)
+        self.timeout_s = timeout_s
+        self._is_closed = False
+
+    async def ask(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        meaning: Callable[[grpc.aio.AioRpcError], LetheError] = by_status,
+    ) -> _Response:
+        """Make a call that carries no picture; `meaning` says what its failure means.
+
+        Raises:
+            BackendUnavailable: It cannot be reached or has no time.
+            BackendProtocol: It refused, or what it said is no message.
+        """
+        self.need_open()
+        try:
+            response: _Response | None = await method(request, timeout=min(CALL_S, self.timeout_s))
+        except grpc.aio.AioRpcError as error:
+            refusal = meaning(error)
+        except asyncio.CancelledError:
+            if not self.is_ours_to_translate():
+                raise
+            refusal = BackendUnavailable(detail="closed")
+        else:
+            # grpc gives None where the bytes are no message.
+            if response is not None:
+                return response
+            refusal = BackendProtocol(detail="message_garbled")
+        if not isinstance(refusal, (BackendUnavailable, BackendProtocol)):
+            refusal = BackendProtocol(detail="unexpected_reason")
+        raise refusal
+
+    def need_open(self) -> None:
+        """Return where the door is open.
+
+        Raises:
+            BackendUnavailable: It was closed.
+        """
+        if self._is_closed:
+            raise BackendUnavailable(detail="closed")
+
+    def is_ours_to_translate(self) -> bool:
+        """Tell whether a cancellation is the closing of this door, not that of the caller's task."""
+        task = asyncio.current_task()
+        return self._is_closed and task is not None and not task.cancelling()
+
+    async def close(self) -> None:
+        """Let the connection go; what still runs ends as unavailable."""
+        self._is_closed = True
+        await self.channel.close()

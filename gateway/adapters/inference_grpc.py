@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator
-from typing import Final, TypeVar
+from typing import Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -20,10 +20,10 @@ from grpc_status import rpc_status
 from lethe.backend.v1 import backend_pb2, backend_pb2_grpc
 
 from gateway.adapters.backend_channel import (
-    CALL_S,
     IMAGE_TYPES,
     MAX_SIDE,
     VERSION,
+    Door,
     by_status,
     demand,
     options,
@@ -54,9 +54,6 @@ _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/()+-]{0,62}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REGION = re.compile(r"[A-Z]{2}|local")
-
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
 
 
 class GrpcInference:
@@ -92,20 +89,15 @@ class GrpcInference:
             max_result_bytes: The largest result that is taken.
         """
         self._name = name
-        self._timeout_s = timeout_s
         self._max_result_bytes = max_result_bytes
-        self._is_closed = False
         credentials = grpc.ssl_channel_credentials(ca, key, cert)
-        self._channel = grpc.aio.secure_channel(
-            address,
-            credentials,
-            options=options(server_name, max_receive=MAX_ANSWER_BYTES, max_send=MAX_ORDER_BYTES),
-        )
-        self._stub = backend_pb2_grpc.InferenceBackendServiceStub(self._channel)
+        limits = options(server_name, max_receive=MAX_ANSWER_BYTES, max_send=MAX_ORDER_BYTES)
+        self._door = Door(address, credentials, limits, timeout_s)
+        self._stub = backend_pb2_grpc.InferenceBackendServiceStub(self._door.channel)
 
     async def describe(self) -> BackendFacts:
         """Return what the backend declares of itself, under the name we gave it."""
-        said = await self._ask(self._stub.Describe, backend_pb2.DescribeRequest())
+        said = await self._door.ask(self._stub.Describe, backend_pb2.DescribeRequest(), _refusal)
         return _facts(self._name, said)
 
     async def generate(
@@ -122,7 +114,7 @@ class GrpcInference:
 
         However this ends, the call has ended too, and with it the work.
         """
-        self._need_open()
+        self._door.need_open()
         header = backend_pb2.JobHeader(
             job_id=job_pseudonym,
             style=style,
@@ -132,7 +124,7 @@ class GrpcInference:
             subject_id=subject_pseudonym,
         )
         order = _order(header, image)
-        call = self._stub.Generate(order, timeout=self._timeout_s)
+        call = self._stub.Generate(order, timeout=self._door.timeout_s)
         answer = _Answer(self._name, self._max_result_bytes)
         refusal: LetheError | None = None
         try:
@@ -143,7 +135,7 @@ class GrpcInference:
         except grpc.aio.AioRpcError as error:
             refusal = _refusal(error)
         except asyncio.CancelledError:
-            if not self._is_ours_to_translate():
+            if not self._door.is_ours_to_translate():
                 raise
             refusal = BackendUnavailable(detail="closed")
         finally:
@@ -155,52 +147,15 @@ class GrpcInference:
 
     async def cancel(self, job_pseudonym: str) -> None:
         """Stop the job if it runs."""
-        await self._ask(self._stub.Cancel, backend_pb2.CancelRequest(job_id=job_pseudonym))
+        await self._door.ask(self._stub.Cancel, backend_pb2.CancelRequest(job_id=job_pseudonym), _refusal)
 
     async def forget(self, job_pseudonym: str) -> None:
         """Return once the backend says that it holds nothing of the job."""
-        await self._ask(self._stub.Forget, backend_pb2.ForgetRequest(job_id=job_pseudonym))
+        await self._door.ask(self._stub.Forget, backend_pb2.ForgetRequest(job_id=job_pseudonym), _refusal)
 
     async def close(self) -> None:
         """Let the connection go; what still runs ends as unavailable."""
-        self._is_closed = True
-        await self._channel.close()
-
-    async def _ask(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
-    ) -> _Response:
-        """Make a unary call.
-
-        Raises:
-            BackendUnavailable: It cannot be reached or has no time.
-            BackendProtocol: It refused, which these calls do not provide for.
-        """
-        self._need_open()
-        try:
-            response: _Response | None = await method(request, timeout=min(CALL_S, self._timeout_s))
-        except grpc.aio.AioRpcError as error:
-            refusal = _refusal(error)
-        except asyncio.CancelledError:
-            if not self._is_ours_to_translate():
-                raise
-            refusal = BackendUnavailable(detail="closed")
-        else:
-            # grpc gives None where the bytes are no message.
-            if response is not None:
-                return response
-            refusal = BackendProtocol(detail="message_garbled")
-        if not isinstance(refusal, (BackendUnavailable, BackendProtocol)):
-            refusal = BackendProtocol(detail="unexpected_reason")
-        raise refusal
-
-    def _need_open(self) -> None:
-        if self._is_closed:
-            raise BackendUnavailable(detail="closed")
-
-    def _is_ours_to_translate(self) -> bool:
-        """Tell whether a cancellation is the closing of this door, not that of the caller's task."""
-        task = asyncio.current_task()
-        return self._is_closed and task is not None and not task.cancelling()
+        await self._door.close()
 
 
 def _order(header: backend_pb2.JobHeader, image: bytes) -> Iterator[backend_pb2.GenerateRequest]:

@@ -14,14 +14,14 @@ import io
 import re
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 import grpc
 from lethe.oip import open_inference_pb2 as pb
 from lethe.oip import open_inference_pb2_grpc
 
 from audit import canonical
-from gateway.adapters.backend_channel import CALL_S, MAX_SIDE, VERSION, by_status, demand, options
+from gateway.adapters.backend_channel import MAX_SIDE, VERSION, Door, by_status, demand, options
 from gateway.contract import under_contract
 from gateway.errors import BackendProtocol, BackendUnavailable, ImageRejected, JobCancelled, LetheError
 from gateway.ports.inference import BackendFacts, Contract, Progress, Result
@@ -39,9 +39,6 @@ Form = Literal["encoded", "hwc", "chw"]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/ -]{0,127}")
 _TYPE = re.compile(r"[A-Z0-9_]{1,32}")
 _MAGIC: Final = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
-
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +162,6 @@ class OipInference:
             max_result_bytes: The largest result that is taken, encoded or as pixels.
         """
         self._name = name
-        self._timeout_s = timeout_s
         self._contract = contract
         self._mapping = mapping
         self._max_result_bytes = max_result_bytes
@@ -173,7 +169,6 @@ class OipInference:
             contract.max_image_bytes if mapping.input.form == "encoded" else 3 * contract.max_pixels
         )
         self._seen = ""
-        self._is_closed = False
         self.running: dict[str, _Running] = {}
         limits = options(
             server_name,
@@ -181,8 +176,8 @@ class OipInference:
             max_send=self._max_sent + SLACK_BYTES,
         )
         credentials = grpc.ssl_channel_credentials(ca, key, cert)
-        self._channel = grpc.aio.secure_channel(address, credentials, options=limits)
-        self._stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._door = Door(address, credentials, limits, timeout_s)
+        self._stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(self._door.channel)
 
     async def describe(self) -> BackendFacts:
         """Return what the contract says, once the server's metadata agree with the mapping.
@@ -216,7 +211,7 @@ class OipInference:
         However this ends, the call has ended too.  A job that is begun again under the
         same pseudonym ends the one before.
         """
-        self._need_open()
+        self._door.need_open()
         self._stop(job_pseudonym)
         job = self.running[job_pseudonym] = _Running()
         refusal: LetheError | None = None
@@ -224,8 +219,8 @@ class OipInference:
             request = await asyncio.to_thread(self._order, job_pseudonym, style, image, prompt)
             look = await self._look_again()
             job.need_standing()
-            self._need_open()
-            job.call = self._stub.ModelInfer(request, timeout=self._timeout_s)
+            self._door.need_open()
+            job.call = self._stub.ModelInfer(request, timeout=self._door.timeout_s)
             yield Progress(1, "sent")
             response = await job.call
             result = await asyncio.to_thread(self._result, job_pseudonym, response, look)
@@ -234,7 +229,7 @@ class OipInference:
         except asyncio.CancelledError:
             if job.is_stopped:
                 refusal = JobCancelled()
-            elif self._is_ours_to_translate():
+            elif self._door.is_ours_to_translate():
                 refusal = BackendUnavailable(detail="closed")
             else:
                 raise
@@ -250,7 +245,7 @@ class OipInference:
 
     async def cancel(self, job_pseudonym: str) -> None:
         """Close the job's call, if there is one; what the server then does its contract says."""
-        self._need_open()
+        self._door.need_open()
         self._stop(job_pseudonym)
 
     async def forget(self, job_pseudonym: str) -> None:
@@ -260,15 +255,14 @@ class OipInference:
             BackendUnavailable: Something is kept for a while, and there is no call to make it go
                 (detail `cannot_forget`).
         """
-        self._need_open()
+        self._door.need_open()
         self._stop(job_pseudonym)
         if self._contract.input_retention_s or self._contract.output_retention_s:
             raise BackendUnavailable(detail="cannot_forget")
 
     async def close(self) -> None:
         """Let the connection go; what still runs ends as unavailable."""
-        self._is_closed = True
-        await self._channel.close()
+        await self._door.close()
 
     def _stop(self, job_pseudonym: str) -> None:
         job = self.running.pop(job_pseudonym, None)
@@ -280,11 +274,11 @@ class OipInference:
     async def _look(self) -> _Look:
         """Return the server's and the model's metadata, which agree with the mapping."""
         which = {"name": self._mapping.model, "version": self._mapping.version}
-        ready = await self._ask(self._stub.ModelReady, pb.ModelReadyRequest(**which))
+        ready = await self._door.ask(self._stub.ModelReady, pb.ModelReadyRequest(**which))
         if not ready.ready:
             raise BackendUnavailable(detail="model_not_ready")
-        server = await self._ask(self._stub.ServerMetadata, pb.ServerMetadataRequest())
-        model = await self._ask(self._stub.ModelMetadata, pb.ModelMetadataRequest(**which))
+        server = await self._door.ask(self._stub.ServerMetadata, pb.ServerMetadataRequest())
+        model = await self._door.ask(self._stub.ModelMetadata, pb.ModelMetadataRequest(**which))
         demand(_NAME.fullmatch(server.name), "bad_name")
         demand(VERSION.fullmatch(server.version), "bad_version")
         self._need_mapping(model)
@@ -425,42 +419,6 @@ class OipInference:
         file = io.BytesIO()
         picture.save(file, "PNG", compress_level=1)
         return file.getvalue()
-
-    # --- calls ---
-
-    async def _ask(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
-    ) -> _Response:
-        """Make a call that carries no picture.
-
-        Raises:
-            BackendUnavailable: It cannot be reached or has no time.
-            BackendProtocol: It refused, or what it said is no message.
-        """
-        self._need_open()
-        try:
-            response: _Response | None = await method(request, timeout=min(CALL_S, self._timeout_s))
-        except grpc.aio.AioRpcError as error:
-            refusal = by_status(error)
-        except asyncio.CancelledError:
-            if not self._is_ours_to_translate():
-                raise
-            refusal = BackendUnavailable(detail="closed")
-        else:
-            # grpc gives None where the bytes are no message.
-            if response is not None:
-                return response
-            refusal = BackendProtocol(detail="message_garbled")
-        raise refusal
-
-    def _need_open(self) -> None:
-        if self._is_closed:
-            raise BackendUnavailable(detail="closed")
-
-    def _is_ours_to_translate(self) -> bool:
-        """Tell whether a cancellation is the closing of this door, not that of the caller's task."""
-        task = asyncio.current_task()
-        return self._is_closed and task is not None and not task.cancelling()
 
 
 def _by_name(

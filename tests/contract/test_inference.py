@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 from lethe.backend.v1 import backend_pb2
 
 from gateway import weights
-from gateway.adapters import inference_grpc
+from gateway.adapters import backend_channel, inference_grpc
 from gateway.adapters.inference_grpc import GrpcInference
 from gateway.adapters.inference_oip import OipInference
 from gateway.backends.studio.picture import MODELS
@@ -498,7 +498,7 @@ async def test_every_call_has_a_deadline_and_a_job_has_that_of_the_configuration
         await there.door.forget("j1")
         await collect(there.door, b"x")
     # The wire rounds a deadline up.
-    assert all(0 < left <= inference_grpc.CALL_S + 1 for left in there.stranger.deadlines_s[:3])
+    assert all(0 < left <= backend_channel.CALL_S + 1 for left in there.stranger.deadlines_s[:3])
     assert 60 < there.stranger.deadlines_s[3] <= 91
 
 
