@@ -26,6 +26,7 @@ from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
     Certificate,
+    ClosedEpoch,
     Consent,
     Debt,
     Dsr,
@@ -346,7 +347,11 @@ class Erasure:
 
     # (4)
     async def _reach_backups(self, dsr: Dsr) -> None:
-        for text in (await self._progress(dsr)).get("epochs", ()):
+        names = {*(await self._progress(dsr)).get("epochs", ())}
+        standing = [str(epoch) for epoch in await self.keys.epochs() if epoch.tenant == dsr.tenant]
+        # What the sweeper dropped of the person's keys before waits for its epoch to be rolled, too.
+        names |= await self.records.transact(partial(_closed_of, epochs=standing))
+        for text in sorted(names):
             await self.custody.roll(Epoch.parse(text))
         await self.records.scour()
 
@@ -492,6 +497,11 @@ def _kept(plan: ErasurePlan) -> list[dict[str, Any]]:
         | ({"until": int(k.until.timestamp() * 1000)} if k.until is not None else {})
         for k in plan.keep
     ]
+
+
+def _closed_of(tx: Transaction, epochs: Sequence[str]) -> set[str]:
+    """Return which of the epochs were closed, under which no key is made any more."""
+    return {row.epoch for row in tx.find(ClosedEpoch, among={"epoch": epochs})} if epochs else set()
 
 
 def _is_waited_for(tx: Transaction, dsr: Dsr) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -52,6 +52,8 @@ _CLASSES: Mapping[type[Record], KeyClass] = {
 STRAYS = 500
 """So many keys a sweep are looked at for strays."""
 EXPIRE_BATCH = 250
+BY_MONTH = (KeyClass.CONTENT, KeyClass.DSR)
+"""Classes of what rests under a key of the month in which it ends."""
 MOST_COUNTED = 10_000
 
 
@@ -108,6 +110,7 @@ class Sweep:
             self._reap_orphans,
             self._forget_all,
             self._end_payloads,
+            self._end_months,
             self._drop_strays,
             self._mark_renewals,
             self._retire_datasets,
@@ -415,6 +418,43 @@ class Sweep:
                 # Its bytes linger: the epoch is rolled, and its key destroyed (`flows/rotation.py`).
                 tx.add(ClosedEpoch(epoch=key.epoch, closed_at=self.clock.now()))
 
+    async def _end_months(self) -> int:
+        """Drop the keys of months that are over, but those that something standing needs; return how many.
+
+        Of what expired only the wrapped key was emptied, and the bytes of the old row linger in
+        heaps, WALs, replicas and backups.  Here the epoch is closed; its key follows within the
+        bound (`flows/rotation.py`), and what a hold or another consent keeps beyond its month is
+        wrapped anew before.
+        """
+        ended = f"{self.clock.now() - timedelta(days=1):%Y-%m}"
+        total = 0
+        for epoch in await self.keys.epochs():
+            if epoch.cls not in BY_MONTH or not OPEN_TERM != epoch.month < ended:
+                continue
+            after: str | None = ""
+            while after is not None:
+                dropped, after = await self.records.transact(
+                    partial(self._end_some_keys, epoch=epoch, after=after)
+                )
+                total += dropped
+        return total
+
+    def _end_some_keys(self, tx: Transaction, epoch: Epoch, after: str) -> tuple[int, str | None]:
+        """Drop such keys of a page; return how many, and where the next page begins, if there may be one."""
+        page = tx.find(
+            SubjectKey,
+            equal={"epoch": str(epoch)},
+            above={"key_id": after},
+            order_by=("key_id",),
+            limit=EXPIRE_BATCH,
+        )
+        needed = _needed(tx, epoch.tenant, page)
+        over = [key for key in page if key.key_id not in needed]
+        tx.remove(*over)
+        if over and tx.get(ClosedEpoch, str(epoch)) is None:
+            tx.add(ClosedEpoch(epoch=str(epoch), closed_at=self.clock.now()))
+        return len(over), page[-1].key_id if len(page) == EXPIRE_BATCH else None
+
     async def _end_payloads(self) -> int:
         """End what audit events say of anyone, a month at a time: its epoch key dies with the month."""
         ended = f"{self.clock.now():%Y-%m}"
@@ -556,3 +596,12 @@ def _drop(tx: Transaction, keys: list[SubjectKey]) -> int:
     ]
     tx.remove(*strays)
     return len(strays)
+
+
+def _needed(tx: Transaction, tenant: str, keys: Sequence[SubjectKey]) -> set[str]:
+    """Return the ids of those keys that an object which stands, or a training set, is sealed under."""
+    handles = sorted({key.handle for key in keys if key.handle})
+    ids = [key.key_id for key in keys]
+    objects = tx.find(StoredObject, equal={"tenant": tenant}, among={"handle": handles}) if handles else []
+    sets = tx.find(Dataset, equal={"tenant": tenant}, among={"key_id": ids}) if ids else []
+    return {one.key_id for one in objects if one.state in STANDING} | {one.key_id for one in sets}

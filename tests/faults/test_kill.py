@@ -125,6 +125,7 @@ ERASURE_READS = (
     "records.transact/Dsrs.show.look",
     "records.transact/Erasure._all_hands_off.look",
     "records.transact/Erasure._progress.<lambda>",
+    "records.transact/_closed_of",
     f"records.search{DESTROYED}",
     f"records.search#2{DESTROYED}",
     f"records.transact/_payloads{DESTROYED}",

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.errors import KeyServiceUnavailable, StoreUnavailable
 from gateway.ports.keys import Epoch, EpochDestroyed
-from gateway.ports.records import Consent, SubjectKey
+from gateway.ports.records import Consent, StoredObject, SubjectKey
+from tests.unit.flows.test_hold import hold, pass_terms
 from tests.unit.flows.test_replay import replayed
 from tests.world import OFFICER, OTHER_TENANT, World
 
@@ -92,3 +93,71 @@ async def test_without_the_key_service_nothing_is_rotated(w: World) -> None:
         await w.flows.rotation.rotate(OFFICER)
     assert w.records.all(SubjectKey) == before
     assert w.events("key.rotated") == []
+
+
+class TestMonthsThatAreOver:
+    """What was kept for a month dies with the month's epoch key, also in old copies of the database."""
+
+    async def test_the_keys_go_and_old_copies_of_their_rows_open_nothing(self, w: World) -> None:
+        await w.portrait("ann")
+        await w.portrait("bob")
+        copies = content_keys(w)
+        epochs = {copy.epoch for copy in copies}
+        assert len(copies) == 2 * len(epochs)  # of two people, for the months of original and result
+        await pass_month(w)
+        assert content_keys(w) == []
+        w.clock.advance(timedelta(hours=12))
+        await w.flows.rotation.retire()
+        assert not epochs & {*map(str, await w.keys.epochs())}
+        for copy in copies:
+            with pytest.raises(EpochDestroyed):
+                await w.keys.unwrap(Epoch.parse(copy.epoch), copy.wrapped, b"")
+        assert (await replayed(w)).violations == ()
+
+    async def test_what_a_hold_keeps_is_wrapped_anew_and_opens(self, w: World) -> None:
+        job = await w.portrait("ann")
+        await w.portrait("bob")
+        placed = await hold(w)
+        (kept,) = [row for row in w.records.all(StoredObject) if row.object_id == job.result_object]
+        await pass_month(w)
+        assert [key.key_id for key in content_keys(w)] == [kept.key_id]
+        w.clock.advance(timedelta(hours=12))
+        assert await w.flows.rotation.retire()
+        (held,) = [row for row in w.records.all(StoredObject) if row.object_id == job.result_object]
+        assert await w.process().upload.safe.open(held)
+        before = content_keys(w)
+        await w.flows.sweep.run()
+        w.clock.advance(timedelta(hours=12))
+        assert await w.flows.rotation.retire() == 0
+        assert content_keys(w) == before
+        await w.flows.retention.release(OFFICER, placed.hold_id)
+        await w.flows.sweep.run()
+        await w.flows.sweep.run()
+        assert content_keys(w) == []
+
+    async def test_pages_of_keys_are_all_looked_at(self, w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gateway.flows.sweep.EXPIRE_BATCH", 1)
+        await w.portrait("ann")
+        await w.portrait("bob")
+        await pass_month(w)
+        assert content_keys(w) == []
+
+    async def test_an_erasure_does_not_leave_them_to_the_bound(self, w: World) -> None:
+        """Its certificate says that nothing sealed opens any more: so must it be for what has just ended."""
+        await w.portrait("ann")
+        epochs = {Epoch.parse(copy.epoch) for copy in content_keys(w)}
+        await pass_month(w)
+        assert epochs <= {*await w.keys.epochs()}
+        await w.erase("ann")
+        assert not epochs & {*await w.keys.epochs()}
+
+
+def content_keys(w: World) -> list[SubjectKey]:
+    return [row for row in w.records.all(SubjectKey) if row.cls == "content"]
+
+
+async def pass_month(w: World) -> None:
+    """Let the month be over in which the last picture ends, and the sweeper come on time."""
+    await pass_terms(w)
+    w.clock.advance(timedelta(days=33))
+    await w.flows.sweep.run()
