@@ -48,7 +48,7 @@ UPLOAD_WRITES = (
     "objects.put",
     "records.transact/Upload._keep.commit",
     f"records.transact/Generate.run_one.<lambda>{KEPT}",
-    "records.transact/Generate._open_input.<lambda>",
+    "records.transact/Generate._dispatch",
     "records.transact/Generate._note_progress",
     "records.transact/_note_forgotten",
     f"keys.create_epoch{KEPT}",

@@ -111,7 +111,7 @@ async def there(folder: Path) -> AsyncIterator[There]:
     layout.config.write_text(yaml.safe_dump(tree))
     try:
         async with (
-            running(layout, is_backend_real=True) as gateway,
+            running(layout, is_backend_real=True, are_faces_real=True) as gateway,
             gateway.client("officer") as officer,
             gateway.client("app") as app,
         ):

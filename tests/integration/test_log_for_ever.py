@@ -55,6 +55,7 @@ class Ground:
             objects=self.world.objects,
             keys=self.keys,
             scrubber=self.world.scrubber,
+            deidentifier=self.world.outside.deidentifier,
             prompts=self.world.prompts,
             confinement={},
             backends={},
