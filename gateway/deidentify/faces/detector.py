@@ -26,6 +26,8 @@ _NEAR_SIDES: Final = (160, 320)
 _TILE, _OVERLAP = 1104, 160
 _SCORE, _TURNED_SCORE, _SUPPRESSION, _MOST = 0.6, 0.8, 0.3, 1000
 _COVERED: Final = 0.6
+_LEAST: Final = 160
+"""Sides that the network is given at least: of smaller ones it may answer what lay in memory before."""
 _MARGIN: Final = 0.25
 """Border around a picture, as a share of its longest side, in which a face that fills it finds room."""
 
@@ -88,9 +90,15 @@ class Detector:
 
     def _upright(self, small: Bytes8, scale: float) -> list[Face]:
         bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
-        self._net.setInputSize((bgr.shape[1], bgr.shape[0]))
+        below, right = (max(0, _LEAST - side) for side in bgr.shape[:2])
+        if below or right:
+            bgr = cv2.copyMakeBorder(bgr, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(128, 128, 128))
+        size = (bgr.shape[1], bgr.shape[0])
+        self._net.setInputSize(size)
         rows: Any = self._net.detect(bgr)[1]
-        return [] if rows is None else [_scaled(_face(row), scale) for row in rows.tolist()]
+        far = 2.0 * max(size)
+        sane = [row for row in ([] if rows is None else rows.tolist()) if all(abs(v) <= far for v in row)]
+        return [_scaled(_face(row), scale) for row in sane]
 
 
 def _face(row: Sequence[float]) -> Face:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict
+from typing import Any
 
 import cv2
 import numpy as np
@@ -291,3 +292,28 @@ def test_tiles_cover_everything_and_overlap() -> None:
         assert starts[0] == 0
         assert max(starts) + 1104 >= length
         assert all(later - earlier <= 944 for earlier, later in itertools.pairwise(starts))
+
+
+class ForgetfulNet:
+    """A network that answers what lay in memory before, and notes what it was given."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+
+    def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802 - OpenCV's name
+        self.sizes.append(size)
+
+    def detect(self, bgr: Bytes8) -> tuple[int, Any]:
+        assert (bgr.shape[1], bgr.shape[0]) == self.sizes[-1]
+        rows = np.full((3, 15), 20.0, np.float32)
+        rows[0, 4], rows[1, 14] = 3e23, np.nan
+        return 1, rows
+
+
+def test_what_the_network_makes_up_of_small_pictures_is_no_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a picture of 32 by 48 it found faces with marks at 3e23, now and then; so it is given larger ones."""
+    net, detector = ForgetfulNet(), models().detector
+    monkeypatch.setattr(detector, "_net", net)
+    (face,) = detector._upright(np.zeros((48, 32, 3), np.uint8), 1.0)
+    assert face.w == 20
+    assert net.sizes == [(160, 160)]
