@@ -311,7 +311,7 @@ class ForgetfulNet:
 
 
 def test_what_the_network_makes_up_of_small_pictures_is_no_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a picture of 32 by 48 it found faces with marks at 3e23, now and then; so it is given larger ones."""
+    """In a picture of 32 by 48 it found faces with marks at 3e23, now and then; it is given larger ones."""
     net, detector = ForgetfulNet(), models().detector
     monkeypatch.setattr(detector, "_net", net)
     (face,) = detector._upright(np.zeros((48, 32, 3), np.uint8), 1.0)
