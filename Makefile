@@ -127,7 +127,7 @@ wire: setup-dev
 
 drift: setup-dev  ## the generated code is that of the .proto files
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(BIN)/python proto/generate.py $$tmp && \
-	  (cd $$tmp && find . -name '*_pb2*') | sort > $$tmp/made && (cd proto && find . -name '*_pb2*') | sort | diff $$tmp/made - && \
+	  (cd $$tmp && find . -name '*_pb2*' -not -path '*__pycache__*') | sort > $$tmp/made && (cd proto && find . -name '*_pb2*' -not -path '*__pycache__*') | sort | diff $$tmp/made - && \
 	  while read -r f; do cmp "$$tmp/$$f" "proto/$$f" || exit 1; done < $$tmp/made && echo "no drift"
 
 proto: setup-dev  ## generate the Python code of the wire
