@@ -40,7 +40,7 @@ PLACES: dict[str, Any] = {
 
 
 @contextlib.asynccontextmanager
-async def opened(*, timeout_s: float = 2.0, **changes: Any) -> AsyncIterator[HttpBench]:
+async def opened(*, timeout_s: float = 6.0, **changes: Any) -> AsyncIterator[HttpBench]:
     server = FakeComfy()
     door = HttpDoor(await server.start(), timeout_s=timeout_s)
     places = {**PLACES, **changes.pop("places", {})}
@@ -124,7 +124,7 @@ async def test_the_version_is_the_servers_and_the_model_is_the_workflow(bench):
 async def another_process(bench: HttpBench) -> ComfyInference:
     """Return the door of a gateway that took over from one that was killed."""
     old = bench.inference
-    door = HttpDoor(f"http://127.0.0.1:{bench.server.port}", timeout_s=2.0)
+    door = HttpDoor(f"http://127.0.0.1:{bench.server.port}", timeout_s=6.0)
     return ComfyInference(door, old._facts, old._workflow, styles=STYLES, poll_s=0.01)
 
 

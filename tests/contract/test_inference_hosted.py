@@ -41,7 +41,7 @@ def door(folder: Path, url: str, key: str, timeout_s: float) -> HttpDoor:
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path, *, timeout_s: float = 2.0, **changes: Any) -> AsyncIterator[HttpBench]:
+async def opened(folder: Path, *, timeout_s: float = 6.0, **changes: Any) -> AsyncIterator[HttpBench]:
     server = FakeFal()
     url = await server.start()
     doors = (door(folder, url, KEY, timeout_s), door(folder, f"{url}/v1", ADMIN, timeout_s))

@@ -39,7 +39,7 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
 
 @contextlib.asynccontextmanager
 async def opened(
-    folder: Path, papers: Papers, *, timeout_s: float = 2.0, **facts: object
+    folder: Path, papers: Papers, *, timeout_s: float = 6.0, **facts: object
 ) -> AsyncIterator[HttpBench]:
     server = FakeImages()
     url = await server.start(papers.own)
@@ -279,4 +279,4 @@ async def test_a_credential_that_others_may_read_is_not_used(bench):
 
 def door_to(folder: Path, bench: HttpBench, tls: Tls) -> HttpDoor:
     url = f"https://127.0.0.1:{bench.server.port}/v1"
-    return HttpDoor(url, timeout_s=2.0, tls=tls, credential=credential(folder, KEY, "Bearer"))
+    return HttpDoor(url, timeout_s=6.0, tls=tls, credential=credential(folder, KEY, "Bearer"))

@@ -82,7 +82,7 @@ async def there(folder: Path) -> AsyncIterator[There]:
     (layout.root / "k").chmod(0o600)
     (layout.root / "workflow.json").write_text(json.dumps(WORKFLOW))
     tree = yaml.safe_load(layout.config.read_text())
-    both: dict[str, Any] = {"styles": STYLES, "timeout_s": 5.0}
+    both: dict[str, Any] = {"styles": STYLES, "timeout_s": 30.0}
     tree["backends"] = [
         {
             "name": "far",
