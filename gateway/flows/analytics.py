@@ -21,12 +21,10 @@ from gateway.judge import Case, Judge, Verdict
 from gateway.ledger import Ledger, Receipt
 from gateway.people import People
 from gateway.ports.clock import Clock
-from gateway.ports.records import Job, Records, StoredObject, Subject, Transaction
+from gateway.ports.records import PICTURES, Job, Records, StoredObject, Subject, Transaction
 from gateway.vault.payload import PayloadKey
 from gateway.vault.safe import Safe
 from policy.terms import DataKind, Purpose
-
-PICTURES = frozenset({DataKind.ORIGINAL.value, DataKind.OUTPUT.value})
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from gateway.ports.clock import Clock
 from gateway.ports.keys import Epoch, KeyService
 from gateway.ports.objects import ObjectStore
 from gateway.ports.records import (
+    PICTURES,
     Certificate,
     ClosedEpoch,
     Consent,
@@ -57,8 +58,6 @@ NOTES = frozenset({"objects", "epochs", "sought", "others", "tries", "said"})
 
 AT_ONCE = 1_000
 """Pictures that one commit destroys."""
-
-PICTURES = ("original", "output")
 
 NOBODY = ""
 """No subject has this handle: of an erased subject nothing is left to be found."""

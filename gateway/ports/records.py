@@ -610,6 +610,9 @@ class Restore(Record):
 STANDING = ("live", "held", "transient")
 """The states of a `StoredObject` that is there."""
 
+PICTURES = ("original", "output")
+"""The kinds of a `StoredObject` that is a picture."""
+
 
 class Duplicate(Exception):
     """A record with this key, or this unique value, exists."""
