@@ -240,6 +240,7 @@ class BackendContract:
                 await bench.inference.cancel(OTHER)
             elif bench.confirms_unknown:
                 await forget(bench, OTHER)
+        assert (bench.runs(), bench.working()) == (0, 0)
 
     async def test_a_caller_that_goes_away_ends_the_job(self, bench: Bench):
         bench.hold()
